@@ -1,0 +1,1 @@
+"""Three-stage RLHF for the Baichuan family. Importing this loads nothing heavy."""
