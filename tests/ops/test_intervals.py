@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import pytest
+
+from rlhf.ops.intervals import wilson
+
+
+def test_hand_computed_interval() -> None:
+    # 8 of 10 at z = 1.959964: z^2 = 3.841459, scale = 1 / 1.3841459 = 0.722467,
+    # centre = 0.722467 * (0.8 + 0.192073) = 0.716740,
+    # half = 0.722467 * 1.959964 * sqrt(0.016 + 0.00960365) = 0.226577.
+    low, high = wilson(8, 10)
+    assert low == pytest.approx(0.490163, abs=2e-5)
+    assert high == pytest.approx(0.943317, abs=2e-5)
+
+
+def test_all_successes_closed_form() -> None:
+    # With rate 1 the interval is [n / (n + z^2), 1].
+    low, high = wilson(20, 20)
+    assert low == pytest.approx(20 / (20 + 1.959964**2), abs=1e-6)
+    assert high == pytest.approx(1.0)
+
+
+def test_symmetric_under_swapping_success_and_failure() -> None:
+    low, high = wilson(3, 17)
+    mirrored_low, mirrored_high = wilson(14, 17)
+    assert (low, high) == pytest.approx((1 - mirrored_high, 1 - mirrored_low))
+
+
+def test_more_confidence_is_wider_and_more_trials_narrower() -> None:
+    assert wilson(6, 10, 0.99)[0] < wilson(6, 10, 0.9)[0]
+    assert wilson(60, 100)[0] > wilson(6, 10)[0]
+
+
+def test_no_trials_know_nothing() -> None:
+    assert wilson(0, 0) == (0.0, 1.0)
+
+
+def test_more_successes_than_trials_is_a_bug() -> None:
+    with pytest.raises(AssertionError):
+        wilson(3, 2)
