@@ -1,0 +1,311 @@
+"""The records that stages exchange: demonstrations, prompts, ranked responses. JSONL.
+
+The JSON Schemas in data_schemas/ are exported from the models here.
+"""
+
+from __future__ import annotations
+
+import codecs
+import gzip
+import json
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Annotated, Literal, NamedTuple, TypeVar
+
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import ErrorDetails
+
+MAX_LINE_BYTES = 4 * 1024 * 1024  # a longer line is damage or an attack, not a conversation
+
+Text = Annotated[str, StringConstraints(pattern=r"\S")]
+Role = Literal["system", "user", "assistant"]
+Label = Literal["helpful", "harmless"]
+Stage = Literal["base", "sft", "dpo", "ppo", "unknown"]
+Grade = Annotated[int, Field(ge=1, le=5)]
+Category = Annotated[tuple[Text, ...], Field(max_length=3)]
+
+
+class Part(BaseModel):
+    """Base of records and of what they are made of: frozen, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Record(Part):
+    """One line of a JSONL file. Ids are unique within a file."""
+
+    id: Text
+
+
+R = TypeVar("R", bound=Record)
+
+
+class Message(Part):
+    """One turn of a conversation."""
+
+    role: Role
+    content: Text
+
+
+Messages = Annotated[tuple[Message, ...], Field(min_length=1)]
+
+
+class SFTRecord(Record):
+    """A demonstration: a conversation that ends with the assistant, and where it comes from."""
+
+    messages: Messages
+    label: Label | None = None
+    source: Text
+    annotator: Text | None = None
+    batch: Text | None = None
+    category: Category = ()
+    language: Text | None = None
+    metadata: dict[str, str] = {}
+
+    @model_validator(mode="after")
+    def _turns(self) -> SFTRecord:
+        _check_turns(self.messages, last="assistant")
+        return self
+
+
+class PromptRecord(Record):
+    """A conversation that waits for the assistant. `category`: taxonomy path, or empty."""
+
+    messages: Messages
+    category: Category = ()
+    label: Label | None = None
+    language: Text | None = None
+    metadata: dict[str, str] = {}
+
+    @property
+    def text(self) -> str:
+        """The last user turn."""
+        return self.messages[-1].content
+
+    @model_validator(mode="after")
+    def _turns(self) -> PromptRecord:
+        _check_turns(self.messages, last="user")
+        return self
+
+
+class Provenance(Part):
+    """What produced a response: a checkpoint, its family, size and stage, and the sampling."""
+
+    family: Text
+    model: Text
+    size: Text
+    stage: Stage
+    checkpoint_hash: Text | None = None
+    sampling: dict[str, int | float] = {}
+
+
+class Response(Part):
+    """One answer to a prompt. `token_ids`: as sampled, with the end token if there was one."""
+
+    id: Text
+    text: str
+    provenance: Provenance
+    token_ids: tuple[int, ...] | None = None
+    stop_reason: Literal["eos", "length", "stop"] | None = None
+
+
+Responses = Annotated[tuple[Response, ...], Field(min_length=1)]
+
+
+class RankingTask(Record):
+    """A prompt and its responses, waiting for an annotator."""
+
+    prompt: PromptRecord
+    responses: Responses
+
+    @model_validator(mode="after")
+    def _distinct(self) -> RankingTask:
+        _check_distinct(self.responses)
+        return self
+
+
+class RankingRecord(Record):
+    """Responses ranked by an annotator.
+
+    ranks: one a response; 1 is best, equal ranks tie, no number is skipped.
+    grades: 1 (unsure) to 5 (significantly better) of the gaps between neighbouring ranks, the best
+        pair first; empty when the gaps were not graded.
+    """
+
+    prompt: PromptRecord
+    responses: Responses
+    ranks: tuple[int, ...]
+    grades: tuple[Grade, ...] = ()
+    annotator: Text | None = None
+    time: AwareDatetime | None = None
+    simulated: bool = False
+
+    @model_validator(mode="after")
+    def _is_ranking(self) -> RankingRecord:
+        _check_distinct(self.responses)
+        if len(self.ranks) != len(self.responses):
+            raise ValueError(
+                f"{len(self.ranks)} ranks for {len(self.responses)} responses: give one each"
+            )
+        distinct = set(self.ranks)
+        if distinct != set(range(1, len(distinct) + 1)):
+            raise ValueError(
+                f"ranks {list(self.ranks)} are not a ranking: use 1, 2, ... with no hole, equal for a tie"
+            )
+        if self.grades and len(self.grades) != len(distinct) - 1:
+            raise ValueError(
+                f"{len(self.grades)} grades for {len(distinct)} distinct ranks: give one for each gap "
+                f"between neighbours ({len(distinct) - 1}), or none at all"
+            )
+        return self
+
+
+class PairGrade(NamedTuple):
+    """A pair of one ranking: indices of its responses, the grade of the gap (None: ungraded)."""
+
+    chosen: int
+    rejected: int
+    grade: int | None
+    derived: bool
+
+
+def pair_grades(ranks: Iterable[int], grades: Iterable[int]) -> list[PairGrade]:
+    """All pairs of a ranking that do not tie, each with its grade.
+
+    A pair further apart than neighbours gets min(5, the sum of the gaps between), marked derived.
+
+    Args:
+        ranks: [K], 1 is best, 0 is padding (makes no pair).
+        grades: [distinct ranks - 1] of the gaps between neighbours, or empty when ungraded.
+    """
+    ranks, gaps = list(ranks), list(grades)
+    pairs = []
+    for chosen, high in enumerate(ranks):
+        for rejected, low in enumerate(ranks):
+            if 0 < high < low:
+                grade = min(5, sum(gaps[high - 1 : low - 1])) if gaps else None
+                pairs.append(PairGrade(chosen, rejected, grade, bool(gaps) and low - high > 1))
+    return pairs
+
+
+def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """(line number from 1, raw line) of a text file, plain or .gz; blank lines are skipped.
+
+    Raises:
+        ValueError: the file does not exist.
+    """
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file")
+    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
+        for number, line in enumerate(stream, start=1):
+            if number == 1:
+                line = line.removeprefix(codecs.BOM_UTF8)
+            if line.strip():
+                yield number, line
+
+
+def parse(line: bytes | str, model: type[R]) -> R:
+    """One record from its JSON text.
+
+    Raises:
+        ValueError: naming the field and what is wrong with it, in one line.
+    """
+    if len(line) > MAX_LINE_BYTES:
+        raise ValueError(f"a line of {len(line)} bytes; {MAX_LINE_BYTES} is the longest allowed")
+    try:
+        return model.model_validate_json(line)
+    except ValidationError as error:
+        raise ValueError(_in_one_line(error.errors(include_url=False)[0])) from None
+
+
+def read_jsonl(path: str | Path, model: type[R]) -> Iterator[R]:
+    """Records of a JSONL file (or .jsonl.gz), streamed.
+
+    Raises:
+        ValueError: no such file, no record in it, a bad line or a repeated id; names file and line.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file")
+    return _stream(path, model)
+
+
+def write_jsonl(path: str | Path, records: Iterable[Record]) -> int:
+    """Writes records as JSONL, complete or not at all, and returns how many."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(path.name + ".tmp")
+    count = 0
+    with unfinished.open("w", encoding="utf-8") as stream:
+        for record in records:
+            stream.write(record.model_dump_json(exclude_none=True) + "\n")
+            count += 1
+        stream.flush()
+        os.fsync(stream.fileno())
+    unfinished.replace(path)
+    return count
+
+
+def export_schemas(directory: str | Path) -> None:
+    """Writes the JSON Schema of each record that users hand in: sft, prompt, ranking."""
+    exported: dict[str, type[Record]] = {
+        "sft": SFTRecord,
+        "prompt": PromptRecord,
+        "ranking": RankingRecord,
+    }
+    for name, model in exported.items():
+        text = json.dumps(model.model_json_schema(), indent=2, ensure_ascii=False)
+        Path(directory, f"{name}.schema.json").write_text(text + "\n", encoding="utf-8")
+
+
+def _stream(path: Path, model: type[R]) -> Iterator[R]:
+    seen: set[str] = set()
+    for number, line in read_lines(path):
+        try:
+            record = parse(line, model)
+        except ValueError as error:
+            raise ValueError(f"{path}:{number}: {error}") from None
+        if record.id in seen:
+            raise ValueError(
+                f"{path}:{number}: id {record.id!r} was on an earlier line; ids are unique"
+            )
+        seen.add(record.id)
+        yield record
+    if not seen:
+        raise ValueError(f"{path}: no records in this file")
+
+
+def _check_turns(messages: tuple[Message, ...], last: Role) -> None:
+    turns = messages[1:] if messages[0].role == "system" else messages
+    expected: Role = "user"
+    for message in turns:
+        if message.role != expected:
+            raise ValueError(
+                f"messages: {message.role!r} where {expected!r} was expected; turns alternate"
+            )
+        expected = "assistant" if expected == "user" else "user"
+    if not turns or turns[-1].role != last:
+        raise ValueError(f"messages: the last turn must be {last!r}")
+
+
+def _check_distinct(responses: tuple[Response, ...]) -> None:
+    if len({response.id for response in responses}) < len(responses):
+        raise ValueError("responses: two have the same id")
+
+
+def _in_one_line(error: ErrorDetails) -> str:
+    field = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "string_pattern_mismatch":
+        reason = "the text is empty"
+    else:
+        reason = error["msg"].removeprefix("Value error, ").replace("\n", " ")
+    return f"{field}: {reason}" if field else reason
