@@ -5,48 +5,36 @@ The JSON Schemas in data_schemas/ are exported from the models here.
 
 from __future__ import annotations
 
-import codecs
-import gzip
 import json
-import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple, TypeVar
+from typing import Annotated, Literal, NamedTuple
 
-from pydantic import (
-    AwareDatetime,
-    BaseModel,
-    ConfigDict,
-    Field,
-    StringConstraints,
-    ValidationError,
-    model_validator,
-)
-from pydantic_core import ErrorDetails
+from pydantic import AwareDatetime, Field, model_validator
 
-MAX_LINE_BYTES = 4 * 1024 * 1024  # a longer line is damage or an attack, not a conversation
+from rlhf.data.jsonl import Part, Record, Text, read_jsonl, write_jsonl
 
-Text = Annotated[str, StringConstraints(pattern=r"\S")]
+__all__ = [
+    "Label",
+    "Message",
+    "PairGrade",
+    "PromptRecord",
+    "Provenance",
+    "RankingRecord",
+    "RankingTask",
+    "Response",
+    "SFTRecord",
+    "export_schemas",
+    "pair_grades",
+    "read_jsonl",
+    "write_jsonl",
+]
+
 Role = Literal["system", "user", "assistant"]
 Label = Literal["helpful", "harmless"]
 Stage = Literal["base", "sft", "dpo", "ppo", "unknown"]
 Grade = Annotated[int, Field(ge=1, le=5)]
 Category = Annotated[tuple[Text, ...], Field(max_length=3)]
-
-
-class Part(BaseModel):
-    """Base of records and of what they are made of: frozen, unknown keys refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Record(Part):
-    """One line of a JSONL file. Ids are unique within a file."""
-
-    id: Text
-
-
-R = TypeVar("R", bound=Record)
 
 
 class Message(Part):
@@ -159,12 +147,12 @@ class RankingRecord(Record):
         distinct = set(self.ranks)
         if distinct != set(range(1, len(distinct) + 1)):
             raise ValueError(
-                f"ranks {list(self.ranks)} are not a ranking: use 1, 2, ... with no hole, equal for a tie"
+                f"ranks {list(self.ranks)} are not a ranking: use 1, 2, ... with no hole"
             )
         if self.grades and len(self.grades) != len(distinct) - 1:
             raise ValueError(
-                f"{len(self.grades)} grades for {len(distinct)} distinct ranks: give one for each gap "
-                f"between neighbours ({len(distinct) - 1}), or none at all"
+                f"{len(self.grades)} grades for {len(distinct)} distinct ranks: give one to each "
+                f"gap between neighbours ({len(distinct) - 1}), or none at all"
             )
         return self
 
@@ -197,64 +185,6 @@ def pair_grades(ranks: Iterable[int], grades: Iterable[int]) -> list[PairGrade]:
     return pairs
 
 
-def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """(line number from 1, raw line) of a text file, plain or .gz; blank lines are skipped.
-
-    Raises:
-        ValueError: the file does not exist.
-    """
-    if not path.is_file():
-        raise ValueError(f"{path}: no such file")
-    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
-        for number, line in enumerate(stream, start=1):
-            if number == 1:
-                line = line.removeprefix(codecs.BOM_UTF8)
-            if line.strip():
-                yield number, line
-
-
-def parse(line: bytes | str, model: type[R]) -> R:
-    """One record from its JSON text.
-
-    Raises:
-        ValueError: naming the field and what is wrong with it, in one line.
-    """
-    if len(line) > MAX_LINE_BYTES:
-        raise ValueError(f"a line of {len(line)} bytes; {MAX_LINE_BYTES} is the longest allowed")
-    try:
-        return model.model_validate_json(line)
-    except ValidationError as error:
-        raise ValueError(_in_one_line(error.errors(include_url=False)[0])) from None
-
-
-def read_jsonl(path: str | Path, model: type[R]) -> Iterator[R]:
-    """Records of a JSONL file (or .jsonl.gz), streamed.
-
-    Raises:
-        ValueError: no such file, no record in it, a bad line or a repeated id; names file and line.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise ValueError(f"{path}: no such file")
-    return _stream(path, model)
-
-
-def write_jsonl(path: str | Path, records: Iterable[Record]) -> int:
-    """Writes records as JSONL, complete or not at all, and returns how many."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(path.name + ".tmp")
-    count = 0
-    with unfinished.open("w", encoding="utf-8") as stream:
-        for record in records:
-            stream.write(record.model_dump_json(exclude_none=True) + "\n")
-            count += 1
-        stream.flush()
-        os.fsync(stream.fileno())
-    unfinished.replace(path)
-    return count
-
-
 def export_schemas(directory: str | Path) -> None:
     """Writes the JSON Schema of each record that users hand in: sft, prompt, ranking."""
     exported: dict[str, type[Record]] = {
@@ -265,23 +195,6 @@ def export_schemas(directory: str | Path) -> None:
     for name, model in exported.items():
         text = json.dumps(model.model_json_schema(), indent=2, ensure_ascii=False)
         Path(directory, f"{name}.schema.json").write_text(text + "\n", encoding="utf-8")
-
-
-def _stream(path: Path, model: type[R]) -> Iterator[R]:
-    seen: set[str] = set()
-    for number, line in read_lines(path):
-        try:
-            record = parse(line, model)
-        except ValueError as error:
-            raise ValueError(f"{path}:{number}: {error}") from None
-        if record.id in seen:
-            raise ValueError(
-                f"{path}:{number}: id {record.id!r} was on an earlier line; ids are unique"
-            )
-        seen.add(record.id)
-        yield record
-    if not seen:
-        raise ValueError(f"{path}: no records in this file")
 
 
 def _check_turns(messages: tuple[Message, ...], last: Role) -> None:
@@ -300,12 +213,3 @@ def _check_turns(messages: tuple[Message, ...], last: Role) -> None:
 def _check_distinct(responses: tuple[Response, ...]) -> None:
     if len({response.id for response in responses}) < len(responses):
         raise ValueError("responses: two have the same id")
-
-
-def _in_one_line(error: ErrorDetails) -> str:
-    field = ".".join(str(part) for part in error["loc"])
-    if error["type"] == "string_pattern_mismatch":
-        reason = "the text is empty"
-    else:
-        reason = error["msg"].removeprefix("Value error, ").replace("\n", " ")
-    return f"{field}: {reason}" if field else reason

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from rlhf.data.jsonl import MAX_LINE_BYTES, parse
 from rlhf.data.records import (
-    MAX_LINE_BYTES,
     Message,
     PairGrade,
     PromptRecord,
@@ -18,7 +18,6 @@ from rlhf.data.records import (
     SFTRecord,
     export_schemas,
     pair_grades,
-    parse,
     read_jsonl,
     write_jsonl,
 )
