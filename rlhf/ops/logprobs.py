@@ -1,0 +1,58 @@
+"""Log-probabilities of given tokens, and the entropy of the distribution they were drawn from."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+
+
+def token_logprobs(logits: Tensor, ids: Tensor) -> Tensor:
+    """Log-softmax of the logits at the given tokens.
+
+    Args:
+        logits: [B, R, V]; entry r predicts ids[:, r], so the caller has already shifted.
+        ids: [B, R] int64.
+
+    Returns:
+        [B, R] float32, in nats.
+    """
+    # Not logits[id] - logsumexp: the difference of two large numbers would lose its digits.
+    return logits.float().log_softmax(dim=-1).gather(-1, ids.unsqueeze(-1)).squeeze(-1)
+
+
+def entropy(logits: Tensor) -> Tensor:
+    """Entropy of softmax(logits) in nats, [..., V] -> [...]; a logit of -inf adds nothing."""
+    logprobs = logits.float().log_softmax(dim=-1)
+    probabilities = logprobs.exp()
+    return -torch.where(probabilities > 0, probabilities * logprobs, 0.0).sum(dim=-1)
+
+
+def chunked_token_logprobs(hidden: Tensor, weight: Tensor, ids: Tensor, chunk: int) -> Tensor:
+    """`token_logprobs(hidden @ weight.T, ids)` that never holds more than a chunk of the logits.
+
+    The backward pass computes a chunk's logits again, so the peak is [chunk, V] there too.
+
+    Args:
+        hidden: [B, R, H] states after the final norm.
+        weight: [V, H] of the LM head, as the head uses it (normalised for a NormHead).
+        ids: [B, R] int64.
+        chunk: tokens a piece.
+
+    Returns:
+        [B, R] float32, in nats.
+    """
+    pieces = [
+        checkpoint(_project, states, weight, targets, use_reentrant=False, preserve_rng_state=False)
+        for states, targets in zip(
+            torch.split(hidden.flatten(0, 1), chunk),
+            torch.split(ids.flatten(), chunk),
+            strict=True,
+        )
+    ]
+    return torch.cat(pieces).view(ids.shape)
+
+
+def _project(states: Tensor, weight: Tensor, ids: Tensor) -> Tensor:
+    return token_logprobs(functional.linear(states, weight), ids)

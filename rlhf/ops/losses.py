@@ -1,0 +1,104 @@
+"""The losses of PPO and of the reward model, each a mean over what is kept, and statistics."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from rlhf.ops.masking import masked_mean
+
+
+def policy_loss(
+    logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, mask: Tensor, clip: float
+) -> Tensor:
+    """PPO's clipped surrogate (Schulman et al. 2017, eq. 7), as a loss.
+
+    Args:
+        logprobs: [B, R] of the policy being trained.
+        old_logprobs: [B, R] fixed at rollout.
+        advantages: [B, R].
+        mask: boolean [B, R].
+        clip: half-width of the band around ratio 1.
+
+    Returns:
+        A scalar, the mean over kept tokens.
+    """
+    ratio = _ratio(logprobs, old_logprobs, mask)
+    clipped = ratio.clamp(1 - clip, 1 + clip)
+    return masked_mean(torch.maximum(-advantages * ratio, -advantages * clipped), mask)
+
+
+def value_loss(
+    values: Tensor, old_values: Tensor, returns: Tensor, mask: Tensor, clip: float | None
+) -> Tensor:
+    """Half the squared error of the critic, the worse of the plain and the clipped estimate.
+
+    Args:
+        values: [B, R] of the critic being trained.
+        old_values: [B, R] fixed at rollout.
+        returns: [B, R].
+        mask: boolean [B, R].
+        clip: how far a value may move from its old one; None for no clipping.
+
+    Returns:
+        A scalar, the mean over kept tokens.
+    """
+    # Padding is taken out before the square, or a NaN there would reach the gradient.
+    values, old_values = torch.where(mask, values, 0.0), torch.where(mask, old_values, 0.0)
+    error = (values - returns).square()
+    if clip is not None:
+        clipped = old_values + (values - old_values).clamp(-clip, clip)
+        error = torch.maximum(error, (clipped - returns).square())
+    return 0.5 * masked_mean(error, mask)
+
+
+def ranking_loss(scores: Tensor, ranks: Tensor, margins: Tensor | None = None) -> Tensor:
+    """InstructGPT's K-way loss (Ouyang et al. 2022, eq. 1): -log sigmoid(difference - margin).
+
+    Args:
+        scores: [N, K] of the K responses to each of N prompts.
+        ranks: [N, K] int64; 1 is best, equal ranks tie and make no pair, 0 is padding.
+        margins: [N, K, K]; [n, i, j] is asked of response i over response j; None for no margin.
+
+    Returns:
+        A scalar: the mean over a prompt's pairs, then over the prompts that have one; 0, still
+        with a gradient, when none has.
+    """
+    better, worse = ranks[:, :, None], ranks[:, None, :]
+    pairs = (better > 0) & (better < worse)
+    difference = scores.float()[:, :, None] - scores.float()[:, None, :]
+    if margins is not None:
+        difference = difference - margins
+    losses = torch.where(pairs, -functional.logsigmoid(torch.where(pairs, difference, 0.0)), 0.0)
+    count = pairs.sum(dim=(1, 2))
+    per_prompt = losses.sum(dim=(1, 2)) / count.clamp(min=1)
+    return per_prompt.sum() / (count > 0).sum().clamp(min=1)
+
+
+def max_z_loss(logits: Tensor, mask: Tensor) -> Tensor:
+    """Square of the largest logit (Baichuan 2, section 2.5); the report's weight is 2e-4.
+
+    Args:
+        logits: [B, R, V].
+        mask: boolean [B, R].
+
+    Returns:
+        A scalar, the mean over kept tokens.
+    """
+    return masked_mean(logits.float().amax(dim=-1).square(), mask)
+
+
+def clip_fraction(logprobs: Tensor, old_logprobs: Tensor, mask: Tensor, clip: float) -> Tensor:
+    """Share of kept tokens whose ratio left 1 - clip .. 1 + clip; shapes as in `policy_loss`."""
+    return masked_mean((_ratio(logprobs, old_logprobs, mask) - 1).abs() > clip, mask)
+
+
+def ratio_deviation(logprobs: Tensor, old_logprobs: Tensor, mask: Tensor) -> Tensor:
+    """Largest |ratio - 1| of the kept tokens; shapes as in `policy_loss`."""
+    return (_ratio(logprobs, old_logprobs, mask) - 1).abs().max()
+
+
+def _ratio(logprobs: Tensor, old_logprobs: Tensor, mask: Tensor) -> Tensor:
+    # Masked before exp: what stands in the padding may overflow, and its gradient must be zero.
+    return torch.where(mask, logprobs - old_logprobs, 0.0).exp()
