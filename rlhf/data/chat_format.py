@@ -1,0 +1,135 @@
+"""Conversations as token ids, the way the official Baichuan code builds them.
+
+A turn is its role's token followed by its text; there is no BOS. Prompts follow `build_chat_input`
+of Baichuan2-Chat's generation_utils.py, labels the fine-tune.py of the Baichuan2 repository.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from rlhf.data.records import Message
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from rlhf.models.spec import ModelSpec
+
+IGNORED = -100
+
+
+class Encoded(NamedTuple):
+    """A conversation for training: two lists of one length, -100 where nothing is learnt."""
+
+    input_ids: list[int]
+    labels: list[int]
+
+
+def encode_prompt(
+    spec: ModelSpec,
+    tokenizer: PreTrainedTokenizerBase,
+    messages: Sequence[Message],
+    max_length: int | None = None,
+) -> list[int]:
+    """Token ids that the model continues with its answer: system, rounds, the assistant's token.
+
+    When max_length is given, the oldest whole rounds that do not fit are left out; if the newest
+    round alone is too long, ids are cut off on the left, so that the end of the question stays.
+
+    Args:
+        messages: an optional system message, then alternating turns that end with the user.
+        max_length: the most ids to return; None for no limit.
+    """
+    system = _encode_system(tokenizer, messages)
+    rounds = [_encode_round(spec, tokenizer, turns) for turns in _rounds(messages)]
+    history = rounds.pop()
+    # As officially, the assistant's token is not counted: a history that just fits loses one id.
+    while rounds and (
+        max_length is None or len(system) + len(history) + len(rounds[-1]) <= max_length
+    ):
+        history = rounds.pop() + history
+    ids = [*system, *history, spec.assistant_token_id]
+    return ids if max_length is None else ids[-max_length:]
+
+
+def encode_conversation(
+    spec: ModelSpec,
+    tokenizer: PreTrainedTokenizerBase,
+    messages: Sequence[Message],
+    max_length: int | None = None,
+) -> Encoded:
+    """A whole conversation with its training labels.
+
+    The assistant's text is learnt, and that EOS follows it. v2 has no EOS between turns: the label
+    sits on the next user token. v1-13B-Chat (`spec.eos_after_answer`) reads its EOS as well.
+
+    Args:
+        messages: an optional system message, then alternating turns that end with the assistant.
+        max_length: ids beyond it are cut off on the right; None for no limit.
+    """
+    eos = _eos(tokenizer)
+    system = _encode_system(tokenizer, messages)
+    input_ids, labels = list(system), [IGNORED] * len(system)
+    answered = False
+    for message in messages:
+        if message.role == "system":
+            continue
+        text = _encode_text(tokenizer, message.content)
+        if message.role == "user":
+            input_ids += [spec.user_token_id, *text]
+            labels += [eos if answered else IGNORED] + [IGNORED] * len(text)
+            answered = False
+        else:
+            end = [eos] if spec.eos_after_answer else []
+            input_ids += [spec.assistant_token_id, *text, *end]
+            labels += [IGNORED, *text, *end]
+            answered = not spec.eos_after_answer
+    if answered:
+        input_ids.append(eos)
+        labels.append(eos)
+    return Encoded(input_ids[:max_length], labels[:max_length])
+
+
+def encode_response(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """A complete answer: its text and EOS. It follows what `encode_prompt` returns."""
+    return [*_encode_text(tokenizer, text), _eos(tokenizer)]
+
+
+def _rounds(messages: Sequence[Message]) -> list[list[Message]]:
+    rounds: list[list[Message]] = []
+    for message in messages:
+        if message.role == "user":
+            rounds.append([message])
+        elif message.role == "assistant":
+            rounds[-1].append(message)
+    return rounds
+
+
+def _encode_round(
+    spec: ModelSpec, tokenizer: PreTrainedTokenizerBase, turns: Sequence[Message]
+) -> list[int]:
+    ids: list[int] = []
+    for turn in turns:
+        text = _encode_text(tokenizer, turn.content)
+        if turn.role == "user":
+            ids += [spec.user_token_id, *text]
+        else:
+            ids += [spec.assistant_token_id, *text]
+            ids += [_eos(tokenizer)] if spec.eos_after_answer else []
+    return ids
+
+
+def _encode_system(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> list[int]:
+    first = messages[0]
+    return _encode_text(tokenizer, first.content) if first.role == "system" else []
+
+
+def _encode_text(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    return list(tokenizer.encode(text, add_special_tokens=False))
+
+
+def _eos(tokenizer: PreTrainedTokenizerBase) -> int:
+    eos = tokenizer.eos_token_id
+    assert isinstance(eos, int), "a Baichuan tokenizer has an EOS token"
+    return eos

@@ -1,0 +1,79 @@
+"""From lists of token ids to padded tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from rlhf.data.datasets import RankingItem
+from rlhf.data.records import pair_grades
+
+
+@dataclass(frozen=True)
+class RankingBatch:
+    """N prompts with up to K responses each. Rows that fill up K have rank 0 and no real token.
+
+    input_ids: [N, K, T] prompt and response, right-padded.
+    attention_mask: [N, K, T] bool, True at real tokens.
+    ranks: [N, K] 1 is best, equal ranks tie, 0 is padding.
+    grades: [N, K, K] grade of the pair (chosen, rejected); 0 where there is no pair or no grade.
+    """
+
+    input_ids: Tensor
+    attention_mask: Tensor
+    ranks: Tensor
+    grades: Tensor
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> RankingBatch:
+        """The same batch on another device."""
+        return RankingBatch(
+            input_ids=self.input_ids.to(device, non_blocking=non_blocking),
+            attention_mask=self.attention_mask.to(device, non_blocking=non_blocking),
+            ranks=self.ranks.to(device, non_blocking=non_blocking),
+            grades=self.grades.to(device, non_blocking=non_blocking),
+        )
+
+
+def collate_rankings(items: Sequence[RankingItem], pad_id: int) -> RankingBatch:
+    """N ranked prompts as one batch, padded to the most responses and the longest sequence."""
+    most = max(len(item.input_ids) for item in items)
+    rows = [ids for item in items for ids in _filled(item.input_ids, most)]
+    input_ids, attention_mask = pad_right(rows, pad_id)
+    shape = (len(items), most, input_ids.shape[1])
+    return RankingBatch(
+        input_ids=input_ids.view(shape),
+        attention_mask=attention_mask.view(shape),
+        ranks=pad_right([item.ranks for item in items], 0)[0],
+        grades=torch.stack([_grade_matrix(item, most) for item in items]),
+    )
+
+
+def pad_right(sequences: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Tensor]:
+    """Ids [B, T] with padding after each sequence, and the mask [B, T], True at real tokens."""
+    lengths = torch.tensor([len(sequence) for sequence in sequences])
+    width = int(lengths.max())
+    ids = torch.tensor(
+        [[*row, *[pad_id] * (width - len(row))] for row in sequences], dtype=torch.long
+    )
+    return ids, torch.arange(width) < lengths[:, None]
+
+
+def pad_left(sequences: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Tensor]:
+    """Ids [B, T] with padding before each sequence, and the mask [B, T], True at real tokens."""
+    ids, mask = pad_right([row[::-1] for row in sequences], pad_id)
+    return ids.flip(1), mask.flip(1)
+
+
+def _filled(rows: Sequence[Sequence[int]], count: int) -> list[Sequence[int]]:
+    return [*rows, *[()] * (count - len(rows))]
+
+
+def _grade_matrix(item: RankingItem, size: int) -> Tensor:
+    matrix = torch.zeros(size, size, dtype=torch.long)
+    for pair in pair_grades(item.record.ranks, item.record.grades):
+        if pair.grade is not None and pair.chosen in item.kept and pair.rejected in item.kept:
+            matrix[item.kept.index(pair.chosen), item.kept.index(pair.rejected)] = pair.grade
+    return matrix

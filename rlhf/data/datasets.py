@@ -1,0 +1,123 @@
+"""Training sets of token ids: demonstrations for SFT, ranked responses for the reward model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING
+
+import datasets
+from torch.utils.data import Dataset
+
+from rlhf.data.chat_format import IGNORED, encode_conversation, encode_prompt, encode_response
+from rlhf.data.records import RankingRecord, Response, SFTRecord
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from rlhf.models.spec import ModelSpec
+
+_IDS = datasets.List(datasets.Value("int32"))
+_FEATURES = datasets.Features({"input_ids": _IDS, "labels": _IDS})
+_ROWS_A_TABLE = 1024
+
+
+@dataclass(frozen=True)
+class RankingItem:
+    """One ranking as token ids.
+
+    record: where it comes from. kept: [K] indices of the responses that fit, in the record's order.
+    input_ids: [K] sequences, prompt and response. ranks: [K], as in the record, so with holes where
+    a response was dropped.
+    """
+
+    record: RankingRecord
+    kept: tuple[int, ...]
+    input_ids: tuple[tuple[int, ...], ...]
+    ranks: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class RankingDataset(Dataset[RankingItem]):
+    """Rankings to learn from, and what was left out."""
+
+    items: tuple[RankingItem, ...]
+    responses_too_long: int
+    records_too_few: int
+    records_all_tied: int
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> RankingItem:
+        return self.items[index]
+
+
+def sft_dataset(
+    records: Iterable[SFTRecord],
+    spec: ModelSpec,
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+) -> datasets.Dataset:
+    """Demonstrations as an Arrow table of input_ids and labels, cut to max_length on the right.
+
+    A conversation whose first question fills max_length teaches nothing and is left out.
+
+    Raises:
+        ValueError: none is left.
+    """
+    tables = list(_tables(records, spec, tokenizer, max_length))
+    if not tables:
+        raise ValueError(
+            f"no demonstration has an answer within {max_length} tokens; raise max_length"
+        )
+    return datasets.concatenate_datasets(tables)
+
+
+def ranking_dataset(
+    records: Iterable[RankingRecord],
+    spec: ModelSpec,
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+) -> RankingDataset:
+    """Rankings as token ids.
+
+    A response that does not fit into max_length with its prompt is dropped, never cut: its end,
+    where the score is read, would be missing. Records with fewer than two responses left, or with
+    all tied, make no pair and are dropped. Text is encoded anew, since token ids belong to the
+    tokenizer of the model that sampled them.
+    """
+    items: list[RankingItem] = []
+    too_long = too_few = all_tied = 0
+    for record in records:
+        prompt = encode_prompt(spec, tokenizer, record.prompt.messages)
+        sequences = [(*prompt, *_response_ids(tokenizer, each)) for each in record.responses]
+        kept = tuple(i for i, ids in enumerate(sequences) if len(ids) <= max_length)
+        ranks = tuple(record.ranks[i] for i in kept)
+        too_long += len(sequences) - len(kept)
+        if len(kept) < 2:
+            too_few += 1
+        elif len(set(ranks)) == 1:
+            all_tied += 1
+        else:
+            items.append(RankingItem(record, kept, tuple(sequences[i] for i in kept), ranks))
+    return RankingDataset(tuple(items), too_long, too_few, all_tied)
+
+
+def _response_ids(tokenizer: PreTrainedTokenizerBase, response: Response) -> list[int]:
+    ids = encode_response(tokenizer, response.text)
+    # A response that was stopped at its length never said that it was finished.
+    return ids[:-1] if response.stop_reason == "length" else ids
+
+
+def _tables(
+    records: Iterable[SFTRecord],
+    spec: ModelSpec,
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+) -> Iterator[datasets.Dataset]:
+    encoded = (encode_conversation(spec, tokenizer, each.messages, max_length) for each in records)
+    useful = (each for each in encoded if any(label != IGNORED for label in each.labels))
+    while rows := list(islice(useful, _ROWS_A_TABLE)):
+        yield datasets.Dataset.from_list([row._asdict() for row in rows], features=_FEATURES)

@@ -1,0 +1,26 @@
+"""A tokenizer and specs small enough to compute token ids by hand."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+USER, ASSISTANT, EOS = 195, 196, 2
+
+
+class LetterTokenizer:
+    """One id a character: its code point. EOS is 2."""
+
+    eos_token_id = EOS
+    pad_token_id = 0
+
+    def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
+        assert not add_special_tokens
+        return [ord(character) for character in text]
+
+
+TOKENIZER: Any = LetterTokenizer()
+V2: Any = SimpleNamespace(user_token_id=USER, assistant_token_id=ASSISTANT, eos_after_answer=False)
+V1_13B: Any = SimpleNamespace(
+    user_token_id=USER, assistant_token_id=ASSISTANT, eos_after_answer=True
+)

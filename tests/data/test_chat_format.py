@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+from rlhf.data.chat_format import encode_conversation, encode_prompt, encode_response
+from rlhf.data.records import Message
+
+from .stand_ins import ASSISTANT, EOS, TOKENIZER, USER, V1_13B, V2
+
+A, B, C, D, S = (ord(letter) for letter in "ABCDS")
+N = -100
+
+
+def turns(*texts: str, system: str | None = None) -> list[Message]:
+    roles = ("user", "assistant")
+    messages = [
+        Message.model_validate({"role": roles[index % 2], "content": text})
+        for index, text in enumerate(texts)
+    ]
+    return ([Message(role="system", content=system)] if system else []) + messages
+
+
+def test_prompt_v2_has_raw_system_and_no_eos_between_turns() -> None:
+    ids = encode_prompt(V2, TOKENIZER, turns("A", "BB", "C", system="S"))
+    assert ids == [S, USER, A, ASSISTANT, B, B, USER, C, ASSISTANT]
+
+
+def test_prompt_v1_chat_closes_answers_with_eos() -> None:
+    ids = encode_prompt(V1_13B, TOKENIZER, turns("A", "B", "C"))
+    assert ids == [USER, A, ASSISTANT, B, EOS, USER, C, ASSISTANT]
+
+
+def test_conversation_v2_learns_eos_at_the_next_user_token_and_at_the_end() -> None:
+    encoded = encode_conversation(V2, TOKENIZER, turns("A", "BB", "C", "D", system="S"))
+    assert encoded.input_ids == [S, USER, A, ASSISTANT, B, B, USER, C, ASSISTANT, D, EOS]
+    assert encoded.labels == [N, N, N, N, B, B, EOS, N, N, D, EOS]
+
+
+def test_conversation_v1_chat_learns_its_own_eos() -> None:
+    encoded = encode_conversation(V1_13B, TOKENIZER, turns("A", "B", "C", "D"))
+    assert encoded.input_ids == [USER, A, ASSISTANT, B, EOS, USER, C, ASSISTANT, D, EOS]
+    assert encoded.labels == [N, N, N, B, EOS, N, N, N, D, EOS]
+
+
+def test_conversation_is_the_prompt_followed_by_the_response() -> None:
+    for spec in (V1_13B, V2):
+        whole = encode_conversation(spec, TOKENIZER, turns("A", "B", "C", "DD")).input_ids
+        prompt = encode_prompt(spec, TOKENIZER, turns("A", "B", "C"))
+        assert whole == prompt + encode_response(TOKENIZER, "DD")
+
+
+def test_conversation_is_cut_on_the_right() -> None:
+    encoded = encode_conversation(V2, TOKENIZER, turns("A", "BB", "C", "D"), max_length=5)
+    assert encoded.input_ids == [USER, A, ASSISTANT, B, B]
+    assert encoded.labels == [N, N, N, B, B]
+
+
+def test_prompt_drops_the_oldest_whole_rounds() -> None:
+    messages = turns("A", "A", "B", "B", "C", system="S")
+    newest, middle = [USER, C, ASSISTANT], [USER, B, ASSISTANT, B]
+    everything = [S, USER, A, ASSISTANT, A, *middle, *newest]
+    assert encode_prompt(V2, TOKENIZER, messages, max_length=12) == everything
+    assert encode_prompt(V2, TOKENIZER, messages, max_length=10) == [S, *middle, *newest]
+    # System 1 + middle 4 + newest 2 = 7 fits, and the assistant's token then pushes one id out.
+    assert encode_prompt(V2, TOKENIZER, messages, max_length=7) == [*middle, *newest]
+    assert encode_prompt(V2, TOKENIZER, messages, max_length=6) == [S, *newest]
+
+
+def test_a_dropped_round_hides_all_before_it() -> None:
+    messages = turns("A", "A", "BBBBBBBB", "B", "C")
+    assert encode_prompt(V2, TOKENIZER, messages, max_length=9) == [USER, C, ASSISTANT]
+
+
+def test_the_newest_round_alone_is_cut_on_the_left() -> None:
+    ids = encode_prompt(V2, TOKENIZER, turns("A", "A", "BCD", system="S"), max_length=3)
+    assert ids == [C, D, ASSISTANT]

@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from rlhf.data.datasets import ranking_dataset, sft_dataset
+from rlhf.data.records import RankingRecord, SFTRecord
+
+from .stand_ins import ASSISTANT, EOS, TOKENIZER, USER, V2
+
+A, B, Q = ord("A"), ord("B"), ord("Q")
+SOURCE = {"family": "baichuan", "model": "m", "size": "7b", "stage": "sft"}
+
+
+def demonstration(identity: str, question: str, answer: str) -> SFTRecord:
+    messages = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+    return SFTRecord.model_validate({"id": identity, "messages": messages, "source": "s"})
+
+
+def ranking(texts: list[str], ranks: list[int], **changes: Any) -> RankingRecord:
+    responses = [{"id": str(i), "text": t, "provenance": SOURCE} for i, t in enumerate(texts)]
+    prompt = {"id": "p", "messages": [{"role": "user", "content": "Q"}]}
+    fields = {"id": "r", "prompt": prompt, "responses": responses, "ranks": ranks}
+    return RankingRecord.model_validate(fields | changes)
+
+
+def test_sft_rows_and_a_prompt_that_leaves_no_room() -> None:
+    records = [demonstration("a", "Q", "AB"), demonstration("b", "QQQQ", "A")]
+    rows = sft_dataset(iter(records), V2, TOKENIZER, max_length=5)
+    assert rows.column_names == ["input_ids", "labels"]
+    assert rows.to_list() == [
+        {"input_ids": [USER, Q, ASSISTANT, A, B], "labels": [-100, -100, -100, A, B]}
+    ]
+
+
+def test_sft_streams_more_than_one_arrow_batch() -> None:
+    rows = sft_dataset((demonstration(str(i), "Q", "A") for i in range(1500)), V2, TOKENIZER, 9)
+    assert len(rows) == 1500
+    assert rows[1499]["input_ids"] == [USER, Q, ASSISTANT, A, EOS]
+
+
+def test_sft_with_nothing_to_learn_is_an_error() -> None:
+    with pytest.raises(ValueError, match="raise max_length"):
+        sft_dataset([demonstration("a", "QQQQ", "A")], V2, TOKENIZER, max_length=5)
+
+
+def test_ranking_items_are_prompt_and_response() -> None:
+    data = ranking_dataset([ranking(["A", "B"], [2, 1])], V2, TOKENIZER, max_length=5)
+    assert len(data) == 1 and data[0].ranks == (2, 1) and data[0].kept == (0, 1)
+    assert data[0].input_ids == ((USER, Q, ASSISTANT, A, EOS), (USER, Q, ASSISTANT, B, EOS))
+
+
+def test_a_response_stopped_at_its_length_has_no_eos() -> None:
+    record = ranking(["A", "B"], [1, 2])
+    stopped = record.responses[0].model_copy(update={"stop_reason": "length"})
+    record = record.model_copy(update={"responses": (stopped, record.responses[1])})
+    data = ranking_dataset([record], V2, TOKENIZER, max_length=5)
+    assert data[0].input_ids == ((USER, Q, ASSISTANT, A), (USER, Q, ASSISTANT, B, EOS))
+
+
+def test_what_is_left_out_is_counted() -> None:
+    records = [
+        ranking(["A", "BB", "B"], [1, 2, 3]),  # BB is too long; the other two stay
+        ranking(["A", "BB"], [1, 2]),  # one left
+        ranking(["A"], [1]),  # one from the start
+        ranking(["A", "B"], [1, 1]),  # all tied
+        ranking(["A", "BB", "B"], [1, 2, 1]),  # tied once BB is gone
+    ]
+    data = ranking_dataset(records, V2, TOKENIZER, max_length=5)
+    assert (data.responses_too_long, data.records_too_few, data.records_all_tied) == (3, 2, 2)
+    assert [(item.kept, item.ranks) for item in data] == [((0, 2), (1, 3))]
