@@ -1,0 +1,145 @@
+"""From YAML files and `--set key=value` to a Config.
+
+Layers are merged in this order: the file that `base:` names (and its own base), the file, the
+overrides. Mappings are merged key by key; anything else, lists too, replaces what was there. Types
+are strict: "3" is not a number.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Hashable, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from rlhf.config.errors import Layer, one_line
+from rlhf.config.paths import resource
+from rlhf.config.schema import Config
+
+_EXPONENT = re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$")
+_TIMESTAMP = "tag:yaml.org,2002:timestamp"
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML: each key once and as text; 5e-6, which YAML 1.1 takes for text, is a float."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: dict[str, int] = {}
+        for key, _ in node.value:
+            line = key.start_mark.line + 1
+            if isinstance(key, yaml.ScalarNode) and seen.setdefault(key.value, line) != line:
+                problem = f"key '{key.value}' was given on line {seen[key.value]} already"
+                raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
+        return {str(key): value for key, value in super().construct_mapping(node, deep).items()}
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes the text that _Loader would read as a float."""
+
+
+for _class in (_Loader, _Dumper):
+    _class.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+.0123456789"))
+_Loader.add_constructor(_TIMESTAMP, lambda _, node: str(node.value))
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Reads a config.
+
+    path: a YAML file, or the name of a packaged one ("tiny", "configs/tiny.yaml"). overrides:
+    "a.b=value" each, the value in YAML. Raises ValueError, one line, for a file that cannot be
+    read, a key that is unknown, missing or given twice, and a value that does not fit.
+    """
+    layers = _file_layers(_find(path), ())
+    layers += [_override(text) for text in overrides]
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        merged = _merge(merged, layer.values)
+    try:
+        # JSON, because pydantic's strict mode takes a list for a tuple only there.
+        return Config.model_validate_json(json.dumps(merged), strict=True)
+    except ValidationError as error:
+        raise ValueError(one_line(error, merged, layers)) from None
+
+
+def dump_config(config: Config) -> str:
+    """The whole config as YAML, defaults included; `load_config` reads it back to an equal one."""
+    values = config.model_dump(mode="json")
+    return yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
+
+
+def _find(path: str | Path) -> Path:
+    """The file itself, or the packaged config of that name."""
+    if Path(path).exists():
+        return Path(path)
+    folder = resource("configs")
+    name = str(path).removeprefix("configs/").removesuffix(".yaml")
+    files = [*folder.glob("*.yaml"), *folder.glob("ablations/*.yaml")]
+    known = {file.relative_to(folder).with_suffix("").as_posix(): file for file in files}
+    if name in known:
+        return known[name]
+    near = difflib.get_close_matches(name, known, n=1)
+    mend = f"did you mean {near[0]}?" if near else f"packaged configs: {', '.join(sorted(known))}"
+    raise ValueError(f"{path}: no such config; {mend}")
+
+
+def _file_layers(path: Path, seen: tuple[Path, ...]) -> list[Layer]:
+    """The layers of `path`: those of its bases first. seen: the files that led here."""
+    if path.resolve() in seen:
+        chain = " -> ".join(str(file) for file in (*seen, path.resolve()))
+        raise ValueError(f"{path}: base leads back to itself ({chain}); remove one")
+    values = _read(path)
+    base = values.pop("base", None)
+    if base is None:
+        return [Layer(str(path), values)]
+    if not isinstance(base, str):
+        raise ValueError(f"{path}: base = {base!r}; expected the path of one YAML file")
+    if not (path.parent / base).is_file():
+        raise ValueError(f"{path}: base = {base}: no such file (the path is relative to {path})")
+    return [*_file_layers(path.parent / base, (*seen, path.resolve())), Layer(str(path), values)]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        values = _parse(path.read_text(encoding="utf-8"), str(path))
+    except OSError as error:
+        raise ValueError(f"{path}: {error.strerror}; name a YAML file") from None
+    except UnicodeDecodeError:
+        raise ValueError(f"{path}: not UTF-8 text; name a YAML file") from None
+    if not isinstance(values, dict):
+        raise ValueError(f"{path}: expected 'key: value' lines at the top level")
+    return values
+
+
+def _parse(text: str, where: str) -> Any:
+    try:
+        return yaml.load(text, Loader=_Loader)  # a SafeLoader
+    except yaml.MarkedYAMLError as error:
+        line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise ValueError(f"{where}{line}: not valid YAML: {error.problem}") from None
+    except yaml.YAMLError as error:
+        raise ValueError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from None
+
+
+def _override(text: str) -> Layer:
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise ValueError(f"--set {text}: expected key=value, such as --set ppo.kl.initial=0.1")
+    values = _parse(value, f"--set {text}")
+    for part in reversed(key.split(".")):
+        values = {part: values}
+    return Layer("--set", values)
+
+
+def _merge(low: dict[str, Any], high: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(low)
+    for key, value in high.items():
+        old = merged.get(key)
+        if isinstance(old, dict) and isinstance(value, dict):
+            value = _merge(old, value)
+        merged[key] = value
+    return merged
