@@ -1,0 +1,105 @@
+"""`generate`: prompts in, completions out, in the prompts' order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from rlhf.config.schema import SamplingSection
+from rlhf.generation import fast, plain
+from rlhf.generation.types import Completion, StopReason
+
+ENGINES = {"fast": fast.complete, "plain": plain.complete}
+
+
+@torch.no_grad()
+def generate(
+    model: PreTrainedModel,
+    prompts: Sequence[Sequence[int]],
+    sampling: SamplingSection,
+    *,
+    pad_id: int,
+    eos_id: int,
+    generator: torch.Generator,
+    batch_size: int,
+    engine: Literal["fast", "plain"] = "fast",
+    stop_ids: Sequence[int] = (),
+) -> list[Completion]:
+    """Sample one response to every prompt.
+
+    A seed of `generator` gives the same tokens again, and with the fast engine also whatever the
+    batch size. Both engines give the same tokens under greedy decoding; `plain` is transformers'
+    own `generate`, kept as the one to check against.
+
+    Args:
+        model: a causal LM in eval mode.
+        prompts: N lists of token ids.
+        sampling: length, temperature and filters.
+        pad_id: fills the left of shorter prompts; never attended to.
+        eos_id: ends a response, and belongs to it.
+        generator: all randomness comes from here.
+        batch_size: prompts decoded together.
+        engine: `fast` or `plain`.
+        stop_ids: further tokens that end a response, such as the next user turn's.
+
+    Returns:
+        N completions.
+
+    Raises:
+        ValueError: a prompt is empty.
+    """
+    assert not model.training, "dropout would change the policy: generate with model.eval()"
+    for index, prompt in enumerate(prompts):
+        if not prompt:
+            raise ValueError(f"prompt {index} is empty: give it at least one token, such as BOS")
+    ends = torch.tensor([eos_id, *stop_ids], device=model.device)
+    uniforms = torch.rand(
+        (len(prompts), sampling.max_new_tokens),
+        generator=generator,
+        device=generator.device,
+        dtype=torch.float64,
+    ).to(model.device)
+    # Prompts of like length go together, so that little of a batch is padding.
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    completions: dict[int, Completion] = {}
+    for start in range(0, len(order), batch_size):
+        rows = order[start : start + batch_size]
+        input_ids, mask = pad_left([prompts[i] for i in rows], pad_id, model.device)
+        tokens, logprobs = ENGINES[engine](
+            model, input_ids, mask, sampling, ends=ends, pad_id=pad_id, uniforms=uniforms[rows]
+        )
+        found = _completions(tokens, logprobs, eos_id, stop_ids)
+        completions.update(zip(rows, found, strict=True))
+    return [completions[i] for i in range(len(prompts))]
+
+
+def pad_left(
+    prompts: Sequence[Sequence[int]], pad_id: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Token ids [B, P] and boolean mask [B, P] of prompts that end at the same column."""
+    width = max(len(prompt) for prompt in prompts)
+    ids = [[pad_id] * (width - len(prompt)) + list(prompt) for prompt in prompts]
+    mask = [[False] * (width - len(prompt)) + [True] * len(prompt) for prompt in prompts]
+    return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
+
+
+def _completions(
+    tokens: Tensor, logprobs: Tensor, eos_id: int, stop_ids: Sequence[int]
+) -> list[Completion]:
+    """Cut every row [B, R] after its first ending token."""
+    reasons: dict[int, StopReason] = {**dict.fromkeys(stop_ids, "stop"), eos_id: "eos"}
+    completions = []
+    for ids, row_logprobs in zip(tokens.tolist(), logprobs.tolist(), strict=True):
+        last = next((r for r, token in enumerate(ids) if token in reasons), len(ids) - 1)
+        completions.append(
+            Completion(
+                token_ids=tuple(ids[: last + 1]),
+                logprobs=tuple(row_logprobs[: last + 1]),
+                stop_reason=reasons.get(ids[last], "length"),
+            )
+        )
+    return completions

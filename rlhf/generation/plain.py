@@ -1,0 +1,57 @@
+"""The plain engine: transformers' own `generate`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from rlhf.config.schema import SamplingSection
+from rlhf.ops.logprobs import token_logprobs
+
+
+def complete(
+    model: PreTrainedModel,
+    input_ids: Tensor,
+    mask: Tensor,
+    sampling: SamplingSection,
+    *,
+    ends: Tensor,
+    pad_id: int,
+    uniforms: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """Decode one batch; arguments and results as in `rlhf.generation.fast.complete`.
+
+    transformers draws from the global generator, which is seeded from the first of the `uniforms`
+    here and put back afterwards.
+    """
+    decode: Any = model.generate  # a mixin's method, which PreTrainedModel's type does not show
+    choice: dict[str, Any] = {"do_sample": False}
+    if sampling.temperature > 0:
+        choice = {
+            "do_sample": True,
+            "temperature": sampling.temperature,
+            "top_k": sampling.top_k,
+            "top_p": sampling.top_p,
+        }
+    devices = [model.device] if model.device.type == "cuda" else []
+    with torch.random.fork_rng(devices):
+        torch.manual_seed(int(uniforms[0, 0].item() * 2**53))
+        output = decode(
+            input_ids=input_ids,
+            attention_mask=mask.long(),
+            max_new_tokens=sampling.max_new_tokens,
+            repetition_penalty=sampling.repetition_penalty,
+            eos_token_id=ends.tolist(),
+            pad_token_id=pad_id,
+            output_logits=True,
+            return_dict_in_generate=True,
+            **choice,
+        )
+    tokens = output.sequences[:, input_ids.shape[1] :]
+    logprobs = [
+        token_logprobs(logits, tokens[:, step]) for step, logits in enumerate(output.logits)
+    ]
+    return tokens, torch.stack(logprobs, dim=1)

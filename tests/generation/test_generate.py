@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from transformers import PreTrainedModel
+
+from rlhf.config.schema import SamplingSection
+from rlhf.generation import Completion, generate
+
+PAD, EOS, STOP = 0, 2, 7
+PROMPTS = [[5, 9, 11], [4], [30, 31, 32, 33, 34, 35], [8, 8], [40, 41, 6, 12]]
+GREEDY = SamplingSection(max_new_tokens=24, temperature=0)
+SAMPLED = SamplingSection(max_new_tokens=24, temperature=1.0)
+
+
+def _generate(
+    model: PreTrainedModel,
+    sampling: SamplingSection,
+    prompts: list[list[int]] = PROMPTS,
+    *,
+    seed: int = 0,
+    batch_size: int = 8,
+    engine: str = "fast",
+) -> list[Completion]:
+    return generate(
+        model,
+        prompts,
+        sampling,
+        pad_id=PAD,
+        eos_id=EOS,
+        stop_ids=(STOP,),
+        generator=torch.Generator().manual_seed(seed),
+        batch_size=batch_size,
+        engine=engine,  # type: ignore[arg-type]
+    )
+
+
+def _tokens(completions: list[Completion]) -> list[tuple[int, ...]]:
+    return [completion.token_ids for completion in completions]
+
+
+@torch.no_grad()
+def _recomputed(model: PreTrainedModel, prompt: list[int], response: Completion) -> torch.Tensor:
+    logits = model(input_ids=torch.tensor([[*prompt, *response.token_ids]])).logits[0]
+    predictions = logits[len(prompt) - 1 : -1].log_softmax(-1)
+    return predictions[range(len(response.token_ids)), list(response.token_ids)]
+
+
+@pytest.mark.parametrize("penalty", [1.0, 1.4])
+def test_engines_agree_under_greedy(model: PreTrainedModel, penalty: float) -> None:
+    sampling = GREEDY.model_copy(update={"repetition_penalty": penalty})
+    fast = _generate(model, sampling)
+    plain = _generate(model, sampling, engine="plain")
+    assert _tokens(fast) == _tokens(plain)
+    assert [c.stop_reason for c in fast] == [c.stop_reason for c in plain]
+    for ours, theirs in zip(fast, plain, strict=True):
+        assert ours.logprobs == pytest.approx(theirs.logprobs, abs=1e-4)
+
+
+@pytest.mark.parametrize("engine", ["fast", "plain"])
+def test_logprobs_are_of_the_policy_whatever_the_sampling(
+    model: PreTrainedModel, engine: str
+) -> None:
+    sampling = SamplingSection(
+        max_new_tokens=12, temperature=0.5, top_k=5, top_p=0.7, repetition_penalty=1.2
+    )
+    for prompt, completion in zip(PROMPTS, _generate(model, sampling, engine=engine), strict=True):
+        expected = _recomputed(model, prompt, completion)
+        assert completion.logprobs == pytest.approx(expected.tolist(), abs=1e-4)
+
+
+@pytest.mark.parametrize("engine", ["fast", "plain"])
+def test_a_seed_gives_the_same_tokens(model: PreTrainedModel, engine: str) -> None:
+    first = _generate(model, SAMPLED, engine=engine)
+    torch.rand(3)  # the global generator has no part in it
+    assert _generate(model, SAMPLED, engine=engine) == first
+    assert _tokens(_generate(model, SAMPLED, engine=engine, seed=1)) != _tokens(first)
+
+
+def test_plain_leaves_the_global_generator_alone(model: PreTrainedModel) -> None:
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    _generate(model, SAMPLED, engine="plain")
+    assert torch.equal(torch.rand(2), expected)
+
+
+def test_fast_tokens_do_not_depend_on_the_batch(model: PreTrainedModel) -> None:
+    prompts = PROMPTS * 8
+    whole = _generate(model, SAMPLED, prompts, batch_size=40)
+    assert len({len(tokens) for tokens in _tokens(whole)}) > 5  # rows were dropped on the way
+    assert _tokens(_generate(model, SAMPLED, prompts, batch_size=3)) == _tokens(whole)
+
+
+@pytest.mark.parametrize("engine", ["fast", "plain"])
+def test_stop_reasons(model: PreTrainedModel, engine: str) -> None:
+    completions = _generate(model, SAMPLED, PROMPTS * 8, engine=engine)
+    assert {c.stop_reason for c in completions} == {"eos", "stop", "length"}
+    for completion in completions:
+        *body, last = completion.token_ids
+        assert EOS not in body and STOP not in body
+        assert len(completion.logprobs) == len(completion.token_ids) <= 24
+        if completion.stop_reason == "length":
+            assert len(completion.token_ids) == 24 and last not in (EOS, STOP)
+        else:
+            assert last == {"eos": EOS, "stop": STOP}[completion.stop_reason]
+
+
+@pytest.mark.parametrize("engine", ["fast", "plain"])
+def test_sampled_distribution_is_the_models(model: PreTrainedModel, engine: str) -> None:
+    draws = 4000
+    sampling = SamplingSection(max_new_tokens=1, temperature=1.5, top_k=6)
+    completions = _generate(model, sampling, [[5, 9, 11]] * draws, batch_size=1000, engine=engine)
+    counts = torch.tensor([c.token_ids[0] for c in completions]).bincount(minlength=50)
+    with torch.no_grad():
+        logits = model(input_ids=torch.tensor([[5, 9, 11]])).logits[0, -1] / 1.5
+    top = logits.topk(6)
+    expected = torch.zeros(50).index_put((top.indices,), top.values.softmax(0)) * draws
+    assert counts[expected == 0].sum() == 0
+    chi_square = ((counts - expected).square() / expected)[expected > 0].sum()
+    assert chi_square < 20.5  # 5 degrees of freedom, one in a thousand
+
+
+def test_no_prompts_and_an_empty_prompt(model: PreTrainedModel) -> None:
+    assert _generate(model, GREEDY, []) == []
+    with pytest.raises(ValueError, match="prompt 1 is empty"):
+        _generate(model, GREEDY, [[1], []])
