@@ -1,1 +1,3 @@
-"""Three-stage RLHF for the Baichuan family. Importing this loads nothing heavy."""
+"""RLHF for the Baichuan family: supervised fine-tuning, a reward model, then PPO."""
+
+__version__ = "0.1.0"

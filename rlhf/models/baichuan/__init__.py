@@ -1,0 +1,1 @@
+"""The Baichuan family, natively: no remote code."""

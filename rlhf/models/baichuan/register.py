@@ -1,0 +1,33 @@
+"""The family's entries in transformers' Auto classes."""
+
+from __future__ import annotations
+
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+)
+from transformers.models.auto.tokenization_auto import REGISTERED_TOKENIZER_CLASSES
+
+from rlhf.models.baichuan.configuration import BaichuanConfig
+from rlhf.models.baichuan.modeling import (
+    BaichuanForCausalLM,
+    BaichuanForSequenceClassification,
+    BaichuanModel,
+)
+from rlhf.models.baichuan.tokenization import BaichuanTokenizer
+
+
+def register() -> None:
+    """Native classes win over the code that a checkpoint's `auto_map` names, whatever the caller trusts.
+
+    The tokenizer is registered under the names that checkpoints give it, and not for the configuration:
+    AutoTokenizer would then prefer the directory's own code when `trust_remote_code=True`.
+    """
+    AutoConfig.register(BaichuanConfig.model_type, BaichuanConfig)
+    AutoModel.register(BaichuanConfig, BaichuanModel)
+    AutoModelForCausalLM.register(BaichuanConfig, BaichuanForCausalLM)
+    AutoModelForSequenceClassification.register(BaichuanConfig, BaichuanForSequenceClassification)
+    for name in ("BaichuanTokenizer", "BaiChuanTokenizer"):
+        REGISTERED_TOKENIZER_CLASSES[name] = BaichuanTokenizer

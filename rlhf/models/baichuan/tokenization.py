@@ -1,0 +1,75 @@
+"""The family's tokenizer over `tokenizer.model` (sentencepiece)."""
+
+from __future__ import annotations
+
+import json
+import re
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from transformers.tokenization_utils_sentencepiece import SentencePieceBackend
+from transformers.utils import logging
+
+logger = logging.get_logger(__name__)
+# sentencepiece writes a space as this character, so a real one in the text has to be spelt in bytes.
+SPACE_PIECE = "\u2581"
+SPACE_PIECE_BYTES = [f"<0x{byte:02X}>" for byte in SPACE_PIECE.encode()]
+
+
+class BaichuanTokenizer(SentencePieceBackend):  # type: ignore[misc]
+    """Adds no BOS or EOS; bytes outside the vocabulary go through byte pieces and come back as they were.
+
+    Whether a dummy space is put in front (Baichuan) or not (Baichuan 2) is written in `tokenizer.model`.
+    """
+
+    model_input_names = ["input_ids", "attention_mask"]
+
+    def __init__(
+        self,
+        vocab_file: str,
+        unk_token: str = "<unk>",
+        bos_token: str = "<s>",
+        eos_token: str = "</s>",
+        pad_token: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        kwargs.pop("auto_map", None)  # the directory's own code is never run, nor named when saved
+        kwargs["added_tokens_decoder"] = added = dict(kwargs.get("added_tokens_decoder") or {})
+        for index in _outside_embedding(added, Path(vocab_file).parent / "config.json"):
+            token = added.pop(index).content
+            pad_token = None if token == str(pad_token) else pad_token
+            logger.warning("token %s has id %d, outside the embedding: left out", token, index)
+        super().__init__(
+            vocab_file=vocab_file,
+            unk_token=unk_token,
+            bos_token=bos_token,
+            eos_token=eos_token,
+            pad_token=unk_token if pad_token is None else pad_token,
+            **kwargs,
+        )
+
+    def _tokenize(self, text: str, **kwargs: Any) -> list[str]:
+        pieces: list[str] = []
+        for part in re.split(f"({SPACE_PIECE})", text):
+            if part == SPACE_PIECE:
+                pieces.extend(SPACE_PIECE_BYTES)
+            elif part:
+                pieces.extend(self.sp_model.encode(part, out_type=str))
+        return pieces
+
+    def convert_tokens_to_string(self, tokens: list[str]) -> str:
+        """Joins pieces; special and added tokens stand for themselves, with no space put around them."""
+        text = []
+        for added, group in groupby(tokens, key=self._added_tokens_encoder.__contains__):
+            run = list(group)
+            text.append("".join(run) if added else self.sp_model.decode_pieces(run))
+        return "".join(text)
+
+
+def _outside_embedding(added: dict[int, Any], config_file: Path) -> list[int]:
+    """Ids that the model beside the tokenizer has no row for: Baichuan2-7B-Chat ships one."""
+    if not added or not config_file.is_file():
+        return []
+    rows = json.loads(config_file.read_text(encoding="utf-8")).get("vocab_size")
+    return [index for index in added if rows is not None and index >= rows]

@@ -1,0 +1,95 @@
+"""The named models, and the spec of any checkpoint."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rlhf.models.baichuan.configuration import BaichuanConfig
+from rlhf.models.spec import ModelSpec
+
+_SIZE_7B: dict[str, Any] = {
+    "position": "rope",
+    "hidden_size": 4096,
+    "intermediate_size": 11008,
+    "layers": 32,
+    "heads": 32,
+}
+_SIZE_13B: dict[str, Any] = {
+    "position": "alibi",
+    "hidden_size": 5120,
+    "intermediate_size": 13696,
+    "layers": 40,
+    "heads": 40,
+}
+_VERSION_1: dict[str, Any] = {
+    "family": "baichuan",
+    "generation": 1,
+    "norm_head": False,
+    "vocab_size": 64_000,
+    "eos_after_answer": True,
+    "system_style": "none",
+}
+_VERSION_2: dict[str, Any] = {
+    "family": "baichuan",
+    "generation": 2,
+    "norm_head": True,
+    "vocab_size": 125_696,
+}
+
+REGISTRY: dict[str, ModelSpec] = {
+    "baichuan-7b": ModelSpec(name="baichuan-7b", **_VERSION_1, **_SIZE_7B),
+    "baichuan-13b": ModelSpec(name="baichuan-13b", **_VERSION_1, **_SIZE_13B),
+    "baichuan2-7b": ModelSpec(name="baichuan2-7b", **_VERSION_2, **_SIZE_7B),
+    "baichuan2-13b": ModelSpec(name="baichuan2-13b", **_VERSION_2, **_SIZE_13B),
+}
+
+
+def named(name: str) -> ModelSpec:
+    """The spec of that name; ValueError with the nearest names when there is none."""
+    if name not in REGISTRY:
+        near = difflib.get_close_matches(name, REGISTRY, cutoff=0.4) or list(REGISTRY)
+        raise ValueError(f"unknown architecture {name!r}: choose {', '.join(near)}")
+    return REGISTRY[name]
+
+
+def spec_of(source: str | Path | BaichuanConfig) -> ModelSpec:
+    """The spec of a checkpoint directory or configuration: its architecture's, with its own sizes.
+
+    Raises ValueError where the directory has no readable configuration of this family.
+    """
+    config = source if isinstance(source, BaichuanConfig) else read_config(source)
+    for spec in REGISTRY.values():
+        if (spec.position, spec.norm_head) == (config.position_embedding, config.norm_head):
+            return replace(
+                spec,
+                vocab_size=config.vocab_size,
+                hidden_size=config.hidden_size,
+                intermediate_size=config.intermediate_size,
+                layers=config.num_hidden_layers,
+                heads=config.num_attention_heads,
+            )
+    raise AssertionError("every pair of position embedding and head is in the registry")
+
+
+def read_config(path: str | Path) -> BaichuanConfig:
+    """The configuration of a checkpoint directory, without loading anything else."""
+    file = Path(path) / "config.json"
+    if not file.is_file():
+        raise ValueError(
+            f"{path}: no config.json, so no checkpoint; name a Baichuan model directory"
+        )
+    try:
+        fields = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{file}: not valid JSON ({error}); copy the file again") from None
+    kind = fields.get("model_type") if isinstance(fields, dict) else None
+    if kind != BaichuanConfig.model_type:
+        raise ValueError(
+            f"{path}: not a Baichuan checkpoint (model_type {kind!r}); "
+            f"name a directory of {', '.join(REGISTRY)}"
+        )
+    return BaichuanConfig.from_dict(fields)

@@ -1,0 +1,52 @@
+"""All that differs between the models of the registry, in one record."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+CHAT_TEMPLATE = """\
+{%- for message in messages -%}
+{%- if message['role'] == 'user' -%}
+{{ user_token + message['content'] }}
+{%- elif message['role'] == 'assistant' -%}
+{{ assistant_token + message['content'] }}ANSWER_END
+{%- else -%}
+{{ message['content'] }}
+{%- endif -%}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{ assistant_token }}{%- endif -%}
+"""
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """One architecture. `registry.spec_of` fills the sizes in from a checkpoint's own configuration.
+
+    eos_after_answer: whether every answer ends with EOS (version 1), or only the last one is trained to
+        end the text (version 2).
+    system_style: "raw" puts a system message in front as plain text; "none" has no place for one.
+    """
+
+    name: str
+    family: Literal["baichuan", "moss"]
+    generation: int
+    position: Literal["rope", "alibi", "rotary-codegen"]
+    norm_head: bool
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    layers: int
+    heads: int
+    user_token_id: int = 195
+    assistant_token_id: int = 196
+    eos_after_answer: bool = False
+    system_style: Literal["raw", "none"] = "raw"
+    lora_targets: tuple[str, ...] = ("W_pack", "o_proj", "gate_proj", "up_proj", "down_proj")
+    files: tuple[str, ...] = ("config.json", "tokenizer.model")
+
+    @property
+    def chat_template(self) -> str:
+        """Jinja over `messages`, `user_token`, `assistant_token`, `eos_token`, `add_generation_prompt`."""
+        end = "{{ eos_token }}" if self.eos_after_answer else ""
+        return CHAT_TEMPLATE.replace("ANSWER_END", end)
