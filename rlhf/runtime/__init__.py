@@ -1,0 +1,1 @@
+"""What a run needs around the maths: its directory, checkpoints, metrics, devices and processes."""

@@ -1,0 +1,90 @@
+"""Files that are either whole or not there, and hashes of what they hold."""
+
+from __future__ import annotations
+
+import fnmatch
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from pydantic_core import to_jsonable_python
+
+# Logs, records about a stage, and what only resuming needs: they differ between equal results.
+RECORDS = ("manifest.json", "summary.json", "metrics.jsonl", "*.log", ".*")
+RECORD_FOLDERS = ("checkpoints", "tensorboard", "wandb", "mlruns")
+
+
+def sync(path: Path) -> None:
+    """Force a file or a folder to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace the file in one step: readers find the old text or the new, also after a crash."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft.write_text(text, encoding="utf-8")
+    sync(draft)
+    draft.replace(path)
+    sync(path.parent)
+
+
+def hash_section(*sections: Any) -> str:
+    """Hash of config sections and plain values, equal exactly when their values are."""
+    text = json.dumps([to_jsonable_python(section) for section in sections], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def hash_path(path: Path) -> str:
+    """Hash of a file's content, or of a folder's: its files' names and contents, records left out.
+
+    A file is read once in a process while its size and time stay the same.
+    Raises ValueError when nothing is there.
+    """
+    if path.is_file():
+        return _file_hash(path)
+    if not path.is_dir():
+        raise ValueError(f"{path}: no such file or directory")
+    digest = hashlib.sha256()
+    for file in _results(path):
+        digest.update(f"{file.relative_to(path).as_posix()}\0{_file_hash(file)}\n".encode())
+    return digest.hexdigest()
+
+
+def result_names(folder: Path) -> list[str]:
+    """Names in the folder that hold results: everything but records."""
+    return [path.name for path in sorted(folder.iterdir()) if not _is_record(path)]
+
+
+def _results(folder: Path) -> Iterator[Path]:
+    for path in sorted(folder.iterdir()):
+        if _is_record(path):
+            continue
+        if path.is_dir():
+            yield from _results(path)
+        else:
+            yield path
+
+
+def _is_record(path: Path) -> bool:
+    patterns = RECORD_FOLDERS if path.is_dir() else RECORDS
+    return any(fnmatch.fnmatchcase(path.name, pattern) for pattern in patterns)
+
+
+def _file_hash(path: Path) -> str:
+    status = path.stat()
+    return _content_hash(path.resolve(), status.st_size, status.st_mtime_ns)
+
+
+@cache
+def _content_hash(path: Path, size: int, mtime_ns: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

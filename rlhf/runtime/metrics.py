@@ -1,0 +1,196 @@
+"""What a stage shows while it runs and keeps of it: metrics.jsonl, trackers, a progress bar, a table."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import math
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+from accelerate.tracking import LOGGER_TYPE_TO_CLASS
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from rlhf.runtime.distributed import Runtime, is_main_process
+from rlhf.runtime.files import write_text
+
+PROJECT = "baichuan-rlhf"
+LINE_EVERY = 10.0
+"""Seconds between two lines of progress where there is no terminal to draw a bar in."""
+
+
+class _Tracker(Protocol):
+    def start(self) -> None: ...
+    def log(self, values: dict[str, float], step: int) -> None: ...
+    def finish(self) -> None: ...
+
+
+class MetricsLog:
+    """Rows of numbers by step, in `directory`/metrics.jsonl and in trackers; only the main process writes.
+
+    The first row logged says where the stage goes on: rows from that step on are of an earlier try, and are cut.
+    """
+
+    def __init__(self, directory: Path, trackers: Sequence[str] = (), flush: int = 1) -> None:
+        """trackers: names from runtime.trackers. flush: rows between two writes to the disk.
+
+        Raises ValueError when a tracker is not installed.
+        """
+        for name in trackers:
+            if importlib.util.find_spec(name) is None:
+                raise ValueError(f"runtime.trackers: {name} is not installed; pip install {name}")
+        self._path = directory / "metrics.jsonl"
+        self._names = tuple(trackers)
+        self._trackers: list[_Tracker] = []
+        self._flush = flush
+        self._rows: list[str] = []
+        self._started = False
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        """Values that are not finite become null: JSON has no word for them."""
+        if not is_main_process():
+            return
+        if not self._started:
+            self._start(step)
+        kept = {name: value if math.isfinite(value) else None for name, value in values.items()}
+        self._rows.append(json.dumps({"step": step, **kept}) + "\n")
+        if len(self._rows) >= self._flush:
+            self._write()
+        for tracker in self._trackers:
+            tracker.log(dict(values), step=step)
+
+    def close(self) -> None:
+        self._write()
+        for tracker in self._trackers:
+            tracker.finish()
+        self._trackers = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _start(self, step: int) -> None:
+        kept = [row for row in read_rows(self._path) if row["step"] < step]
+        write_text(self._path, "".join(json.dumps(row) + "\n" for row in kept))
+        self._trackers = [_tracker(name, self._path.parent, step) for name in self._names]
+        for tracker in self._trackers:
+            tracker.start()
+        self._started = True
+
+    def _write(self) -> None:
+        if self._rows:
+            with self._path.open("a", encoding="utf-8") as file:
+                file.writelines(self._rows)
+            self._rows = []
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Rows of a metrics.jsonl, without a last one that was cut off in the writing; none without a file."""
+    if not path.is_file():
+        return []
+    lines = path.read_text(encoding="utf-8").split("\n")
+    return [json.loads(line) for line in lines[:-1]]  # whole lines end in a newline
+
+
+class Bar:
+    """Progress of one stage with live fields: a bar in a terminal, a line now and then elsewhere."""
+
+    def __init__(self, title: str, console: Console) -> None:
+        self._title = title
+        self._console = console
+        self._fields: dict[str, float] = {}
+        self._next_line = time.monotonic() + LINE_EVERY
+        self._printed = ""
+        self._line = ""
+        self._bar = Progress(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[shown]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._task = self._bar.add_task(title, total=None, shown="")
+
+    def update(self, step: int, total: int, fields: Mapping[str, float] | None = None) -> None:
+        """Show that `step` of `total` is done; `fields` stay on show until they are given again."""
+        self._fields |= fields or {}
+        shown = " ".join(f"{name} {value:.4g}" for name, value in self._fields.items())
+        self._bar.update(self._task, completed=step, total=total, shown=shown)
+        self._line = f"{self._title} {step}/{total} {shown}".rstrip()
+        if time.monotonic() >= self._next_line:
+            self._print()
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bar.stop()
+        self._print()
+
+    def _print(self) -> None:
+        if not self._console.is_terminal and self._line != self._printed:
+            self._console.print(self._line, highlight=False, markup=False, soft_wrap=True)
+            self._printed = self._line
+        self._next_line = time.monotonic() + LINE_EVERY
+
+
+def progress(title: str, runtime: Runtime) -> Bar:
+    """A progress bar on the run's console, to be used in a `with`."""
+    return Bar(title, runtime.console)
+
+
+def stage_table(title: str, rows: Mapping[str, float | int | str | None]) -> Table:
+    """A table of what a stage came to, to be printed at its end."""
+    table = Table(title=title, title_justify="left", show_header=False)
+    table.add_column(style="bold")
+    table.add_column(justify="right")
+    for name, value in rows.items():
+        shown = (
+            f"{value:.4g}"
+            if isinstance(value, float)
+            else f"{value:,}"
+            if isinstance(value, int)
+            else str(value)
+        )
+        table.add_row(name.replace("_", " "), shown)
+    return table
+
+
+def _tracker(name: str, directory: Path, step: int) -> _Tracker:
+    where = directory.as_posix()
+    arguments: dict[str, dict[str, Any]] = {
+        "tensorboard": {"run_name": "tensorboard", "logging_dir": where, "purge_step": step},
+        "wandb": {"run_name": PROJECT, "name": where, "dir": where},
+        "mlflow": {"experiment_name": PROJECT, "run_name": where},
+        "trackio": {"run_name": PROJECT, "name": where},
+    }
+    tracker: _Tracker = LOGGER_TYPE_TO_CLASS[name](**arguments[name])
+    return tracker

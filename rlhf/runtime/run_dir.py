@@ -1,0 +1,178 @@
+"""The run directory: where each stage writes, what it made and from what, and one process at a time.
+
+A stage directory says of itself in `manifest.json` what made it; the run's own `manifest.json` lists all of them under
+`stages`, by their path in the run directory.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from rlhf.runtime.files import hash_path, result_names, write_text
+
+MANIFEST = "manifest.json"
+EACH_ROUND = ("collect", "rm", "ppo")
+"""Stages that every round has for itself."""
+
+
+class Artifact(BaseModel):
+    """A file or folder that a stage read or wrote."""
+
+    model_config = ConfigDict(frozen=True)
+
+    path: str
+    hash: str
+
+    @classmethod
+    def of(cls, path: Path) -> Artifact:
+        """Raises ValueError when nothing is there."""
+        return cls(path=str(path), hash=hash_path(path))
+
+
+class StageManifest(BaseModel):
+    """What made a stage directory. Times are in UTC, ISO 8601."""
+
+    model_config = ConfigDict(frozen=True)
+
+    stage: str
+    status: Literal["running", "waiting", "done"]
+    config_hash: str
+    inputs: dict[str, Artifact]
+    outputs: dict[str, Artifact] = {}
+    versions: dict[str, str]
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    peak_memory_gib: float = 0.0
+    started: str
+    finished: str | None = None
+    summary: dict[str, float | int | str | None] = {}
+
+    def matches(self, config_hash: str, inputs: Mapping[str, Artifact]) -> bool:
+        """Whether the directory comes from this config and these inputs, wherever they lie."""
+        same_inputs = {name: item.hash for name, item in self.inputs.items()} == {
+            name: item.hash for name, item in inputs.items()
+        }
+        return self.config_hash == config_hash and same_inputs
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """A run's directory. Nothing is created before something is written."""
+
+    root: Path
+
+    @property
+    def data(self) -> Path:
+        return self.root / "data"
+
+    def stage(self, name: str, round: int | None = None, rounds: int = 1) -> Path:
+        """Directory of a stage, such as "rm" or "sft/main"; earlier rounds lie under rounds/<round>/."""
+        return self.root / self.key(name, round, rounds)
+
+    def key(self, name: str, round: int | None = None, rounds: int = 1) -> str:
+        """The stage's path in the run directory, which is its name in the run's manifest."""
+        earlier = round is not None and round < rounds and name.split("/")[0] in EACH_ROUND
+        return f"rounds/{round}/{name}" if earlier else name
+
+    def manifests(self) -> dict[str, StageManifest]:
+        """Every stage that has begun, by key."""
+        path = self.root / MANIFEST
+        if not path.is_file():
+            return {}
+        stages = json.loads(path.read_text(encoding="utf-8"))["stages"]
+        return {key: StageManifest.model_validate(stage) for key, stage in stages.items()}
+
+    def record(self, directory: Path, manifest: StageManifest) -> None:
+        """Write the manifest into the stage's directory and into the run's list."""
+        write_text(directory / MANIFEST, manifest.model_dump_json(indent=2) + "\n")
+        stages = self.manifests() | {directory.relative_to(self.root).as_posix(): manifest}
+        self._write_list(stages)
+
+    def is_done(self, name: str, round: int | None = None, rounds: int = 1) -> bool:
+        """Whether the stage has run to its end, in every directory that it has."""
+        key = self.key(name, round, rounds)
+        found = [
+            manifest
+            for other, manifest in self.manifests().items()
+            if other == key or other.startswith(f"{key}/")
+        ]
+        return bool(found) and all(manifest.status == "done" for manifest in found)
+
+    def set_aside(self, directory: Path) -> None:
+        """Move a stage's results to aside/, over those set aside before, so that it starts afresh."""
+        if not directory.exists():
+            return
+        key = directory.relative_to(self.root).as_posix()
+        target = self.root / "aside" / key
+        if target.exists():
+            shutil.rmtree(target)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        directory.rename(target)
+        self._write_list(
+            {
+                other: manifest
+                for other, manifest in self.manifests().items()
+                if other != key and not other.startswith(f"{key}/")
+            }
+        )
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keep other processes out of this run directory; the lock of a dead process is void.
+
+        Raises ValueError when another process is running it.
+        """
+        self.root.mkdir(parents=True, exist_ok=True)
+        # The system drops this lock with its process, so there is no stale one to take over.
+        with (self.root / ".lock").open("a+", encoding="utf-8") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.seek(0)
+                raise ValueError(
+                    f"{self.root}: in use by {file.read().strip() or 'another process'}; wait for "
+                    "it, or give this run another directory with --set name=..."
+                ) from None
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}")
+            file.flush()
+            yield
+
+    def _write_list(self, stages: Mapping[str, StageManifest]) -> None:
+        content = {"stages": {key: stage.model_dump() for key, stage in stages.items()}}
+        write_text(self.root / MANIFEST, json.dumps(content, indent=2) + "\n")
+
+
+def read_manifest(directory: Path) -> StageManifest | None:
+    """The manifest of a stage directory; None when it is not one."""
+    try:
+        return StageManifest.model_validate_json((directory / MANIFEST).read_text("utf-8"))
+    except (OSError, ValidationError):
+        return None
+
+
+def is_finished(directory: Path, config_hash: str, inputs: Mapping[str, Artifact]) -> bool:
+    """Whether the stage is done from this config and these inputs, and its outputs are still there."""
+    manifest = read_manifest(directory)
+    return (
+        manifest is not None
+        and manifest.status == "done"
+        and manifest.matches(config_hash, inputs)
+        and all((directory / name).exists() for name in manifest.outputs)
+    )
+
+
+def outputs_of(directory: Path) -> dict[str, Artifact]:
+    """Every result in a stage directory, by name."""
+    return {name: Artifact.of(directory / name) for name in result_names(directory)}

@@ -1,0 +1,138 @@
+"""One step of a run: reused when it is finished, resumed when it is not, and written down.
+
+A step is what one directory comes from: its config sections, its inputs, and the work. A stage has one step, SFT one for
+each model.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from rlhf.runtime.distributed import Runtime, StageResult, Summary, barrier, broadcast
+from rlhf.runtime.files import hash_section, write_text
+from rlhf.runtime.metrics import stage_table
+from rlhf.runtime.run_dir import (
+    Artifact,
+    StageManifest,
+    is_finished,
+    outputs_of,
+    read_manifest,
+)
+from rlhf.runtime.usage import Meter, versions
+
+
+class Waiting(Exception):
+    """Raised by work that cannot go on before somebody does something; the message says what."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """key: its name in the run's manifest. sections: the config values that it depends on. inputs: the
+    files and folders that it reads, by name. work: writes into `directory` and returns a summary."""
+
+    key: str
+    stage: str
+    directory: Path
+    sections: tuple[Any, ...]
+    inputs: dict[str, Path]
+    work: Callable[[Step], Summary]
+
+
+def execute(step: Step, runtime: Runtime) -> StageResult:
+    """Do a step's work unless it is done.
+
+    Results of the same config and inputs are reused when finished and resumed when not; results of others are set aside
+    first. Raises ValueError when an input is not there or comes from a stage that has not finished.
+    """
+    manifest = broadcast(_begin(step, runtime) if runtime.main_process else None)
+    assert manifest is not None
+    if manifest.status == "done":
+        runtime.console.print(f"{step.key}: finished before, reused")
+        return StageResult(step.directory, manifest.summary)
+    meter = Meter()
+    try:
+        summary = step.work(step)
+    except Waiting as reason:
+        _record(step, runtime, manifest, meter, status="waiting")
+        return StageResult(step.directory, {}, waiting=str(reason))
+    barrier()
+    _record(step, runtime, manifest, meter, status="done", summary=dict(summary))
+    return StageResult(step.directory, summary)
+
+
+def _begin(step: Step, runtime: Runtime) -> StageManifest:
+    """The finished step's manifest, or a new one that says it is running."""
+    inputs = {name: _input(step, name, runtime) for name in step.inputs}
+    config_hash = hash_section(*step.sections)
+    before = read_manifest(step.directory)
+    if before is not None:
+        if is_finished(step.directory, config_hash, inputs):
+            return before
+        if not before.matches(config_hash, inputs):
+            runtime.console.print(
+                f"{step.key}: config or inputs changed; old results are in aside/"
+            )
+            runtime.run_dir.set_aside(step.directory)
+    manifest = StageManifest(
+        stage=step.stage,
+        status="running",
+        config_hash=config_hash,
+        inputs=inputs,
+        versions=versions(),
+        started=_now(),
+    )
+    runtime.run_dir.record(step.directory, manifest)
+    return manifest
+
+
+def _input(step: Step, name: str, runtime: Runtime) -> Artifact:
+    path = step.inputs[name]
+    maker = _maker(path)
+    if maker is not None and maker.status != "done":
+        raise ValueError(
+            f"{step.key} needs {path}, but stage {maker.stage} has not finished there; go on with "
+            f"it first: --from {maker.stage}"
+        )
+    if not path.exists():
+        inside = path.is_relative_to(runtime.run_dir.root)
+        mend = "run the stage that makes it first (--from ...)" if inside else "check the path"
+        raise ValueError(f"{step.key} needs {path} ({name}), which is not there; {mend}")
+    return Artifact.of(path)
+
+
+def _maker(path: Path) -> StageManifest | None:
+    """The manifest of the stage directory that `path` is or lies in."""
+    found = (read_manifest(folder) for folder in (path, *path.parents))
+    return next((manifest for manifest in found if manifest is not None), None)
+
+
+def _record(
+    step: Step,
+    runtime: Runtime,
+    manifest: StageManifest,
+    meter: Meter,
+    **changes: Any,
+) -> None:
+    """Complete the manifest; of a finished step also write summary.json and print its table."""
+    if not runtime.main_process:
+        return
+    done = changes["status"] == "done"
+    if done:
+        text = json.dumps(changes["summary"], indent=2, ensure_ascii=False)
+        write_text(step.directory / "summary.json", text + "\n")
+        changes |= {"outputs": outputs_of(step.directory)}
+    usage = asdict(meter.read())
+    completed = manifest.model_copy(update={**usage, **changes, "finished": _now()})
+    runtime.run_dir.record(step.directory, completed)
+    if done:
+        rows = {**changes["summary"], **usage}
+        runtime.console.print(stage_table(step.key, rows))
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
