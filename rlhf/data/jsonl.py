@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Annotated, TypeVar
 
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
-from pydantic_core import ErrorDetails
 
 MAX_LINE_BYTES = 4 * 1024 * 1024  # a longer line is damage or an attack, not a conversation
 
@@ -60,7 +59,18 @@ def parse(line: bytes | str, model: type[R]) -> R:
     try:
         return model.model_validate_json(line)
     except ValidationError as error:
-        raise ValueError(_in_one_line(error.errors(include_url=False)[0])) from None
+        raise ValueError(in_one_line(error)) from None
+
+
+def in_one_line(error: ValidationError) -> str:
+    """The first thing that was wrong: field and reason."""
+    first = error.errors(include_url=False)[0]
+    field = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "string_pattern_mismatch":
+        reason = "the text is empty"
+    else:
+        reason = first["msg"].removeprefix("Value error, ").replace("\n", " ")
+    return f"{field}: {reason}" if field else reason
 
 
 def read_jsonl(path: str | Path, model: type[R]) -> Iterator[R]:
@@ -106,12 +116,3 @@ def _stream(path: Path, model: type[R]) -> Iterator[R]:
         yield record
     if not seen:
         raise ValueError(f"{path}: no records in this file")
-
-
-def _in_one_line(error: ErrorDetails) -> str:
-    field = ".".join(str(part) for part in error["loc"])
-    if error["type"] == "string_pattern_mismatch":
-        reason = "the text is empty"
-    else:
-        reason = error["msg"].removeprefix("Value error, ").replace("\n", " ")
-    return f"{field}: {reason}" if field else reason

@@ -1,0 +1,108 @@
+"""Which models responses come from: the reward model learns from one family (Baichuan 2, 4.2)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
+
+from rlhf.data.records import Provenance, RankingRecord, pair_grades
+
+
+@dataclass(frozen=True)
+class ProvenanceReport:
+    """What the family filter saw and did. A source is "family/model".
+
+    responses: by source, before any was dropped. off_family: those outside the allowed families.
+    proven, declared: responses of allowed families whose checkpoint hash is known, and the others.
+    responses_dropped, records_dropped: a record goes when fewer than two of its responses remain.
+    """
+
+    mode: str
+    responses: dict[str, int]
+    off_family: dict[str, int]
+    proven: int
+    declared: int
+    responses_dropped: int
+    records_dropped: int
+
+
+def family_filter(
+    rankings: Iterable[RankingRecord],
+    mode: Literal["refuse", "drop", "allow"],
+    allowed: Collection[str],
+    known_hashes: Collection[str] = (),
+) -> tuple[list[RankingRecord], ProvenanceReport]:
+    """Keeps responses of the allowed families.
+
+    Args:
+        mode: `refuse` raises when there is any other, `drop` takes it out of its ranking, `allow`
+            keeps it (for the ablation; the report says so).
+        allowed: families, such as {"baichuan"}.
+        known_hashes: checkpoint hashes of the run's own models and of listed official ones.
+
+    Raises:
+        ValueError: mode `refuse` and a response from another family; counts by source.
+    """
+    records = list(rankings)
+    origins = [response.provenance for record in records for response in record.responses]
+    inside = [origin for origin in origins if origin.family in allowed]
+    off_family = Counter(_source(origin) for origin in origins if origin.family not in allowed)
+    if off_family and mode == "refuse":
+        counts = ", ".join(f"{count} from {source}" for source, count in off_family.most_common())
+        raise ValueError(
+            f"responses from outside the families {sorted(allowed)}: {counts}; remove them, or set "
+            f"rm.data.off_family to drop or allow"
+        )
+    kept = records
+    if mode == "drop":
+        narrowed = [_only(record, allowed) for record in records]
+        kept = [record for record in narrowed if record is not None]
+    proven = sum(origin.checkpoint_hash in known_hashes for origin in inside)
+    report = ProvenanceReport(
+        mode=mode,
+        responses=dict(Counter(map(_source, origins))),
+        off_family=dict(off_family),
+        proven=proven,
+        declared=len(inside) - proven,
+        responses_dropped=off_family.total() if mode == "drop" else 0,
+        records_dropped=len(records) - len(kept),
+    )
+    return kept, report
+
+
+def pairs_by_origin(rankings: Iterable[RankingRecord]) -> dict[tuple[str, str], int]:
+    """Pairs by the "size/stage" of the chosen and of the rejected response."""
+    counts: Counter[tuple[str, str]] = Counter()
+    for record in rankings:
+        origins = [f"{r.provenance.size}/{r.provenance.stage}" for r in record.responses]
+        for pair in pair_grades(record.ranks, record.grades):
+            counts[origins[pair.chosen], origins[pair.rejected]] += 1
+    return dict(counts)
+
+
+def keep_responses(record: RankingRecord, kept: Sequence[int]) -> RankingRecord:
+    """The ranking of the kept responses alone, at least one.
+
+    Ranks close up. The gap over a rank that is gone is the sum of its two gaps, at most 5.
+    """
+    left = sorted({record.ranks[i] for i in kept})
+    grades = [min(5, sum(record.grades[high - 1 : low - 1])) for high, low in pairwise(left)]
+    return record.model_copy(
+        update={
+            "responses": tuple(record.responses[i] for i in kept),
+            "ranks": tuple(left.index(record.ranks[i]) + 1 for i in kept),
+            "grades": tuple(grades) if record.grades else (),
+        }
+    )
+
+
+def _only(record: RankingRecord, allowed: Collection[str]) -> RankingRecord | None:
+    kept = [i for i, r in enumerate(record.responses) if r.provenance.family in allowed]
+    return keep_responses(record, kept) if len(kept) >= 2 else None
+
+
+def _source(origin: Provenance) -> str:
+    return f"{origin.family}/{origin.model}"

@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import pytest
+
+from rlhf.data.provenance import family_filter, keep_responses, pairs_by_origin
+from rlhf.data.records import RankingRecord, pair_grades
+
+GRADES = [1, 2, 4]
+
+
+def ranking(identity: str, families: str, ranks: list[int], grades: list[int]) -> RankingRecord:
+    """`families`: a letter a response, b for baichuan, x for another."""
+    responses = [
+        {
+            "id": str(i),
+            "text": "t",
+            "provenance": {
+                "family": {"b": "baichuan", "x": "other"}[letter],
+                "model": "m",
+                "size": ["7b", "13b"][i % 2],
+                "stage": ["sft", "ppo"][i % 2],
+                "checkpoint_hash": f"hash{i}",
+            },
+        }
+        for i, letter in enumerate(families)
+    ]
+    prompt = {"id": "p", "messages": [{"role": "user", "content": "Q"}]}
+    row = {"id": identity, "prompt": prompt, "responses": responses, "ranks": ranks}
+    return RankingRecord.model_validate(row | {"grades": grades})
+
+
+RANKINGS = [
+    ranking("r1", "bxbb", [4, 2, 1, 3], GRADES),
+    ranking("r2", "bx", [1, 2], [3]),
+    ranking("r3", "bb", [1, 1], []),
+]
+
+
+def test_refuse_counts_by_source_and_says_how_to_mend() -> None:
+    with pytest.raises(ValueError) as caught:
+        family_filter(RANKINGS, "refuse", {"baichuan"})
+    assert "2 from other/m" in str(caught.value) and "rm.data.off_family" in str(caught.value)
+
+
+def test_refuse_passes_a_clean_file_unchanged() -> None:
+    kept, report = family_filter(RANKINGS[2:], "refuse", {"baichuan"}, known_hashes={"hash0"})
+    assert kept == RANKINGS[2:]
+    assert (report.proven, report.declared, report.off_family) == (1, 1, {})
+
+
+def test_drop_takes_responses_out_and_records_that_become_too_small() -> None:
+    kept, report = family_filter(iter(RANKINGS), "drop", {"baichuan"})
+    assert [record.id for record in kept] == ["r1", "r3"]
+    assert [response.id for response in kept[0].responses] == ["0", "2", "3"]
+    # Ranks 4, 1, 3 close up to 3, 1, 2; the gap from 1 to 3 was 1 + 2.
+    assert kept[0].ranks == (3, 1, 2) and kept[0].grades == (3, 4)
+    assert kept[1] == RANKINGS[2]
+    assert report.responses == {"baichuan/m": 6, "other/m": 2}
+    assert report.off_family == {"other/m": 2}
+    assert (report.responses_dropped, report.records_dropped) == (2, 1)
+
+
+def test_allow_keeps_everything_and_still_reports() -> None:
+    kept, report = family_filter(RANKINGS, "allow", {"baichuan"})
+    assert kept == RANKINGS
+    assert report.mode == "allow" and report.off_family == {"other/m": 2}
+    assert (report.responses_dropped, report.records_dropped) == (0, 0)
+
+
+def test_kept_pairs_keep_their_grades() -> None:
+    record = ranking("r", "bbbb", [1, 2, 3, 4], [2, 4, 1])
+    kept = [0, 2, 3]
+    before = {
+        (p.chosen, p.rejected): p.grade
+        for p in pair_grades(record.ranks, record.grades)
+        if p.chosen in kept and p.rejected in kept
+    }
+    narrowed = keep_responses(record, kept)
+    after = {
+        (kept[p.chosen], kept[p.rejected]): p.grade
+        for p in pair_grades(narrowed.ranks, narrowed.grades)
+    }
+    assert after == before == {(0, 2): 5, (0, 3): 5, (2, 3): 1}
+    assert keep_responses(record, [1, 2]).grades == (4,)
+
+
+def test_pairs_by_size_and_stage() -> None:
+    # r1 in rank order: 13b/ppo is responses 1 and 3, 7b/sft is 0 and 2; 2 > 1 > 3 > 0.
+    assert pairs_by_origin(RANKINGS[:1]) == {
+        ("7b/sft", "13b/ppo"): 2,
+        ("7b/sft", "7b/sft"): 1,
+        ("13b/ppo", "13b/ppo"): 1,
+        ("13b/ppo", "7b/sft"): 2,
+    }
+    assert pairs_by_origin(RANKINGS[2:]) == {}

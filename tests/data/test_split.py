@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import pytest
+
+from rlhf.data.dedup import near_duplicates
+from rlhf.data.split import check_leakage, held_out_split
+
+BASE = "one two three four five six seven eight nine ten"
+
+
+def texts() -> list[str]:
+    groups = range(40)
+    return [f"{g} {g}a {g}b {g}c {g}d {g}e {g}f {g}g {g}h {tail}" for g in groups for tail in "xyz"]
+
+
+def test_nothing_is_lost_and_near_duplicates_stay_together() -> None:
+    data = texts()
+    train, held_out = held_out_split(data, 0.1, threshold=0.7, seed=0)
+    assert sorted(train + held_out) == list(range(120))
+    assert len(held_out) == 12
+    assert near_duplicates([data[i] for i in train], [data[i] for i in held_out], 0.7) == []
+
+
+def test_chains_of_near_duplicates_stay_together() -> None:
+    # 0 is like 1 and 1 like 2, while 0 and 2 are not; so are 4 and 3 exact copies.
+    words = [f"w{i}" for i in range(30)]
+    chain = [" ".join(words[i : i + 20]) for i in (0, 2, 4)]
+    for seed in range(8):
+        train, held_out = held_out_split([*chain, "same text", "Same text"], 0.6, 0.75, seed)
+        assert {tuple(train), tuple(held_out)} == {(0, 1, 2), (3, 4)}
+
+
+def test_the_seed_decides() -> None:
+    one, again, other = (held_out_split(texts(), 0.1, 0.7, seed) for seed in (1, 1, 2))
+    assert one == again != other
+
+
+def test_at_least_one_is_held_out() -> None:
+    assert len(held_out_split(["a", "b", "c"], 0.01, 0.8, seed=0)[1]) == 1
+
+
+def test_one_big_group_cannot_be_split() -> None:
+    with pytest.raises(ValueError, match="1 groups of near-duplicates"):
+        held_out_split([BASE] * 10, 0.2, 0.8, seed=0)
+
+
+def test_leakage_names_the_closest_pair() -> None:
+    check_leakage(["completely different words here"], [BASE], 0.8)
+    with pytest.raises(ValueError) as caught:
+        check_leakage(["nothing like it", BASE + " eleven"], [BASE], 0.8)
+    assert "1 of 1 held-out" in str(caught.value) and "data.allow_leakage" in str(caught.value)
+    assert "Jaccard 0.89" in str(caught.value)
