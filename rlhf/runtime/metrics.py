@@ -1,4 +1,4 @@
-"""What a stage shows while it runs and keeps of it: metrics.jsonl, trackers, a progress bar, a table."""
+"""What a stage shows and keeps of its run: metrics.jsonl, trackers, a progress bar, a table."""
 
 from __future__ import annotations
 
@@ -38,9 +38,10 @@ class _Tracker(Protocol):
 
 
 class MetricsLog:
-    """Rows of numbers by step, in `directory`/metrics.jsonl and in trackers; only the main process writes.
+    """Rows of numbers by step, in `directory`/metrics.jsonl and in trackers.
 
-    The first row logged says where the stage goes on: rows from that step on are of an earlier try, and are cut.
+    Only the main process writes. The first row logged says where the stage goes on: rows from that
+    step on are of an earlier try, and are cut.
     """
 
     def __init__(self, directory: Path, trackers: Sequence[str] = (), flush: int = 1) -> None:
@@ -104,7 +105,7 @@ class MetricsLog:
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Rows of a metrics.jsonl, without a last one that was cut off in the writing; none without a file."""
+    """Rows of a metrics.jsonl, without a last one that a crash cut off; none without a file."""
     if not path.is_file():
         return []
     lines = path.read_text(encoding="utf-8").split("\n")
@@ -112,7 +113,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 
 class Bar:
-    """Progress of one stage with live fields: a bar in a terminal, a line now and then elsewhere."""
+    """Progress of one stage with live fields: a bar in a terminal, else a line at times."""
 
     def __init__(self, title: str, console: Console) -> None:
         self._title = title
@@ -173,15 +174,14 @@ def stage_table(title: str, rows: Mapping[str, float | int | str | None]) -> Tab
     table.add_column(style="bold")
     table.add_column(justify="right")
     for name, value in rows.items():
-        shown = (
-            f"{value:.4g}"
-            if isinstance(value, float)
-            else f"{value:,}"
-            if isinstance(value, int)
-            else str(value)
-        )
-        table.add_row(name.replace("_", " "), shown)
+        table.add_row(name.replace("_", " "), _shown(value))
     return table
+
+
+def _shown(value: float | int | str | None) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def _tracker(name: str, directory: Path, step: int) -> _Tracker:

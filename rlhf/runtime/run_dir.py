@@ -1,7 +1,7 @@
-"""The run directory: where each stage writes, what it made and from what, and one process at a time.
+"""The run directory: where stages write, what they made from what, one process at a time.
 
-A stage directory says of itself in `manifest.json` what made it; the run's own `manifest.json` lists all of them under
-`stages`, by their path in the run directory.
+A stage directory says of itself in `manifest.json` what made it; the run's own `manifest.json`
+lists all of them under `stages`, by their path in the run directory.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class RunDir:
         return self.root / "data"
 
     def stage(self, name: str, round: int | None = None, rounds: int = 1) -> Path:
-        """Directory of a stage, such as "rm" or "sft/main"; earlier rounds lie under rounds/<round>/."""
+        """Directory of a stage, such as "rm" or "sft/main"; earlier ones are in rounds/<round>/."""
         return self.root / self.key(name, round, rounds)
 
     def key(self, name: str, round: int | None = None, rounds: int = 1) -> str:
@@ -110,7 +110,7 @@ class RunDir:
         return bool(found) and all(manifest.status == "done" for manifest in found)
 
     def set_aside(self, directory: Path) -> None:
-        """Move a stage's results to aside/, over those set aside before, so that it starts afresh."""
+        """Move a stage's results to aside/, in place of those there, so that it starts afresh."""
         if not directory.exists():
             return
         key = directory.relative_to(self.root).as_posix()
@@ -163,7 +163,7 @@ def read_manifest(directory: Path) -> StageManifest | None:
 
 
 def is_finished(directory: Path, config_hash: str, inputs: Mapping[str, Artifact]) -> bool:
-    """Whether the stage is done from this config and these inputs, and its outputs are still there."""
+    """Whether the stage is done from this config and inputs, and its outputs are still there."""
     manifest = read_manifest(directory)
     return (
         manifest is not None

@@ -1,7 +1,7 @@
 """One step of a run: reused when it is finished, resumed when it is not, and written down.
 
-A step is what one directory comes from: its config sections, its inputs, and the work. A stage has one step, SFT one for
-each model.
+A step is what one directory comes from: its config sections, its inputs, and the work. A stage has
+one step, SFT one for each model.
 """
 
 from __future__ import annotations
@@ -32,8 +32,11 @@ class Waiting(Exception):
 
 @dataclass(frozen=True)
 class Step:
-    """key: its name in the run's manifest. sections: the config values that it depends on. inputs: the
-    files and folders that it reads, by name. work: writes into `directory` and returns a summary."""
+    """A unit of work with its own directory.
+
+    key: its name in the run's manifest. sections: the config values that it depends on. inputs: the
+    files and folders that it reads, by name. work: writes into `directory`, returns a summary.
+    """
 
     key: str
     stage: str
@@ -46,8 +49,9 @@ class Step:
 def execute(step: Step, runtime: Runtime) -> StageResult:
     """Do a step's work unless it is done.
 
-    Results of the same config and inputs are reused when finished and resumed when not; results of others are set aside
-    first. Raises ValueError when an input is not there or comes from a stage that has not finished.
+    Results of the same config and inputs are reused when finished and resumed when not; results of
+    others are set aside first. Raises ValueError when an input is not there or comes from a stage
+    that has not finished.
     """
     manifest = broadcast(_begin(step, runtime) if runtime.main_process else None)
     assert manifest is not None

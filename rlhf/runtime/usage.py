@@ -47,7 +47,7 @@ class Meter:
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python, this project (and its git commit in a checkout) and what it computes with."""
+    """Versions of Python, of this project and its checkout, and of what it computes with."""
     found = {"python": platform.python_version(), "rlhf": rlhf.__version__}
     for package in PACKAGES:
         try:
@@ -77,7 +77,7 @@ def _cpu_seconds() -> float:
 
 
 def _reset_peak_memory() -> None:
-    if torch.cuda.is_initialized():
+    if _uses_cuda():
         torch.cuda.reset_peak_memory_stats()
     try:
         # Linux: 5 sets the peak back to what is in use now.
@@ -88,7 +88,7 @@ def _reset_peak_memory() -> None:
 
 def _peak_memory() -> int:
     """Bytes."""
-    if torch.cuda.is_initialized():
+    if _uses_cuda():
         return torch.cuda.max_memory_allocated()
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
@@ -96,3 +96,7 @@ def _peak_memory() -> int:
     except (OSError, StopIteration):
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return peak if platform.system() == "Darwin" else peak * 1024
+
+
+def _uses_cuda() -> bool:
+    return bool(torch.cuda.is_initialized())  # type: ignore[no-untyped-call]
