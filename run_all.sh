@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# The whole pipeline: ./run_all.sh CONFIG [--from STAGE] [--only STAGE] [--redo STAGE] [--set key=value] [--rehearse]
+# Without CONFIG it says what there is to say. The environment: see scripts/prepare_env.sh.
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+export PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH}
+
+python=$("$root/scripts/prepare_env.sh")
+extras=$("$python" -m rlhf.config.extras "$@")
+if [[ -n $extras && $python == "$root/.venv/bin/python" ]]; then
+    # shellcheck disable=SC2086  # several words
+    "$root/scripts/prepare_env.sh" $extras >/dev/null
+fi
+exec "$python" -m rlhf run "$@"
