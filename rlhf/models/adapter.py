@@ -22,7 +22,7 @@ Task = Literal["causal", "reward"]
 
 @dataclass(frozen=True)
 class AdapterRecord:
-    """What PEFT's own file does not say: which trunk, by content and by place beside the adapter."""
+    """What PEFT's own file does not say: which trunk, by content, and where from here."""
 
     base_checkpoint_hash: str
     base: str
@@ -74,7 +74,7 @@ def read_record(path: Path) -> AdapterRecord:
         return AdapterRecord(**json.loads((path / ADAPTER_RECORD).read_text()))
     except (OSError, ValueError, TypeError):
         raise ValueError(
-            f"{path}: adapter without a readable {ADAPTER_RECORD}, so its trunk is unknown; train it again"
+            f"{path}: no readable {ADAPTER_RECORD} beside the adapter; train or copy it again"
         ) from None
 
 

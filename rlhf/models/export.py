@@ -1,15 +1,16 @@
-"""Checkpoints to disk, in a layout that every loader here and transformers' Auto classes read."""
+"""Checkpoints to disk, in a layout that the loaders here and transformers' Auto classes read."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 from peft.utils import ModulesToSaveWrapper
 from peft.utils.integrations import dequantize_module_weight
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from rlhf.models.adapter import write_record
 from rlhf.models.baichuan.tokenization import BaichuanTokenizer
@@ -26,7 +27,7 @@ def save_checkpoint(
     """
     plain = merge_adapter(model) if isinstance(model, PeftModel) else model
     plain.save_pretrained(str(path))
-    _save_tokenizer(plain, tokenizer, path)
+    _save_tokenizer(plain.config, tokenizer, path)
 
 
 def save_reward_model(
@@ -37,48 +38,68 @@ def save_reward_model(
     score_mean: float | None,
     score_std: float | None,
 ) -> None:
-    """A reward model with the statistics of its scores, whole or, when adapted, as adapter and head.
+    """A reward model with the statistics of its scores; an adapted one as its adapter and its head.
 
-    An adapter is saved with the hash of the checkpoint that its trunk was loaded from.
+    An adapter goes with the hash of the checkpoint that its trunk was loaded from.
     """
-    trunk = model.get_base_model() if isinstance(model, PeftModel) else model
+    trunk: Any = model.get_base_model() if isinstance(model, PeftModel) else model
     trunk.config.score_mean, trunk.config.score_std = score_mean, score_std
     if not isinstance(model, PeftModel):
         save_checkpoint(model, tokenizer, path)
         return
     model.save_pretrained(str(path))
+    trunk.config.architectures = [type(trunk).__name__]
     trunk.config.save_pretrained(str(path))
-    base = trunk.name_or_path
-    write_record(Path(path), base, checkpoint_hash(base))
-    _save_tokenizer(trunk, tokenizer, path)
+    write_record(Path(path), trunk.name_or_path, checkpoint_hash(trunk.name_or_path))
+    _save_tokenizer(trunk.config, tokenizer, path)
 
 
-def merge_adapter(model: PeftModel, adapter: str | None = None) -> PreTrainedModel:
-    """A plain model on the CPU with one adapter (the active one) folded in; `model` stays as it is."""
-    name = adapter or model.active_adapter
+def merge_adapter(model: PeftModel) -> PreTrainedModel:
+    """A plain model on the CPU with the active adapter folded in; `model` stays as it is."""
+    base: Any = model.get_base_model()
+    return assemble(type(base), base.config, merged_weights(model, str(model.active_adapter)))
+
+
+def merged_weights(model: PeftModel, adapter: str) -> dict[str, torch.Tensor]:
+    """The plain model's weights on the CPU, one adapter folded into them: one whole copy of memory."""
     base = model.get_base_model()
-    merged: dict[str, torch.Tensor] = {}
-    adapted = {key: part for key, part in base.named_modules() if isinstance(part, LoraLayer)}
-    kept = {
-        key: part for key, part in base.named_modules() if isinstance(part, ModulesToSaveWrapper)
+    changed = {
+        name: part
+        for name, part in base.named_modules()
+        if isinstance(part, (LoraLayer, ModulesToSaveWrapper))
     }
-    for key, part in adapted.items():
-        weight = dequantize_module_weight(part.get_base_layer())
-        if name in part.lora_A:
-            weight = weight + part.get_delta_weight(name).to(weight.dtype)
-        merged[f"{key}.weight"] = weight
-    for key, part in kept.items():
-        merged |= {f"{key}.{n}": p for n, p in part.modules_to_save[name].named_parameters()}
-    wrapped = tuple(f"{key}." for key in [*adapted, *kept])
-    merged |= {k: p for k, p in base.named_parameters() if not k.startswith(wrapped)}
+    inside = tuple(f"{name}." for name in changed)
+    weights = {n: p.detach() for n, p in base.named_parameters() if not n.startswith(inside)}
+    for name, part in changed.items():
+        if isinstance(part, LoraLayer):
+            weights[f"{name}.weight"] = _folded(part, adapter)
+        else:
+            own = part.modules_to_save[adapter].named_parameters(prefix=name)
+            weights |= {key: value.detach() for key, value in own}
+    return {name: weight.cpu() for name, weight in weights.items()}
+
+
+def assemble(
+    kind: type[PreTrainedModel], config: PreTrainedConfig, weights: dict[str, torch.Tensor]
+) -> PreTrainedModel:
+    """A model of these very tensors, in evaluation mode."""
     with torch.device("meta"):
-        plain = type(base)(base.config)
-    plain.load_state_dict({k: p.detach().cpu() for k, p in merged.items()}, assign=True)
-    return plain.eval()
+        model: PreTrainedModel = kind(config)
+    model.load_state_dict(weights, assign=True)
+    model.eval()
+    return model
 
 
-def _save_tokenizer(model: PreTrainedModel, tokenizer: BaichuanTokenizer, path: str | Path) -> None:
-    spec = spec_of(model.config)
+def _folded(layer: Any, adapter: str) -> torch.Tensor:
+    """Sums in float32 and rounds once."""
+    weight: torch.Tensor = dequantize_module_weight(layer.get_base_layer()).detach()
+    if adapter not in layer.lora_A:
+        return weight
+    return (weight.float() + layer.get_delta_weight(adapter).detach().float()).to(weight.dtype)
+
+
+def _save_tokenizer(config: Any, tokenizer: BaichuanTokenizer, path: str | Path) -> None:
+    spec = spec_of(config)
     user, assistant = tokenizer.convert_ids_to_tokens([spec.user_token_id, spec.assistant_token_id])
     names = f"{{%- set user_token = {user!r} -%}}{{%- set assistant_token = {assistant!r} -%}}"
     tokenizer.chat_template = names + spec.chat_template

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -12,16 +11,17 @@ from typing import Any, Literal
 
 import torch
 from peft import PeftModel
-from transformers import BitsAndBytesConfig, PreTrainedModel
+from transformers import BitsAndBytesConfig
 from transformers.utils import logging
 
-from rlhf.models.adapter import ADAPTER_CONFIG, adapter_base, read_record
+from rlhf.models.adapter import ADAPTER_CONFIG, ADAPTER_RECORD, adapter_base, read_record
 from rlhf.models.baichuan.modeling import BaichuanForCausalLM, BaichuanForSequenceClassification
 from rlhf.models.baichuan.tokenization import BaichuanTokenizer
 from rlhf.models.files import check_weights, weight_files
 from rlhf.models.registry import named, read_config, spec_of
 
-Quantization = Literal["4bit", "8bit"]
+Quantization = Literal["nf4", "int8"]
+HEAD = "score.weight"
 
 
 def check_checkpoint(path: str | Path, architecture: str | None = None) -> None:
@@ -35,22 +35,26 @@ def check_checkpoint(path: str | Path, architecture: str | None = None) -> None:
         raise ValueError(f"{path}: no such directory; download the checkpoint or correct the path")
     spec = spec_of(directory)
     if architecture is not None and named(architecture).name != spec.name:
-        raise ValueError(
-            f"{path}: is a {spec.name} checkpoint, not {architecture}; correct one of them"
-        )
+        raise ValueError(f"{path}: this is a {spec.name} checkpoint, not {architecture}; name that")
     missing = [name for name in spec.files if not (directory / name).is_file()]
     if missing:
         raise ValueError(f"{path}: {', '.join(missing)} missing; copy the whole checkpoint")
     check_weights(directory)
-    if (directory / ADAPTER_CONFIG).is_file():
+    if is_adapter(directory):
         check_checkpoint(adapter_base(directory))
+
+
+def is_adapter(path: str | Path) -> bool:
+    """Whether a directory holds an adapter over another checkpoint, not weights of its own."""
+    return (Path(path) / ADAPTER_CONFIG).is_file()
 
 
 def load_tokenizer(path: str | Path) -> BaichuanTokenizer:
     """The tokenizer of a checkpoint directory; ValueError when it has none."""
     if not (Path(path) / "tokenizer.model").is_file():
         raise ValueError(f"{path}: tokenizer.model missing; copy it from the original checkpoint")
-    return BaichuanTokenizer.from_pretrained(str(path))
+    tokenizer: BaichuanTokenizer = BaichuanTokenizer.from_pretrained(str(path))
+    return tokenizer
 
 
 def load_causal_lm(
@@ -67,39 +71,38 @@ def load_causal_lm(
     quantization: weights in 4 bits (NF4, doubly quantised) or 8, by bitsandbytes.
     """
     check_checkpoint(path)
-    if (Path(path) / ADAPTER_CONFIG).is_file():
-        raise ValueError(
-            f"{path}: holds an adapter, not a language model; merge it into its base first"
-        )
-    options: dict[str, Any] = {"attn_implementation": attn}
-    if quantization is not None:
-        options |= {
-            "quantization_config": _bitsandbytes(quantization, dtype),
-            "device_map": str(device),
-        }
-    return _load(BaichuanForCausalLM, path, dtype, device, may_miss=frozenset(), **options)
+    if is_adapter(path):
+        raise ValueError(f"{path}: an adapter, not a whole language model; merge it into its base")
+    model: BaichuanForCausalLM = _load(
+        BaichuanForCausalLM, path, dtype, device, quantization, attn_implementation=attn
+    )
+    return model
 
 
 def load_reward_model(
-    path: str | Path, *, dtype: torch.dtype, device: str | torch.device
+    path: str | Path,
+    *,
+    dtype: torch.dtype,
+    device: str | torch.device,
+    quantization: Quantization | None = None,
 ) -> BaichuanForSequenceClassification | PeftModel:
     """A reward model in evaluation mode.
 
-    From a language model's directory: that trunk with a fresh head. From a reward model's: with its head,
-    and its adapter where it was saved as one, over the base that it was trained on.
+    From a language model's directory: its trunk with a fresh head. From a reward model's: with the
+    head that it was saved with, and with its adapter, over its base, where it has one.
     """
     check_checkpoint(path)
-    if (Path(path) / ADAPTER_CONFIG).is_file():
-        return _load_adapter(Path(path), dtype, device)
-    architectures = json.loads((Path(path) / "config.json").read_text())["architectures"] or [""]
-    fresh = "SequenceClassification" not in architectures[0]
-    return _load(
-        BaichuanForSequenceClassification,
-        path,
-        dtype,
-        device,
-        may_miss=frozenset({"score.weight"} if fresh else ()),
+    base = adapter_base(Path(path)) if is_adapter(path) else Path(path)
+    trunk: BaichuanForSequenceClassification = _load(
+        BaichuanForSequenceClassification, base, dtype, device, quantization
     )
+    if not is_adapter(path):
+        return trunk
+    if read_record(Path(path)).base_checkpoint_hash != checkpoint_hash(base):
+        raise ValueError(f"{path}: its base {base} has changed since; restore it, or train again")
+    trunk.config.score_mean, trunk.config.score_std = score_statistics(path)
+    model: PeftModel = PeftModel.from_pretrained(trunk, str(path))
+    return model.eval()
 
 
 def score_statistics(path: str | Path) -> tuple[float | None, float | None]:
@@ -111,13 +114,12 @@ def score_statistics(path: str | Path) -> tuple[float | None, float | None]:
 def checkpoint_hash(path: str | Path) -> str:
     """sha256 over the names and contents of the configuration and the weights, in order of name."""
     directory = Path(path)
-    files = sorted({directory / "config.json", *weight_files(directory)})
+    described = (directory / name for name in ("config.json", ADAPTER_CONFIG, ADAPTER_RECORD))
     total = hashlib.sha256()
-    for file in files:
+    for file in sorted([*(f for f in described if f.is_file()), *weight_files(directory)]):
         stat = file.stat()
-        total.update(
-            f"{file.name}:{_file_hash(str(file), stat.st_size, stat.st_mtime_ns)}\n".encode()
-        )
+        digest = _file_hash(str(file), stat.st_size, stat.st_mtime_ns)
+        total.update(f"{file.name}:{digest}\n".encode())
     return total.hexdigest()
 
 
@@ -129,15 +131,17 @@ def _file_hash(file: str, size: int, modified: int) -> str:
 
 
 def _load(
-    kind: type[PreTrainedModel],
+    kind: Any,
     path: str | Path,
     dtype: torch.dtype,
     device: str | torch.device,
-    *,
-    may_miss: frozenset[str],
+    quantization: Quantization | None,
     **options: Any,
 ) -> Any:
-    """Nothing is half-loaded: a tensor that is missing or of another shape is an error, not a warning."""
+    """Nothing is half-loaded: a tensor that is missing or misshapen is an error, not a warning."""
+    if quantization is not None:
+        options["quantization_config"] = _bitsandbytes(quantization, dtype)
+        options["device_map"] = str(device)
     with _quietly():
         model, info = kind.from_pretrained(
             str(path),
@@ -147,23 +151,30 @@ def _load(
             local_files_only=True,
             **options,
         )
-    wrong = sorted(set(info["missing_keys"]) - may_miss)
+    # A language model's directory has no score head, and a reward model's no language head.
+    fresh = {HEAD} if _language_model(path) else set()
+    wrong = sorted(set(info["missing_keys"]) - fresh)
     wrong += sorted(str(entry[0]) for entry in info["mismatched_keys"])
     if wrong:
         raise ValueError(
-            f"{path}: {len(wrong)} tensors are missing or do not fit config.json, first {wrong[0]}; "
-            "copy the whole checkpoint again"
+            f"{path}: {len(wrong)} tensors missing or not of config.json's shape (first "
+            f"{wrong[0]}); copy the whole checkpoint again"
         )
-    if "device_map" not in options:
+    if quantization is None:
         model.to(device)
     if torch.device(device).type == "cpu":
         _own_memory(model)
     return model.eval()
 
 
+def _language_model(path: str | Path) -> bool:
+    architectures = read_config(path).architectures or []
+    return not any("SequenceClassification" in name for name in architectures)
+
+
 def _own_memory(model: torch.nn.Module) -> None:
-    """Moves parameters out of the mapped file: its addresses are not aligned, which changes the last bit of
-    products, and writing a checkpoint over the one in use would change the model."""
+    """Moves parameters out of the mapped file. Its addresses are not aligned, which changes the last
+    bit of products, and a checkpoint written over the one in use would change the model."""
     for parameter in model.parameters():
         parameter.data = parameter.detach().clone()
 
@@ -182,30 +193,18 @@ def _quietly() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _load_adapter(path: Path, dtype: torch.dtype, device: str | torch.device) -> PeftModel:
-    record, base = read_record(path), adapter_base(path)
-    if record.base_checkpoint_hash != checkpoint_hash(base):
-        raise ValueError(
-            f"{path}: its base {base} is not the checkpoint that it was trained on; restore that one"
-        )
-    trunk = _load(
-        BaichuanForSequenceClassification, base, dtype, device, may_miss=frozenset({"score.weight"})
-    )
-    model = PeftModel.from_pretrained(trunk, str(path))
-    trunk.config.score_mean, trunk.config.score_std = score_statistics(path)
-    return model.eval()
-
-
 def _bitsandbytes(quantization: Quantization, dtype: torch.dtype) -> BitsAndBytesConfig:
     try:
         import bitsandbytes  # noqa: F401
     except ImportError:
         raise ValueError("quantised loading needs bitsandbytes: pip install '.[gpu]'") from None
-    if quantization == "8bit":
-        return BitsAndBytesConfig(load_in_8bit=True)
+    heads = ["lm_head", "score"]
+    if quantization == "int8":
+        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=heads)
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=dtype,
+        llm_int8_skip_modules=heads,
     )

@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from transformers import PreTrainedConfig
+
 from rlhf.models.baichuan.configuration import BaichuanConfig
 from rlhf.models.spec import ModelSpec
 
@@ -56,12 +58,13 @@ def named(name: str) -> ModelSpec:
     return REGISTRY[name]
 
 
-def spec_of(source: str | Path | BaichuanConfig) -> ModelSpec:
+def spec_of(source: str | Path | PreTrainedConfig) -> ModelSpec:
     """The spec of a checkpoint directory or configuration: its architecture's, with its own sizes.
 
     Raises ValueError where the directory has no readable configuration of this family.
     """
-    config = source if isinstance(source, BaichuanConfig) else read_config(source)
+    config = read_config(source) if isinstance(source, (str, Path)) else source
+    assert isinstance(config, BaichuanConfig)
     for spec in REGISTRY.values():
         if (spec.position, spec.norm_head) == (config.position_embedding, config.norm_head):
             return replace(
@@ -92,4 +95,5 @@ def read_config(path: str | Path) -> BaichuanConfig:
             f"{path}: not a Baichuan checkpoint (model_type {kind!r}); "
             f"name a directory of {', '.join(REGISTRY)}"
         )
-    return BaichuanConfig.from_dict(fields)
+    config: BaichuanConfig = BaichuanConfig.from_dict(fields)
+    return config

@@ -21,10 +21,10 @@ CHAT_TEMPLATE = """\
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """One architecture. `registry.spec_of` fills the sizes in from a checkpoint's own configuration.
+    """One architecture; `registry.spec_of` fills the sizes in from a checkpoint's configuration.
 
-    eos_after_answer: whether every answer ends with EOS (version 1), or only the last one is trained to
-        end the text (version 2).
+    eos_after_answer: whether every answer in a conversation ends with EOS (version 1), or none does
+        between turns (version 2).
     system_style: "raw" puts a system message in front as plain text; "none" has no place for one.
     """
 
@@ -47,6 +47,6 @@ class ModelSpec:
 
     @property
     def chat_template(self) -> str:
-        """Jinja over `messages`, `user_token`, `assistant_token`, `eos_token`, `add_generation_prompt`."""
+        """Jinja over messages, user_token, assistant_token, eos_token, add_generation_prompt."""
         end = "{{ eos_token }}" if self.eos_after_answer else ""
         return CHAT_TEMPLATE.replace("ANSWER_END", end)

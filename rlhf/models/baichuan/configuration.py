@@ -9,25 +9,25 @@ BAICHUAN2_VOCABULARY = 125_696
 
 
 @strict
-class BaichuanConfig(LlamaConfig):  # type: ignore[misc]
+class BaichuanConfig(LlamaConfig):
     """Reads the official field names; what those leave implicit is explicit once saved.
 
-    position_embedding: official files say it by omission: RoPE models have `max_position_embeddings`,
-        ALiBi models only `model_max_length`.
-    norm_head: whether the rows of `lm_head` are normalised. Official files say it by `z_loss_weight`
-        being there at all, or by the Baichuan 2 vocabulary.
+    position_embedding: official files say it by omission. RoPE models have
+        `max_position_embeddings`, ALiBi models only `model_max_length`.
+    norm_head: whether the rows of `lm_head` are normalised. Official files say it by having a
+        `z_loss_weight` at all, or by the Baichuan 2 vocabulary.
     z_loss_weight: weight of the Max-z term in the language modelling loss; 0 is off.
     score_mean, score_std: statistics of a reward model's scores, None when unknown.
     """
 
     model_type = "baichuan"
     # Llama's plan cuts W_pack by columns, through the middle of query, key and value.
-    base_model_tp_plan = None
+    base_model_tp_plan = {}
     # For a directory whose tokenizer has no configuration of its own.
     tokenizer_class = "BaichuanTokenizer"
 
     vocab_size: int = BAICHUAN2_VOCABULARY
-    max_position_embeddings: int | None = None
+    max_position_embeddings: int | None = None  # type: ignore[assignment]
     model_max_length: int | None = None
     pad_token_id: int | None = 0
     position_embedding: Literal["rope", "alibi"] | None = None

@@ -12,12 +12,12 @@ EPSILON = 1e-12
 
 
 class NormHead(nn.Linear):
-    """Logits against unit-length rows (Baichuan 2 report, section 2.5): x W^T / ||W||, row by row.
+    """Logits against rows of unit length (Baichuan 2 report, section 2.5): x W^T / ||W||.
 
-    Dividing the logits, not the weight, needs no second [V, H] matrix, and never changes the weight, so
-    PEFT, `resize_token_embeddings` and ZeRO-3 see an ordinary `nn.Linear`. The row lengths [V] are float32
-    whatever the weight is, and are kept between calls only where they are constant: in evaluation, while
-    the weight is the same tensor at the same version.
+    Dividing the logits, not the weight, needs no second [V, H] matrix and never changes the weight:
+    PEFT, `resize_token_embeddings` and ZeRO-3 see an ordinary `nn.Linear`. The row lengths [V] are
+    float32 whatever the weight is, and are kept between calls only in evaluation, while the weight is
+    the same tensor at the same version.
     """
 
     def __init__(self, in_features: int, out_features: int, **kwargs: Any) -> None:
@@ -25,7 +25,7 @@ class NormHead(nn.Linear):
         self._cache: tuple[object, torch.Tensor] | None = None
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        """hidden: [..., H] -> logits [..., V], in the type that a plain linear layer would return."""
+        """hidden: [..., H] -> logits [..., V], of the type that a plain linear layer returns."""
         logits = F.linear(hidden, self.weight)
         return (logits * self._inverse_lengths()).to(logits.dtype)
 
@@ -54,4 +54,5 @@ class NormHead(nn.Linear):
 
 def _inverse_lengths(weight: torch.Tensor) -> torch.Tensor:
     """weight: [V, H] -> [V] float32, one over the length of each row."""
-    return torch.linalg.vector_norm(weight, dim=-1, dtype=torch.float32).clamp(EPSILON).reciprocal()
+    lengths: torch.Tensor = torch.linalg.vector_norm(weight, dim=-1, dtype=torch.float32)
+    return lengths.clamp(EPSILON).reciprocal()

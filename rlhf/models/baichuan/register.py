@@ -11,19 +11,16 @@ from transformers import (
 from transformers.models.auto.tokenization_auto import REGISTERED_TOKENIZER_CLASSES
 
 from rlhf.models.baichuan.configuration import BaichuanConfig
-from rlhf.models.baichuan.modeling import (
-    BaichuanForCausalLM,
-    BaichuanForSequenceClassification,
-    BaichuanModel,
-)
+from rlhf.models.baichuan.modeling import BaichuanForCausalLM, BaichuanForSequenceClassification
 from rlhf.models.baichuan.tokenization import BaichuanTokenizer
+from rlhf.models.baichuan.trunk import BaichuanModel
 
 
 def register() -> None:
-    """Native classes win over the code that a checkpoint's `auto_map` names, whatever the caller trusts.
+    """Native classes win over the code that `auto_map` names, whatever the caller trusts.
 
-    The tokenizer is registered under the names that checkpoints give it, and not for the configuration:
-    AutoTokenizer would then prefer the directory's own code when `trust_remote_code=True`.
+    The tokenizer is registered under the names that checkpoints give it and not for the configuration,
+    for which AutoTokenizer would prefer the directory's own code under `trust_remote_code=True`.
     """
     AutoConfig.register(BaichuanConfig.model_type, BaichuanConfig)
     AutoModel.register(BaichuanConfig, BaichuanModel)

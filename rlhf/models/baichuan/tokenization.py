@@ -12,15 +12,15 @@ from transformers.tokenization_utils_sentencepiece import SentencePieceBackend
 from transformers.utils import logging
 
 logger = logging.get_logger(__name__)
-# sentencepiece writes a space as this character, so a real one in the text has to be spelt in bytes.
+# sentencepiece writes a space as this character, so a real one has to be spelt in bytes.
 SPACE_PIECE = "\u2581"
 SPACE_PIECE_BYTES = [f"<0x{byte:02X}>" for byte in SPACE_PIECE.encode()]
 
 
-class BaichuanTokenizer(SentencePieceBackend):  # type: ignore[misc]
-    """Adds no BOS or EOS; bytes outside the vocabulary go through byte pieces and come back as they were.
+class BaichuanTokenizer(SentencePieceBackend):
+    """Adds no BOS or EOS; characters outside the vocabulary go through byte pieces and come back.
 
-    Whether a dummy space is put in front (Baichuan) or not (Baichuan 2) is written in `tokenizer.model`.
+    Whether a space is put in front (Baichuan) or not (Baichuan 2) is written in `tokenizer.model`.
     """
 
     model_input_names = ["input_ids", "attention_mask"]
@@ -59,7 +59,7 @@ class BaichuanTokenizer(SentencePieceBackend):  # type: ignore[misc]
         return pieces
 
     def convert_tokens_to_string(self, tokens: list[str]) -> str:
-        """Joins pieces; special and added tokens stand for themselves, with no space put around them."""
+        """Joins pieces; special and added tokens stand for themselves, without spaces around."""
         text = []
         for added, group in groupby(tokens, key=self._added_tokens_encoder.__contains__):
             run = list(group)
