@@ -1,0 +1,75 @@
+"""Checkpoints of transformers' Trainer that are never chosen half-written.
+
+The Trainer writes a checkpoint's files one by one. A seal, written last, lists them with their
+sizes; only a checkpoint whose seal agrees with what is on disk is resumed from.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from rlhf.runtime.files import sync, write_text
+
+_SEAL = "complete.json"
+_PREFIX = "checkpoint-"
+
+
+def checkpoint_root(output_dir: Path) -> Path:
+    """Where the stage that writes to `output_dir` keeps its checkpoints."""
+    return output_dir / "checkpoints"
+
+
+def latest(root: Path) -> Path | None:
+    """Newest complete checkpoint under `root`, or None. Newer, half-written ones are removed."""
+    found = sorted(root.glob(f"{_PREFIX}*"), key=_step, reverse=True)
+    for checkpoint in found:
+        if _is_complete(checkpoint):
+            return checkpoint
+        shutil.rmtree(checkpoint, ignore_errors=True)
+    return None
+
+
+def discard(output_dir: Path) -> None:
+    """Remove the checkpoints of a stage that is done."""
+    shutil.rmtree(checkpoint_root(output_dir), ignore_errors=True)
+
+
+class SealCheckpoints(TrainerCallback):
+    """Seals each checkpoint once every process has written its part."""
+
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        PartialState().wait_for_everyone()
+        if state.is_world_process_zero:
+            assert args.output_dir is not None
+            _seal(Path(args.output_dir) / f"{_PREFIX}{state.global_step}")
+
+
+def _step(checkpoint: Path) -> int:
+    return int(checkpoint.name.removeprefix(_PREFIX))
+
+
+def _seal(checkpoint: Path) -> None:
+    sizes = {}
+    for path in sorted(path for path in checkpoint.rglob("*") if path.is_file()):
+        sync(path)
+        sizes[path.relative_to(checkpoint).as_posix()] = path.stat().st_size
+    write_text(checkpoint / _SEAL, json.dumps(sizes, indent=2))
+
+
+def _is_complete(checkpoint: Path) -> bool:
+    seal = checkpoint / _SEAL
+    if not seal.is_file():
+        return False
+    sizes = json.loads(seal.read_text(encoding="utf-8"))
+    return all(
+        (checkpoint / name).is_file() and (checkpoint / name).stat().st_size == size
+        for name, size in sizes.items()
+    )

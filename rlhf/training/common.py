@@ -1,0 +1,224 @@
+"""What the supervised stages share: precision, the optimiser's settings, logging, resuming."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import datasets
+import torch
+from accelerate import PartialState
+from transformers import (
+    PreTrainedModel,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+    set_seed,
+)
+from transformers.utils import logging
+
+from rlhf.config.schema import OptimiserSection, RMSection, SFTSection
+from rlhf.models.adapter import Task, add_lora
+from rlhf.runtime.metrics import MetricsLog
+from rlhf.training.checkpoints import SealCheckpoints, checkpoint_root, latest
+
+Section = SFTSection | RMSection
+OnLog = Callable[[int, int, dict[str, float]], None]
+"""Called with the step, the number of steps and the row's fields."""
+
+
+def prepare(model: PreTrainedModel, section: Section, task: Task, seed: int) -> Any:
+    """The model to train: with adapters if the section asks for them, trainable weights in float32.
+
+    The trunk keeps the type it was loaded in, and `arguments` computes in that type. Weights that
+    learn are kept in float32: a bfloat16 weight swallows updates below 1/256 of itself.
+    """
+    set_seed(seed)
+    tuned = model if section.tuning.method == "full" else add_lora(model, section.tuning, task)
+    for parameter in tuned.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+    return tuned
+
+
+def arguments(
+    section: Section,
+    model: PreTrainedModel,
+    *,
+    output_dir: Path,
+    seed: int,
+    steps: int | None = None,
+) -> dict[str, Any]:
+    """Keyword arguments of `TrainingArguments` for a section.
+
+    Args:
+        model: as loaded, before `prepare`: its type and device are those to compute in.
+        steps: optimiser steps; None takes `max_steps` or, failing that, the epochs.
+    """
+    optimiser = section.optimiser
+    schedule, schedule_settings = _schedule(optimiser)
+    return {
+        "output_dir": str(checkpoint_root(output_dir)),
+        "seed": seed,
+        "num_train_epochs": section.epochs,
+        "max_steps": steps or section.max_steps or -1,
+        "per_device_train_batch_size": section.microbatch_size,
+        "gradient_accumulation_steps": _accumulation(section),
+        "gradient_checkpointing": section.gradient_checkpointing,
+        "learning_rate": optimiser.learning_rate,
+        "lr_scheduler_type": schedule,
+        "lr_scheduler_kwargs": schedule_settings,
+        "warmup_steps": optimiser.warmup_steps,
+        "weight_decay": optimiser.weight_decay,
+        "adam_beta1": optimiser.beta1,
+        "adam_beta2": optimiser.beta2,
+        "max_grad_norm": optimiser.grad_clip,
+        "optim": _optimiser_name(optimiser),
+        "bf16": model.dtype == torch.bfloat16,
+        "fp16": model.dtype == torch.float16,
+        "use_cpu": model.device.type == "cpu",
+        "dataloader_pin_memory": model.device.type == "cuda",
+        "include_num_input_tokens_seen": "non_padding",
+        "logging_steps": 1,
+        "logging_nan_inf_filter": False,  # it would replace a NaN by the mean of earlier losses
+        "save_steps": section.checkpoint_every,
+        "save_total_limit": 2,  # the newest may be half-written
+        "report_to": "none",
+        "disable_tqdm": True,
+    }
+
+
+class Watch(TrainerCallback):
+    """Evaluates before the first step, every `every` steps and after the last; passes every row on.
+
+    Evaluations are kept in the Trainer's own history, so a resumed run still knows those before it.
+    """
+
+    def __init__(
+        self,
+        evaluate: Callable[[], dict[str, float]],
+        every: int,
+        metrics: MetricsLog,
+        on_log: OnLog | None,
+    ) -> None:
+        self._evaluate = evaluate
+        self._every = every
+        self._metrics = metrics
+        self._on_log = on_log
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if state.global_step == 0:
+            self._record_evaluation(state)
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if state.global_step % self._every == 0 or state.global_step >= state.max_steps:
+            self._record_evaluation(state)
+
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        row = kwargs["logs"]
+        if "loss" in row:  # the Trainer also logs its run time, once
+            names = ("loss", "learning_rate", "grad_norm")
+            self._pass_on(state, {name: float(row[name]) for name in names if name in row})
+
+    def _record_evaluation(self, state: TrainerState) -> None:
+        fields = self._evaluate()
+        state.log_history.append({**fields, "step": state.global_step})
+        self._pass_on(state, fields)
+
+    def _pass_on(self, state: TrainerState, fields: dict[str, float]) -> None:
+        if not all(math.isfinite(value) for name, value in fields.items() if "loss" in name):
+            raise FloatingPointError(f"step {state.global_step}: {fields}: the loss is not finite")
+        if state.is_world_process_zero:
+            self._metrics.log(state.global_step, fields)
+            if self._on_log is not None:
+                self._on_log(state.global_step, state.max_steps, fields)
+
+
+def fit(trainer: Trainer, watch: Watch) -> TrainerState:
+    """Train from the newest complete checkpoint, or from the start, to the end; the state there."""
+    trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(watch)
+    trainer.add_callback(SealCheckpoints)
+    assert trainer.args.output_dir is not None
+    checkpoint = latest(Path(trainer.args.output_dir))
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    return trainer.state
+
+
+def trained(trainer: Trainer, dtype: torch.dtype) -> Any:
+    """The trained model without the Trainer's wrappers, in evaluation mode.
+
+    Weights go back to the type they were loaded in, but for adapters, which PEFT loads in float32.
+    """
+    model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad and "lora_" not in name:
+            parameter.data = parameter.data.to(dtype)
+    model.zero_grad(set_to_none=True)
+    return model.eval()
+
+
+def evaluations(state: TrainerState, name: str) -> list[float]:
+    """Every evaluation's value of a field, in the order of steps."""
+    return [row[name] for row in state.log_history if name in row]
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silences the libraries' own bars and notices, which would break the progress display."""
+    verbosity = logging.get_verbosity()
+    bars, dataset_bars = logging.is_progress_bar_enabled(), datasets.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    datasets.disable_progress_bars()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+        if dataset_bars:
+            datasets.enable_progress_bars()
+
+
+def _schedule(optimiser: OptimiserSection) -> tuple[str, dict[str, float]]:
+    if optimiser.schedule == "constant" or optimiser.minimum == 1:
+        return "constant_with_warmup", {}
+    if optimiser.schedule == "cosine":
+        return "cosine_with_min_lr", {"min_lr_rate": optimiser.minimum}
+    return "polynomial", {"power": 1.0, "lr_end": optimiser.minimum * optimiser.learning_rate}
+
+
+def _optimiser_name(optimiser: OptimiserSection) -> str:
+    if optimiser.kind == "adamw":
+        return "adamw_torch"
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise ValueError("optimiser.kind: adamw-8bit needs bitsandbytes; pip install '.[gpu]'")
+    return "adamw_8bit"
+
+
+def _accumulation(section: Section) -> int:
+    processes: int = PartialState().num_processes
+    at_once = section.microbatch_size * processes
+    if section.batch_size % at_once:
+        raise ValueError(
+            f"batch_size = {section.batch_size} is not a multiple of microbatch_size x processes = "
+            f"{section.microbatch_size} x {processes}; choose a batch_size that is"
+        )
+    return section.batch_size // at_once

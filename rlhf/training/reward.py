@@ -1,0 +1,190 @@
+"""Stage 2, the reward model, on transformers' Trainer with the K-way ranking loss."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean, pstdev
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel, Trainer, TrainingArguments
+
+from rlhf.config.schema import RMSection
+from rlhf.data.collate import RankingBatch, collate_rankings
+from rlhf.data.datasets import RankingDataset, RankingItem
+from rlhf.models.baichuan.tokenization import BaichuanTokenizer
+from rlhf.models.export import save_reward_model
+from rlhf.ops.losses import ranking_loss
+from rlhf.runtime.metrics import MetricsLog
+from rlhf.training.common import OnLog, Watch, arguments, evaluations, fit, prepare, quiet, trained
+from rlhf.training.scoring import count_pairs, pair_accuracy, pair_loss, score_rankings
+
+_NON_FINITE = "non_finite.json"
+
+
+@dataclass(frozen=True)
+class RMSummary:
+    """What a reward model's training did.
+
+    accuracy: share of the held-out pairs whose better response has the higher score.
+    pairs: how many of these there are. score_mean, score_std: over the training responses.
+    flops: 6 x parameters x tokens.
+    """
+
+    accuracy: float
+    pairs: int
+    steps: int
+    score_mean: float
+    score_std: float
+    flops: float
+
+
+@quiet()
+def train_reward_model(
+    model: PreTrainedModel,
+    tokenizer: BaichuanTokenizer,
+    train: RankingDataset,
+    evaluation: RankingDataset,
+    section: RMSection,
+    *,
+    output_dir: Path,
+    seed: int,
+    metrics: MetricsLog,
+    on_log: OnLog | None = None,
+) -> RMSummary:
+    """Train on all pairs of each prompt's responses, resuming from `output_dir/checkpoints`.
+
+    The model is saved with the statistics of its scores in `output_dir`.
+
+    Args:
+        model: a sequence classifier with one label, trained in place; its type and device are
+            those to compute in.
+
+    Raises:
+        ValueError: one of the data sets is empty, or the batch sizes do not divide.
+        FloatingPointError: a score is not finite; `output_dir/non_finite.json` names the records.
+    """
+    for name, data in (("training", train), ("held-out", evaluation)):
+        if not data.items:
+            raise ValueError(
+                f"no pair to compare in the {name} rankings; check the file and rm.data.max_length"
+            )
+    (output_dir / _NON_FINITE).unlink(missing_ok=True)
+    dtype, parameters, pad_id = model.dtype, model.num_parameters(), tokenizer.pad_token_id
+    batch_size = section.microbatch_size * max(len(item.ranks) for item in train.items)
+    settings = arguments(section, model, output_dir=output_dir, seed=seed)
+    trainer = _RankingTrainer(
+        model=prepare(model, section, "reward", seed),
+        args=TrainingArguments(**settings, remove_unused_columns=False),
+        data_collator=_Collator(pad_id),
+        train_dataset=train,
+        processing_class=tokenizer,
+    )
+    trainer.grade_margins, trainer.report_dir = section.grade_margins, output_dir
+
+    def evaluate() -> dict[str, float]:
+        with trainer.compute_loss_context_manager():
+            scores = score_rankings(trainer.model, evaluation, pad_id, batch_size)
+        _check_finite(scores, [item.record.id for item in evaluation.items], output_dir)
+        return {
+            "eval_accuracy": pair_accuracy(scores, evaluation),
+            "eval_loss": pair_loss(scores, evaluation),
+        }
+
+    state = fit(trainer, Watch(evaluate, section.eval_every, metrics, on_log))
+    tuned = trained(trainer, dtype)
+    scores = [score for row in score_rankings(tuned, train, pad_id, batch_size) for score in row]
+    mean, std = fmean(scores), pstdev(scores)
+    save_reward_model(tuned, tokenizer, output_dir, score_mean=mean, score_std=std)
+    return RMSummary(
+        accuracy=evaluations(state, "eval_accuracy")[-1],
+        pairs=count_pairs(evaluation),
+        steps=state.global_step,
+        score_mean=mean,
+        score_std=std,
+        flops=6.0 * parameters * state.num_input_tokens_seen,
+    )
+
+
+@dataclass(frozen=True)
+class _Collator:
+    """A batch in the Trainer's terms, a dict, with the records' ids beside the tensors."""
+
+    pad_id: int
+
+    def __call__(self, items: Sequence[RankingItem]) -> dict[str, Any]:
+        ids = [item.record.id for item in items]
+        return {"ids": ids, **vars(collate_rankings(items, self.pad_id))}
+
+
+class _RankingTrainer(Trainer):
+    """The Trainer with the K-way ranking loss, averaged over the prompts of the whole batch."""
+
+    grade_margins: tuple[float, ...] | None
+    report_dir: Path
+
+    def get_batch_samples(
+        self, epoch_iterator: Any, num_batches: int, device: torch.device
+    ) -> tuple[list[dict[str, Any]], None]:
+        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        self._prompts = sum(len(batch["ids"]) for batch in batches)
+        return batches, None
+
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Tensor:
+        ids = inputs.pop("ids")
+        batch = RankingBatch(**inputs)
+        scores = _scores(model, batch)
+        if not scores.isfinite().all():
+            _check_finite(scores.tolist(), ids, self.report_dir)
+        loss = ranking_loss(scores, batch.ranks, _margins(batch.grades, self.grade_margins))
+        # The Trainer divides by the number of microbatches; one with fewer prompts counts for less.
+        return loss * len(ids) * self.current_gradient_accumulation_steps / self._prompts
+
+
+def _scores(model: Any, batch: RankingBatch) -> Tensor:
+    """[N, K], 0 where a row only fills up K: such rows have no real token and are not run."""
+    real = batch.ranks > 0
+    logits = model(
+        input_ids=batch.input_ids[real], attention_mask=batch.attention_mask[real], use_cache=False
+    ).logits
+    scores = torch.zeros(batch.ranks.shape, device=logits.device)
+    return scores.masked_scatter(real, logits.squeeze(-1).float())
+
+
+def _margins(grades: Tensor, by_grade: Sequence[float] | None) -> Tensor | None:
+    """grades: [N, K, K], 0 for none -> the margin asked of each pair, 0 for an ungraded one."""
+    if by_grade is None:
+        return None
+    return torch.tensor([0.0, *by_grade], device=grades.device)[grades]
+
+
+def _check_finite(scores: Sequence[Sequence[float]], ids: Sequence[str], directory: Path) -> None:
+    """Stop if a score is not finite, and save which records those are and what was beside them.
+
+    scores: [N][K]; ids: [N].
+    """
+    rows = dict(zip(ids, scores, strict=True))
+    bad = [name for name, row in rows.items() if not all(map(math.isfinite, row))]
+    if bad:
+        path = directory / _NON_FINITE
+        # JSON has no NaN.
+        report = {
+            "ids": bad,
+            "batch": {name: [str(score) for score in row] for name, row in rows.items()},
+        }
+        path.write_text(json.dumps(report, ensure_ascii=False, indent=2), encoding="utf-8")
+        raise FloatingPointError(
+            f"{len(bad)} of {len(rows)} rankings have a score that is not finite, named in {path}; "
+            "lower rm.optimiser.learning_rate or look at those records"
+        )

@@ -1,0 +1,72 @@
+"""Scores of a reward model over many sequences, and how well they agree with a ranking."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from rlhf.data.collate import pad_right
+from rlhf.data.datasets import RankingDataset
+from rlhf.data.records import pair_grades
+from rlhf.ops.losses import ranking_loss
+
+
+def score_responses(
+    model: Any, sequences: Sequence[Sequence[int]], pad_id: int, batch_size: int
+) -> list[float]:
+    """One score a sequence, in the order given. Batches hold like lengths, so little is padding."""
+    order = sorted(range(len(sequences)), key=lambda index: len(sequences[index]), reverse=True)
+    scores = [0.0] * len(sequences)
+    was_training = model.training
+    model.eval()
+    with torch.no_grad():
+        for start in range(0, len(order), batch_size):
+            chosen = order[start : start + batch_size]
+            ids, mask = pad_right([sequences[index] for index in chosen], pad_id)
+            logits = model(
+                input_ids=ids.to(model.device),
+                attention_mask=mask.to(model.device),
+                use_cache=False,
+            ).logits
+            for index, score in zip(chosen, logits.squeeze(-1).float().tolist(), strict=True):
+                scores[index] = score
+    model.train(was_training)
+    return scores
+
+
+def score_rankings(
+    model: Any, data: RankingDataset, pad_id: int, batch_size: int
+) -> list[list[float]]:
+    """The scores of every item's responses, as the items hold them."""
+    flat = iter(
+        score_responses(
+            model, [ids for item in data.items for ids in item.input_ids], pad_id, batch_size
+        )
+    )
+    return [[next(flat) for _ in item.input_ids] for item in data.items]
+
+
+def count_pairs(data: RankingDataset) -> int:
+    """Pairs of responses to one prompt that do not tie."""
+    return sum(len(pair_grades(item.ranks, ())) for item in data.items)
+
+
+def pair_accuracy(scores: Sequence[Sequence[float]], data: RankingDataset) -> float:
+    """Share of all pairs, over all prompts, in which the better response has the higher score."""
+    right = sum(
+        row[pair.chosen] > row[pair.rejected]
+        for row, item in zip(scores, data.items, strict=True)
+        for pair in pair_grades(item.ranks, ())
+    )
+    return right / count_pairs(data)
+
+
+def pair_loss(scores: Sequence[Sequence[float]], data: RankingDataset) -> float:
+    """The ranking loss without margins, so that runs with and without them compare."""
+    losses = [
+        float(ranking_loss(torch.tensor([row]), torch.tensor([item.ranks])))
+        for row, item in zip(scores, data.items, strict=True)
+    ]
+    return sum(losses) / len(losses)

@@ -1,0 +1,196 @@
+"""Stage 1, supervised fine-tuning, on TRL's SFTTrainer with tokens and labels made beforehand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from torch import Tensor
+from transformers import PreTrainedModel, Trainer
+from trl.trainer.sft_config import SFTConfig
+from trl.trainer.sft_trainer import DataCollatorForLanguageModeling, SFTTrainer
+
+from rlhf.config.schema import SFTSection
+from rlhf.models.baichuan.tokenization import BaichuanTokenizer
+from rlhf.models.export import save_checkpoint
+from rlhf.ops.logprobs import token_logprobs
+from rlhf.runtime.metrics import MetricsLog
+from rlhf.training.common import OnLog, Watch, arguments, evaluations, fit, prepare, quiet, trained
+from rlhf.training.packing import pack, packed_collator
+
+
+@dataclass(frozen=True)
+class SFTSummary:
+    """What a fine-tuning did.
+
+    eval_loss_before, eval_loss_after: nats a labelled held-out token.
+    tokens: trained on, padding left out. flops: 6 x parameters x tokens.
+    plateau: relative fall of the held-out loss over the last quarter of the evaluations; near 0
+        once it has levelled.
+    """
+
+    eval_loss_before: float
+    eval_loss_after: float
+    tokens: int
+    steps: int
+    flops: float
+    plateau: float
+
+
+@quiet()
+def train_sft(
+    model: PreTrainedModel,
+    tokenizer: BaichuanTokenizer,
+    train: Dataset,
+    evaluation: Dataset,
+    section: SFTSection,
+    *,
+    output_dir: Path,
+    seed: int,
+    metrics: MetricsLog,
+    max_flops: float | None = None,
+    on_log: OnLog | None = None,
+) -> SFTSummary:
+    """Fine-tune, resuming from `output_dir/checkpoints`; save the model, merged, in `output_dir`.
+
+    Args:
+        model: trained in place (adapters stay on it, unmerged); its type and device are those to
+            compute in.
+        train, evaluation: columns input_ids and labels, -100 where there is no loss.
+        max_flops: train for the steps that this budget pays, instead of the section's epochs.
+
+    Raises:
+        ValueError: one of the data sets has no label, or the batch sizes do not divide.
+        FloatingPointError: the loss is no longer finite.
+    """
+    for name, data in (("training", train), ("held-out", evaluation)):
+        if not any(label != -100 for labels in data["labels"] for label in labels):
+            raise ValueError(
+                f"no answer to learn from in the {name} SFT data; check the file and sft.max_length"
+            )
+    if section.max_z_weight is not None:
+        model.config.z_loss_weight = section.max_z_weight
+    dtype, parameters = model.dtype, model.num_parameters()
+    rows = pack(train, section.max_length) if section.packing else train
+    steps = None
+    if max_flops is not None:
+        steps = _affordable_steps(max_flops, 6.0 * parameters, rows, section.batch_size)
+    settings = arguments(section, model, output_dir=output_dir, seed=seed, steps=steps)
+    trainer = _SFTTrainer(
+        model=prepare(model, section, "causal", seed),
+        args=_config(section, settings),
+        data_collator=_collator(section, model, tokenizer),
+        train_dataset=rows,
+        processing_class=tokenizer,
+    )
+
+    def evaluate() -> dict[str, float]:
+        with trainer.compute_loss_context_manager():
+            loss = token_mean_loss(
+                trainer.model, evaluation, tokenizer.pad_token_id, section.microbatch_size
+            )
+        return {"eval_loss": loss}
+
+    state = fit(trainer, Watch(evaluate, section.eval_every, metrics, on_log))
+    save_checkpoint(trained(trainer, dtype), tokenizer, output_dir)
+    losses = evaluations(state, "eval_loss")
+    return SFTSummary(
+        eval_loss_before=losses[0],
+        eval_loss_after=losses[-1],
+        tokens=state.num_input_tokens_seen,
+        steps=state.global_step,
+        flops=6.0 * parameters * state.num_input_tokens_seen,
+        plateau=plateau(losses),
+    )
+
+
+def token_mean_loss(model: Any, data: Dataset, pad_id: int, batch_size: int) -> float:
+    """Mean negative log-likelihood, in nats, over all labelled tokens; no mean of batch means."""
+    rows = sorted(data, key=lambda row: len(row["input_ids"]), reverse=True)
+    collate = DataCollatorForLanguageModeling(pad_id)
+    total, count = 0.0, 0
+    was_training = model.training
+    model.eval()
+    with torch.no_grad():
+        for start in range(0, len(rows), batch_size):
+            batch = collate(rows[start : start + batch_size])
+            loss, tokens = _summed_loss(model, batch)
+            total += loss
+            count += tokens
+    model.train(was_training)
+    return total / count
+
+
+def plateau(losses: Sequence[float]) -> float:
+    """Relative fall of the loss over the last quarter of the evaluations, at least the last two."""
+    start = losses[-1 - max(1, len(losses) // 4)]
+    return (start - losses[-1]) / start
+
+
+class _SFTTrainer(SFTTrainer):
+    """TRL's trainer with the model's own loss.
+
+    TRL multiplies the last hidden states by the bare weight of the head. Under a NormHead that is
+    another model, and it leaves out Max-z; so its patch of `forward` is taken off again.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        unwrapped = self.accelerator.unwrap_model(self.model)
+        base = unwrapped.get_base_model() if hasattr(unwrapped, "get_base_model") else unwrapped
+        del base.forward
+
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        return Trainer.compute_loss(
+            self, model, {**inputs, "use_cache": False}, return_outputs, num_items_in_batch
+        )
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """A checkpoint to resume from needs none."""
+
+    def _send_telemetry(self) -> None:
+        """A training run tells nobody."""
+
+
+def _config(section: SFTSection, settings: dict[str, Any]) -> SFTConfig:
+    return SFTConfig(
+        **settings,
+        neftune_noise_alpha=section.neftune_alpha,
+        max_length=None,
+        dataset_kwargs={"skip_prepare_dataset": True},
+    )
+
+
+def _collator(section: SFTSection, model: PreTrainedModel, tokenizer: Any) -> Any:
+    if section.packing:
+        return packed_collator(model, tokenizer.pad_token_id)
+    return DataCollatorForLanguageModeling(tokenizer.pad_token_id)
+
+
+def _affordable_steps(budget: float, flops_per_token: float, rows: Dataset, batch: int) -> int:
+    """Steps whose tokens, at the mean of an epoch, cost no more than the budget; at least one."""
+    tokens = sum(len(ids) for ids in rows["input_ids"])
+    steps_per_epoch = -(-len(rows) // batch)
+    return max(1, int(budget / (flops_per_token * tokens / steps_per_epoch)))
+
+
+def _summed_loss(model: Any, batch: dict[str, Tensor]) -> tuple[float, int]:
+    labels = batch["labels"][:, 1:].to(model.device)
+    logits = model(
+        input_ids=batch["input_ids"].to(model.device),
+        attention_mask=batch["attention_mask"].to(model.device),
+        use_cache=False,
+    ).logits[:, :-1]
+    kept = labels != -100
+    losses = -token_logprobs(logits, labels.clamp(min=0))
+    return float(losses[kept].double().sum()), int(kept.sum())

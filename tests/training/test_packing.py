@@ -1,0 +1,68 @@
+from types import SimpleNamespace
+
+import pytest
+import torch
+from datasets import Dataset
+from torch.nn import functional
+
+from rlhf.training.packing import PackedRows, pack, packed_collator
+from tests.training.worlds import conversations, language_model
+
+TWO = {"input_ids": [5, 6, 7, 8, 9], "labels": [5, -100, 7, 8, 9], "seq_lengths": [2, 3]}
+ONE = {"input_ids": [4, 3, 2], "labels": [-100, 3, 2], "seq_lengths": [3]}
+
+
+def test_rows_carry_positions_and_no_label_crosses_a_boundary() -> None:
+    batch = PackedRows(pad_id=0)([TWO, ONE])
+    assert set(batch) == {"input_ids", "labels", "position_ids"}
+    assert batch["input_ids"].tolist() == [[5, 6, 7, 8, 9], [4, 3, 2, 0, 0]]
+    assert batch["position_ids"].tolist() == [[0, 1, 0, 1, 2], [0, 1, 2, 0, 1]]
+    assert batch["labels"].tolist() == [[-100, -100, -100, 8, 9], [-100, 3, 2, -100, -100]]
+
+
+def test_packing_keeps_every_token_once_and_no_conversation_is_cut() -> None:
+    data = conversations(50)
+    rows = pack(data, 32)
+    assert len(rows) < 25
+    found = []
+    for row in rows:
+        assert sum(row["seq_lengths"]) == len(row["input_ids"]) <= 32
+        start = 0
+        for length in row["seq_lengths"]:
+            end = start + length
+            found.append((row["input_ids"][start:end], row["labels"][start:end]))
+            start = end
+    assert sorted(found) == sorted(zip(data["input_ids"], data["labels"], strict=True))
+
+
+@pytest.mark.parametrize("position", ["rope", "alibi"])
+@pytest.mark.parametrize("attention", ["eager", "sdpa", "flat"])
+def test_packed_equals_separate(position: str, attention: str) -> None:
+    model = language_model(position_embedding=position).eval()
+    model.set_attn_implementation("eager" if attention == "flat" else attention)
+    data = conversations(12)
+    kind = "flash_attention_2" if attention == "flat" else attention
+    collate = packed_collator(SimpleNamespace(config=SimpleNamespace(_attn_implementation=kind)), 0)
+    packed = collate(list(pack(data, 32)))
+    loss = _summed(model, packed)
+    loss.backward()
+    gradients = {name: value.grad.clone() for name, value in model.named_parameters()}
+    model.zero_grad()
+
+    alone = sum(_summed(model, _single(data, index)) for index in range(len(data)))
+    alone.backward()
+    assert torch.allclose(loss, alone, rtol=1e-5)
+    for name, value in model.named_parameters():
+        assert torch.allclose(gradients[name], value.grad, rtol=1e-3, atol=1e-5), name
+
+
+def _single(data: Dataset, index: int) -> dict[str, torch.Tensor]:
+    return {name: torch.tensor([data[index][name]]) for name in ("input_ids", "labels")}
+
+
+def _summed(model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    inputs = {name: value for name, value in batch.items() if name != "labels"}
+    logits = model(**inputs, use_cache=False).logits[:, :-1]
+    return functional.cross_entropy(
+        logits.flatten(0, 1), batch["labels"][:, 1:].flatten(), ignore_index=-100, reduction="sum"
+    )

@@ -1,0 +1,191 @@
+import json
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import pytest
+import torch
+
+from rlhf.config.schema import TuningSection
+from rlhf.data.datasets import RankingDataset
+from rlhf.models.baichuan.modeling import BaichuanForSequenceClassification
+from rlhf.models.load import load_reward_model, score_statistics
+from rlhf.ops.losses import ranking_loss
+from rlhf.training.reward import RMSummary, train_reward_model
+from rlhf.training.scoring import pair_accuracy, pair_loss, score_responses
+from tests.training.worlds import (
+    Rows,
+    checkpoints,
+    fresh_reward_model,
+    rankings,
+    reward_model,
+    rm_section,
+    saved_trunk,
+    tokenizer,
+    weights,
+)
+
+
+def run(path: Path, rows: Rows | None = None, model: Any = None, **changes: Any) -> RMSummary:
+    on_log = changes.pop("on_log", None)
+    return train_reward_model(
+        reward_model() if model is None else model,
+        tokenizer(),
+        changes.pop("train", rankings(60)),
+        changes.pop("evaluation", rankings(30, seed=1)),
+        rm_section(**changes),
+        output_dir=path,
+        seed=0,
+        metrics=rows or Rows(),
+        on_log=on_log,
+    )
+
+
+def test_it_learns_a_preference_and_stores_its_score_statistics(tmp_path: Path) -> None:
+    rows, train = Rows(), rankings(60)
+    summary = run(tmp_path, rows, max_steps=24)
+    assert summary.accuracy > 0.95
+    assert summary.pairs == 15 * 3 + 15 * 6
+    assert rows.of("eval_accuracy")[-1] == summary.accuracy
+    assert rows.of("eval_loss")[-1] < 0.5 * rows.of("eval_loss")[0]
+
+    saved = BaichuanForSequenceClassification.from_pretrained(tmp_path)
+    sequences = [ids for item in train.items for ids in item.input_ids]
+    scores = torch.tensor(score_responses(saved, sequences, 0, 7))
+    assert float(scores.mean()) == pytest.approx(summary.score_mean, abs=1e-5)
+    assert float(scores.std(correction=0)) == pytest.approx(summary.score_std, rel=1e-5)
+    assert saved.config.score_mean == summary.score_mean
+    assert saved.config.score_std == summary.score_std
+
+
+def test_tokens_and_flops_are_those_of_the_responses(tmp_path: Path) -> None:
+    tokens = sum(len(ids) for item in rankings(60).items for ids in item.input_ids)
+    summary = run(tmp_path, max_steps=None, epochs=2)
+    assert summary.steps == 16  # 60 prompts, 8 a step, the last step of an epoch has 4
+    assert summary.flops == 6.0 * reward_model().num_parameters() * 2 * tokens
+
+
+@pytest.mark.parametrize("margins", [None, (0.0, 0.5, 1.0, 2.0, 3.0)])
+def test_the_first_loss_is_a_mean_over_prompts(tmp_path: Path, margins: Any) -> None:
+    # 7 prompts in microbatches of 4: the second has 3. All neighbours have grade 2, so a pair one
+    # apart asks a margin of 0.5, two apart (grade 4) 2.0, three apart (grade 5) 3.0.
+    rows, data = Rows(), rankings(7)
+    run(tmp_path, rows, train=data, max_steps=1, grade_margins=margins)
+    asked = {1: 0.5, 2: 2.0, 3: 3.0}
+    losses = []
+    for item in data.items:
+        scores = torch.tensor(score_responses(reward_model(), item.input_ids, 0, 4))
+        pairs = [
+            scores[i] - scores[j] - (asked[item.ranks[j] - item.ranks[i]] if margins else 0.0)
+            for i in range(len(scores))
+            for j in range(len(scores))
+            if item.ranks[i] < item.ranks[j]
+        ]
+        losses.append(torch.nn.functional.softplus(-torch.stack(pairs)).mean())
+    assert rows.of("loss")[0] == pytest.approx(float(torch.stack(losses).mean()), rel=1e-5)
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_a_bfloat16_model_is_the_same_when_loaded(tmp_path: Path, method: Any) -> None:
+    trunk, train = saved_trunk(tmp_path / "sft"), rankings(60)
+    model = fresh_reward_model(trunk, torch.bfloat16)
+    tuning = TuningSection(method=method, r=4)
+    summary = run(tmp_path / "rm", model=model, train=train, max_steps=24, tuning=tuning)
+    assert summary.accuracy > 0.9
+    (tmp_path / "rm" / "tokenizer.model").touch()
+    loaded = load_reward_model(tmp_path / "rm", dtype=torch.bfloat16, device="cpu")
+    sequences = [ids for item in train.items for ids in item.input_ids]
+    assert fmean(score_responses(loaded, sequences, 0, 16)) == summary.score_mean
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_resuming_equals_not_stopping(tmp_path: Path, method: Any) -> None:
+    tuning = TuningSection(method=method, r=4, dropout=0.1)
+    settings: dict[str, Any] = {"checkpoint_every": 5, "tuning": tuning}
+    trunk = saved_trunk(tmp_path / "sft")
+    whole, parts = Rows(), Rows()
+    expected = run(tmp_path / "whole", whole, fresh_reward_model(trunk), **settings)
+
+    def fail(step: int, total: int, fields: dict[str, float]) -> None:
+        if step == 8:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "parts", None, fresh_reward_model(trunk), on_log=fail, **settings)
+    assert checkpoints(tmp_path / "parts") == ["checkpoint-5"]
+    assert run(tmp_path / "parts", parts, fresh_reward_model(trunk), **settings) == expected
+    assert parts.rows == [row for row in whole.rows if row["step"] > 5]
+
+
+def test_lora_trains_adapters_and_head_and_is_the_same_when_loaded(tmp_path: Path) -> None:
+    trunk = saved_trunk(tmp_path / "sft")
+    model, train = fresh_reward_model(trunk), rankings(60)
+    before = weights(model)
+    tuning = TuningSection(method="lora", r=4)
+    summary = run(tmp_path / "rm", model=model, train=train, max_steps=24, tuning=tuning)
+    assert summary.accuracy > 0.95
+    assert torch.equal(before["model.embed_tokens.weight"], model.model.embed_tokens.weight)
+    assert torch.equal(before["model.norm.weight"], model.model.norm.weight)
+
+    (tmp_path / "rm" / "tokenizer.model").touch()
+    loaded = load_reward_model(tmp_path / "rm", dtype=torch.float32, device="cpu")
+    sequences = [ids for item in train.items for ids in item.input_ids]
+    assert fmean(score_responses(loaded, sequences, 0, 16)) == summary.score_mean
+    assert score_statistics(tmp_path / "rm") == (summary.score_mean, summary.score_std)
+
+
+def test_scores_keep_their_order_and_do_not_depend_on_the_batch() -> None:
+    model = reward_model()
+    sequences = [ids for item in rankings(5).items for ids in item.input_ids]
+    sequences = [ids + (9,) * (index % 4) for index, ids in enumerate(sequences)]
+    alone = [score_responses(model, [ids], 0, 1)[0] for ids in sequences]
+    assert score_responses(model, sequences, 0, 4) == pytest.approx(alone, abs=1e-6)
+
+
+def test_accuracy_is_over_pairs_not_over_prompts() -> None:
+    three, four = rankings(2).items
+    data = RankingDataset((three, four), 0, 0, 0)
+    right = [float(-rank) for rank in three.ranks]
+    wrong = [float(rank) for rank in four.ranks]
+    assert pair_accuracy([right, wrong], data) == 3 / 9
+    assert pair_accuracy([[0.0] * 3, [0.0] * 4], data) == 0.0  # equal scores decide nothing
+
+
+def test_the_loss_of_an_evaluation_is_a_mean_over_prompts() -> None:
+    data = rankings(2)
+    scores = [[0.3, -0.2, 1.0], [0.1, 0.4, -2.0, 0.0]]
+    each = [
+        float(ranking_loss(torch.tensor([row]), torch.tensor([item.ranks])))
+        for row, item in zip(scores, data.items, strict=True)
+    ]
+    assert pair_loss(scores, data) == pytest.approx(sum(each) / 2)
+
+
+@pytest.mark.parametrize("held_out", [False, True])
+def test_a_score_that_is_not_finite_stops_and_names_its_records(
+    tmp_path: Path, held_out: bool
+) -> None:
+    model = reward_model()
+    with torch.no_grad():
+        model.model.embed_tokens.weight[25] = float("nan")
+    data = rankings(4)
+    item = data.items[2]
+    object.__setattr__(item, "input_ids", ((25, 2), *item.input_ids[1:]))
+    with pytest.raises(FloatingPointError, match="1 of 4"):
+        run(tmp_path, model=model, **({"evaluation": data} if held_out else {"train": data}))
+    report = json.loads((tmp_path / "non_finite.json").read_text(encoding="utf-8"))
+    assert report["ids"] == ["r2"]
+    assert set(report["batch"]) == {"r0", "r1", "r2", "r3"}
+
+
+def test_it_prints_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    run(tmp_path, gradient_checkpointing=True)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_empty_data_is_refused(tmp_path: Path) -> None:
+    empty = RankingDataset((), 0, 0, 0)
+    with pytest.raises(ValueError, match="training"):
+        run(tmp_path, train=empty)
+    with pytest.raises(ValueError, match="held-out"):
+        run(tmp_path, evaluation=empty)

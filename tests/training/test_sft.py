@@ -1,0 +1,207 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from datasets import Dataset
+from safetensors.torch import load_file
+from torch.nn import functional
+
+from rlhf.config.schema import OptimiserSection, TuningSection
+from rlhf.models.baichuan.modeling import BaichuanForCausalLM
+from rlhf.runtime.metrics import MetricsLog
+from rlhf.training.sft import SFTSummary, plateau, token_mean_loss, train_sft
+from tests.training.worlds import (
+    Rows,
+    checkpoints,
+    conversations,
+    language_model,
+    sft_section,
+    tokenizer,
+    weights,
+)
+
+
+def run(path: Path, rows: Any = None, model: Any = None, **changes: Any) -> SFTSummary:
+    extra = {name: changes.pop(name) for name in ("max_flops", "on_log") if name in changes}
+    return train_sft(
+        language_model() if model is None else model,
+        tokenizer(),
+        changes.pop("train", conversations(48)),
+        changes.pop("evaluation", conversations(16, seed=1)),
+        sft_section(**changes),
+        output_dir=path,
+        seed=0,
+        metrics=rows or Rows(),
+        **extra,
+    )
+
+
+@pytest.mark.parametrize("packing", [False, True])
+def test_the_held_out_loss_falls(tmp_path: Path, packing: bool) -> None:
+    rows = Rows()
+    seen: list[tuple[int, int]] = []
+    summary = run(
+        tmp_path,
+        rows,
+        packing=packing,
+        gradient_checkpointing=packing,
+        on_log=lambda step, total, fields: seen.append((step, total)),
+    )
+    assert summary.eval_loss_after < 0.4 * summary.eval_loss_before
+    assert rows.of("eval_loss") == [
+        summary.eval_loss_before,
+        *rows.of("eval_loss")[1:-1],
+        summary.eval_loss_after,
+    ]
+    assert [row["step"] for row in rows.rows if "eval_loss" in row] == [0, 4, 8, 12]
+    trained = [row for row in rows.rows if "loss" in row]
+    assert [row["step"] for row in trained] == list(range(1, 13))
+    assert set(trained[0]) == {"step", "loss", "learning_rate", "grad_norm"}
+    assert seen == [(row["step"], 12) for row in rows.rows]
+
+
+def test_tokens_and_flops_are_counted(tmp_path: Path) -> None:
+    data = conversations(48)
+    summary = run(tmp_path, max_steps=None, epochs=2)
+    assert summary.steps == 12
+    assert summary.tokens == 2 * sum(map(len, data["input_ids"]))
+    assert summary.flops == 6 * language_model().num_parameters() * summary.tokens
+
+
+def test_the_first_loss_is_the_model_s_own_with_norm_head_and_max_z(tmp_path: Path) -> None:
+    # Two microbatches: the mean is over the tokens of both.
+    rows, data = Rows(), conversations(8)
+    run(tmp_path, rows, train=data, max_steps=1, microbatch_size=4, max_z_weight=0.0)
+    nll, _ = _independent(data)
+    assert rows.of("loss")[0] == pytest.approx(nll, rel=1e-5)
+
+    rows = Rows()
+    run(tmp_path / "z", rows, train=data, max_steps=1, microbatch_size=8, max_z_weight=0.5)
+    nll, largest = _independent(data)
+    assert rows.of("loss")[0] == pytest.approx(nll + 0.5 * largest, rel=1e-5)
+
+
+def test_evaluation_is_over_tokens(tmp_path: Path) -> None:
+    data = conversations(10, seed=3)
+    expected, _ = _independent(data)
+    for batch_size in (1, 3, 10):
+        loss = token_mean_loss(language_model(), data, 0, batch_size)
+        assert loss == pytest.approx(expected, rel=1e-5)
+
+
+def test_packing_trains_the_same_model(tmp_path: Path) -> None:
+    # One step over all the data: however it is laid out, the gradient is the same.
+    after = []
+    for name, packing in (("packed", True), ("separate", False)):
+        rows, model = Rows(), language_model()
+        run(
+            tmp_path / name,
+            rows,
+            model,
+            train=conversations(32),
+            packing=packing,
+            batch_size=32,
+            microbatch_size=16,
+            max_steps=1,
+            optimiser=OptimiserSection(learning_rate=1e-3, schedule="constant"),
+        )
+        after.append((rows.of("loss")[0], rows.of("grad_norm")[0]))
+    assert after[0] == pytest.approx(after[1], rel=1e-5)
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_resuming_equals_not_stopping(tmp_path: Path, method: Any) -> None:
+    # NEFTune's noise and the dropout need the random state; step 5 lies within an epoch.
+    tuning = TuningSection(method=method, r=4, dropout=0.1)
+    settings = {"packing": True, "neftune_alpha": 5.0, "checkpoint_every": 5, "tuning": tuning}
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+
+    def fail(step: int, total: int, fields: dict[str, float]) -> None:
+        if step == 8:
+            raise KeyboardInterrupt
+
+    expected = run(whole, MetricsLog(whole), **settings)
+    with pytest.raises(KeyboardInterrupt):
+        run(parts, MetricsLog(parts), on_log=fail, **settings)
+    assert checkpoints(parts) == ["checkpoint-5"]
+    assert run(parts, MetricsLog(parts), **settings) == expected
+    for name in ("model.safetensors", "metrics.jsonl"):
+        assert (parts / name).read_bytes() == (whole / name).read_bytes()
+
+    # Called again when all is done: nothing is trained, and the answer is the same.
+    rows = Rows()
+    assert run(parts, rows, **settings) == expected
+    assert rows.rows == []
+
+
+def test_a_budget_of_compute_sets_the_steps_and_the_schedule(tmp_path: Path) -> None:
+    rows, data = Rows(), conversations(48)
+    epoch = 6.0 * language_model().num_parameters() * sum(map(len, data["input_ids"]))
+    summary = run(tmp_path, rows, max_steps=99, max_flops=2.5 * epoch + epoch / 20)
+    assert summary.steps == 15  # 6 steps an epoch
+    assert summary.flops == pytest.approx(2.5 * epoch, rel=0.05)
+    assert rows.of("learning_rate")[-1] < 0.02 * rows.of("learning_rate")[0]
+
+
+def test_lora_trains_the_adapters_only_and_saves_them_merged(tmp_path: Path) -> None:
+    before = weights(language_model())
+    run(tmp_path, tuning=TuningSection(method="lora", r=4))
+    after = weights(BaichuanForCausalLM.from_pretrained(tmp_path))
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    kinds = ("W_pack", "o_proj", "gate_proj", "up_proj", "down_proj")
+    assert changed == {name for name in before if any(kind in name for kind in kinds)}
+
+
+def test_a_bfloat16_model_learns_in_float32(tmp_path: Path) -> None:
+    # Near 1 the next bfloat16 is 0.004 away: no single step of 1e-5 could leave a trace in it.
+    model = language_model().to(torch.bfloat16)
+    optimiser = OptimiserSection(learning_rate=1e-5, schedule="constant")
+    run(tmp_path, model=model, max_steps=6, optimiser=optimiser)
+    learnt = load_file(tmp_path / "checkpoints" / "checkpoint-6" / "model.safetensors")
+    moved = (learnt["model.norm.weight"] - 1).abs()
+    assert 1e-5 < float(moved.max()) <= 6.1e-5
+    assert model.dtype == torch.bfloat16
+    assert load_file(tmp_path / "model.safetensors")["model.norm.weight"].dtype == torch.bfloat16
+
+
+def test_it_prints_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    run(tmp_path, packing=True, gradient_checkpointing=True)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_data_without_answers_is_refused(tmp_path: Path) -> None:
+    empty = Dataset.from_dict({"input_ids": [[1, 2]], "labels": [[-100, -100]]})
+    with pytest.raises(ValueError, match="training"):
+        run(tmp_path, train=empty)
+    with pytest.raises(ValueError, match="held-out"):
+        run(tmp_path, evaluation=empty)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
+    model = language_model()
+    with torch.no_grad():
+        model.model.norm.weight.fill_(float("nan"))
+    with pytest.raises(FloatingPointError, match="step 0"):
+        run(tmp_path, model=model)
+
+
+def test_plateau_is_the_relative_fall_over_the_last_quarter() -> None:
+    assert plateau([4.0, 2.0]) == 0.5
+    assert plateau([8.0, 4.0, 3.0, 2.5, 2.0, 2.0, 2.0, 1.5]) == 0.25
+    assert plateau([3.0, 3.0, 3.0]) == 0.0
+
+
+def _independent(data: Dataset) -> tuple[float, float]:
+    """Mean loss over all labelled tokens, mean squared largest logit over all that predict."""
+    model = language_model()
+    total, count, squares = 0.0, 0, []
+    with torch.no_grad():
+        for row in data:
+            hidden = model.model(torch.tensor([row["input_ids"]])).last_hidden_state[0, :-1]
+            logits = hidden @ functional.normalize(model.lm_head.weight, dim=-1).T
+            labels = torch.tensor(row["labels"][1:])
+            total += float(functional.cross_entropy(logits, labels, reduction="sum"))
+            count += int((labels != -100).sum())
+            squares.append(logits.amax(-1).square())
+    return total / count, float(torch.cat(squares).mean())
