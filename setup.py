@@ -1,7 +1,8 @@
 """Packages of the wheel.
 
-configs/ and data_schemas/ stay at the top of a checkout, where people look for them, and are installed inside the rlhf
-package, where they clash with nobody's; rlhf.config.paths.resource finds them in both places.
+configs/ and data_schemas/ stay at the top of a checkout, where people look for them, and are
+installed inside the rlhf package, where they clash with nobody's; rlhf.config.paths.resource finds
+them in both places.
 """
 
 from setuptools import find_packages, setup

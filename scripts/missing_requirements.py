@@ -17,7 +17,7 @@ NAME = re.compile(r"[A-Za-z0-9._-]+")
 
 
 def missing(requirements: list[str]) -> list[str]:
-    return [f'"{requirement}"' for requirement in requirements if not met(requirement)]
+    return [requirement for requirement in requirements if not met(requirement)]
 
 
 def met(requirement: str) -> bool:
@@ -42,4 +42,4 @@ project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text
 wanted = list(project["dependencies"])
 for extra in sys.argv[1:]:
     wanted += project["optional-dependencies"][extra]
-print(" ".join(missing(wanted)))
+print(", ".join(missing(wanted)))
