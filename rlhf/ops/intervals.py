@@ -6,11 +6,11 @@ from math import sqrt
 from statistics import NormalDist
 
 
-def wilson(successes: int, total: int, confidence: float = 0.95) -> tuple[float, float]:
+def wilson(successes: float, total: int, confidence: float = 0.95) -> tuple[float, float]:
     """Wilson score interval of a proportion, two-sided (Wilson 1927, JASA 22, p. 209).
 
     Args:
-        successes: number of successes, 0 to `total`.
+        successes: number of successes, 0 to `total`; halves allowed (a tie counts as half).
         total: number of trials; 0 knows nothing and gives (0, 1).
         confidence: probability that the interval covers the true proportion, between 0 and 1.
 

@@ -1,0 +1,1 @@
+"""What a run achieved: reward-model tables, the policy's verdicts, and the report."""

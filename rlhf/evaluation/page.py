@@ -1,0 +1,106 @@
+"""report/index.html: one file, no external resource, everything escaped by the template engine."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from math import isfinite
+from typing import Any
+
+from rlhf.evaluation.plots import Plot
+from rlhf.evaluation.policy import samples
+from rlhf.evaluation.run_files import RunFiles
+
+MINUS = "\u2212"
+NONE = "\u2013"
+
+
+def render(files: RunFiles, report: dict[str, Any], plots: Sequence[Plot]) -> str:
+    """The page's HTML.
+
+    plots: drawn from the same report; their SVG goes into the page as it is.
+    """
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup
+
+    environment = Environment(
+        loader=PackageLoader("rlhf.evaluation"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+    )
+    environment.filters.update(
+        percent=percent,
+        change=change,
+        number=number,
+        signed=signed,
+        p_value=p_value,
+        duration=duration,
+    )
+    sections = defaultdict(list)
+    for plot in plots:
+        sections[plot.section].append({"note": plot.note, "svg": Markup(plot.svg)})
+    count = files.config.get("evaluate", {}).get("samples", 5)
+    return environment.get_template("report.html.jinja").render(
+        **report,
+        plots=sections,
+        samples=samples(files.last.judge, count),
+        matrix=source_matrix((report["rm"] or {}).get("by_source", [])),
+    )
+
+
+def source_matrix(table: list[dict[str, Any]]) -> dict[str, Any]:
+    """Sources (size and stage) and, for each row and column of them, the accuracy cell or None."""
+    names = sorted({row[side] for row in table for side in ("first", "second")})
+    cells = {(row["first"], row["second"]): row for row in table}
+    rows = [
+        (name, [cells.get((other, name)) for other in names[: index + 1]])
+        for index, name in enumerate(names)
+    ]
+    return {"names": names, "rows": rows}
+
+
+def percent(share: float | None, digits: int = 1) -> str:
+    """0.7812 -> 78.1 %."""
+    return NONE if share is None else f"{100 * share:.{digits}f}\u202f%"
+
+
+def change(after: float | None, before: float | None) -> str:
+    """2.0 after 8.0 -> -75 %."""
+    if after is None or not before:
+        return NONE
+    return f"{100 * (after / before - 1):+.0f}\u202f%".replace("-", MINUS)
+
+
+def number(value: Any) -> str:
+    """Three significant digits, thin thousands; what is no number as it is."""
+    if value is None:
+        return NONE
+    if isinstance(value, float) and isfinite(value):
+        if value.is_integer() and abs(value) >= 1000:
+            return number(int(value))
+        text = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+        return text.replace(",", "\u202f").replace("-", MINUS)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}".replace(",", "\u202f").replace("-", MINUS)
+    return str(value)
+
+
+def signed(value: float | None) -> str:
+    """0.416 -> +0.42."""
+    return NONE if value is None else f"{value:+.2f}".replace("-", MINUS)
+
+
+def p_value(p: float) -> str:
+    """0.0321 -> p = 0.032."""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"
+
+
+def duration(seconds: float) -> str:
+    """245 -> 4 min 05 s."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

@@ -1,0 +1,87 @@
+"""Proportions with intervals, the trend test and the correlation of the reports. Plain floats."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import erfc, isclose, sqrt
+
+from rlhf.ops.intervals import wilson
+
+Z_95 = 1.959963984540054
+
+
+def accuracy(credits: Sequence[float]) -> dict[str, float | int | None]:
+    """Accuracy over pairs with its 95 % Wilson interval; None where there is no pair.
+
+    Args:
+        credits: [N], 1 for a pair told right, 0 for wrong, 0.5 for a tie of the scores.
+    """
+    if not credits:
+        return {"pairs": 0, "accuracy": None, "ci_low": None, "ci_high": None}
+    total = sum(credits)
+    low, high = wilson(total, len(credits))
+    return {"pairs": len(credits), "accuracy": total / len(credits), "ci_low": low, "ci_high": high}
+
+
+@dataclass(frozen=True)
+class Trend:
+    """Cochran-Armitage statistic and the one-sided p value of 'the proportion rises'."""
+
+    z: float
+    p_value: float
+
+
+def cochran_armitage(
+    successes: Sequence[float], totals: Sequence[int], doses: Sequence[float]
+) -> Trend | None:
+    """Tests whether a proportion rises with an ordered dose (Armitage 1955, Biometrics 11, p. 375).
+
+    With p the pooled proportion: T = sum t (r - n p),
+    Var T = p (1 - p) (sum n t^2 - (sum n t)^2 / N), z = T / sqrt(Var T), normal under 'no trend'.
+    Half credits (score ties) overstate the variance a little: the test errs on the careful side.
+
+    Args:
+        successes: [G] r, per group.
+        totals: [G] n, per group.
+        doses: [G] t, per group.
+
+    Returns:
+        None when nothing varies: fewer than two doses, or all pairs right or all wrong.
+    """
+    count = sum(totals)
+    if count == 0:
+        return None
+    pooled = sum(successes) / count
+    first = sum(n * t for n, t in zip(totals, doses, strict=True))
+    second = sum(n * t * t for n, t in zip(totals, doses, strict=True))
+    variance = pooled * (1 - pooled) * (second - first * first / count)
+    if isclose(variance, 0.0, abs_tol=1e-12):
+        return None
+    statistic = sum(t * (r - n * pooled) for r, n, t in zip(successes, totals, doses, strict=True))
+    z = statistic / sqrt(variance)
+    return Trend(z, 0.5 * erfc(z / sqrt(2)))
+
+
+def correlation_through_origin(x: Sequence[float], y: Sequence[float]) -> float | None:
+    """Correlation of differences: sum xy / sqrt(sum x^2 sum y^2), None when one side is all zero.
+
+    Not centred, so that it does not depend on which response of a pair is subtracted from which.
+
+    Args:
+        x, y: [N] differences within a pair.
+    """
+    norm = sqrt(sum(a * a for a in x) * sum(b * b for b in y))
+    return sum(a * b for a, b in zip(x, y, strict=True)) / norm if norm > 0 else None
+
+
+def net_win_interval(win: int, tie: int, lose: int) -> tuple[float, float]:
+    """95 % interval of (win - lose) / N for verdicts on the same prompts.
+
+    Agresti and Min 2005 (Statistics in Medicine 24, p. 729): half a count is added to each cell of
+    the matched table, which keeps the interval honest when one of the counts is 0.
+    """
+    count = win + tie + lose + 2
+    difference = (win - lose) / count
+    half = Z_95 * sqrt(max(0.0, (win + lose + 1) / count - difference**2) / count)
+    return max(-1.0, difference - half), min(1.0, difference + half)

@@ -1,0 +1,166 @@
+from __future__ import annotations
+
+import csv
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rlhf.evaluation.report import write
+
+
+class Checker(HTMLParser):
+    """Collects what a page would load, and that its tags nest."""
+
+    VOID = {"meta", "br", "hr", "img", "input", "link"}
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.loads: list[str] = []
+        self.ids: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = dict(attrs)
+        self.loads += [values[key] or "" for key in ("src", "href", "xlink:href") if key in values]
+        self.ids += [values["id"] or ""] if "id" in values else []
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        if tag not in self.VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def parsed(page: str) -> Checker:
+    checker = Checker()
+    checker.feed(page)
+    assert not checker.open
+    return checker
+
+
+def read(run_dir: Path) -> tuple[dict[str, Any], str]:
+    report = json.loads((run_dir / "report" / "report.json").read_text(encoding="utf-8"))
+    return report, (run_dir / "report" / "index.html").read_text(encoding="utf-8")
+
+
+def test_a_complete_run(run_dir: Path) -> None:
+    returned = write(run_dir)
+    report, page = read(run_dir)
+    assert report == json.loads(json.dumps(returned))
+    assert report["missing"] == []
+    assert {"eval_loss_before", "eval_loss_after", "tokens"} <= set(report["sft"])
+    assert report["sft"]["eval_loss_after"] == 0.72
+    assert {"pairs", "accuracy", "by_grade", "by_margin", "ece", "by_category"} <= set(report["rm"])
+    assert {"low", "high", "pairs", "accuracy", "ci_low", "ci_high", "expected"} <= set(
+        report["rm"]["by_margin"][0]
+    )
+    pairs = (run_dir / "rm" / "pairs.jsonl").read_text(encoding="utf-8").count("\n")
+    assert report["rm"]["pairs"] == pairs == sum(row["pairs"] for row in report["rm"]["by_grade"])
+    ppo = report["ppo"]
+    assert ppo["iterations"] == 120 and ppo["judge"]["name"] == "rubric"
+    assert ppo["judge"]["win"] + ppo["judge"]["tie"] + ppo["judge"]["lose"] == 220
+    assert ppo["judge_extra_sft"]["prompts"] == 220
+    assert [entry["round"] for entry in report["rounds"]] == [1, 2]
+    assert report["rounds"][1]["rm"]["accuracy"] == report["rm"]["accuracy"]
+    assert report["run"]["core_minutes"] == pytest.approx(52.5 * 45 / 60)
+    assert report["run"]["peak_memory_gib"] == pytest.approx(1.6)
+    assert sum(row["train"] for row in report["data"]["responses"]) == 2 * 120 * 4
+    assert "Simulated annotators" in page and "not finished" not in page
+
+    loads = parsed(page).loads
+    assert all(load.startswith("#") for load in loads), "the page must load nothing"
+    assert len(set(parsed(page).ids)) == len(parsed(page).ids)
+    assert not re.search(r"@import|url\((?!#)", page)
+    assert "&lt;b&gt;" in page and "<b>" not in page, "answers must be escaped"
+    assert page.count("<article>") == 5 and 'class="verdict' in page
+
+    names = {path.name for path in (run_dir / "report").iterdir()}
+    assert {
+        "rm_by_grade.png",
+        "rm_by_margin.png",
+        "ppo_kl.png",
+        "judge.png",
+        "sft_loss.png",
+    } <= names
+    with (run_dir / "report" / "rm_by_grade.csv").open(encoding="utf-8") as stream:
+        grades = list(csv.DictReader(stream))
+    assert [int(row["pairs"]) for row in grades] == [
+        row["pairs"] for row in report["rm"]["by_grade"]
+    ]
+
+
+def test_the_same_files_give_the_same_report(run_dir: Path) -> None:
+    for part in ("ppo", "sft", "rounds"):  # fewer plots: the time is theirs
+        shutil.rmtree(run_dir / part)
+    write(run_dir)
+    first = {path.name: path.read_bytes() for path in (run_dir / "report").iterdir()}
+    (run_dir / "report" / "left_over.png").write_bytes(b"")
+    write(run_dir)
+    second = {path.name: path.read_bytes() for path in (run_dir / "report").iterdir()}
+    assert first == second
+
+
+def test_missing_parts_are_said_to_be_missing(run_dir: Path) -> None:
+    for part in ("ppo", "rm", "sft/main", "rounds", "evaluate", "collect", "data"):
+        shutil.rmtree(run_dir / part)
+    report = write(run_dir)
+    _, page = read(run_dir)
+    assert report["rm"] is None and report["ppo"] is None and report["sft"] is None
+    assert [sentence.split(":")[0] for sentence in report["missing"]] == [
+        "sft/main/summary.json",
+        "collect/rankings.jsonl",
+        "rm/pairs.jsonl",
+        "ppo/summary.json",
+        "ppo/judge.jsonl",
+        "evaluate/judge_sft_extra.jsonl",
+    ]
+    assert "The reward model has not been evaluated in this run directory." in page
+    assert "simulated" not in page.lower()
+    parsed(page)
+
+
+def test_an_unfinished_ppo_shows_its_curves_and_no_result(run_dir: Path) -> None:
+    for name in ("summary.json", "judge.jsonl"):
+        (run_dir / "ppo" / name).unlink()
+    for part in ("rm", "sft", "rounds"):
+        shutil.rmtree(run_dir / part)
+    assert write(run_dir)["ppo"] is None
+    _, page = read(run_dir)
+    assert "PPO has not finished in this run directory." in page
+    assert (run_dir / "report" / "ppo_kl.png").is_file()
+
+
+def test_only_the_config_is_needed(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("name: empty\nseed: 1\n", encoding="utf-8")
+    report = write(tmp_path)
+    assert report["run"]["stages"] == [] and report["run"]["peak_memory_gib"] is None
+    assert "No manifest.json in this run directory" in read(tmp_path)[1]
+
+
+def test_no_run_directory(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no config.yaml; name a run directory"):
+        write(tmp_path)
+
+
+def test_a_damaged_file_is_named(run_dir: Path) -> None:
+    with (run_dir / "rm" / "metrics.jsonl").open("a", encoding="utf-8") as stream:
+        stream.write('{"step": 61, "lo')
+    with pytest.raises(ValueError, match=r"rm/metrics\.jsonl:\d+: not JSON"):
+        write(run_dir)
+
+
+def test_numbers_that_are_not_finite_become_null(run_dir: Path) -> None:
+    for part in ("ppo", "rm", "rounds"):
+        shutil.rmtree(run_dir / part)
+    summary = '{"eval_loss_before": NaN, "eval_loss_after": 0.5, "tokens": 3}'
+    (run_dir / "sft" / "main" / "summary.json").write_text(summary, encoding="utf-8")
+    assert write(run_dir)["sft"]["eval_loss_before"] is None

@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+from math import sqrt
+
+import pytest
+
+from rlhf.evaluation.statistics import (
+    accuracy,
+    cochran_armitage,
+    correlation_through_origin,
+    net_win_interval,
+)
+
+
+def test_accuracy_counts_a_tie_as_half() -> None:
+    result = accuracy([1, 1, 0.5, 0])
+    assert result["pairs"] == 4
+    assert result["accuracy"] == pytest.approx(2.5 / 4)
+    assert result["ci_low"] < 0.625 < result["ci_high"]
+
+
+def test_accuracy_of_nothing_is_none() -> None:
+    assert accuracy([]) == {"pairs": 0, "accuracy": None, "ci_low": None, "ci_high": None}
+
+
+def test_cochran_armitage_by_hand() -> None:
+    # p = 1/2; T = 1(2-5) + 2(5-5) + 3(8-5) = 6; Var = 1/4 (10 x 14 - 60^2 / 30) = 5
+    trend = cochran_armitage([2, 5, 8], [10, 10, 10], [1, 2, 3])
+    assert trend is not None
+    assert trend.z == pytest.approx(6 / sqrt(5))
+    assert trend.p_value == pytest.approx(0.003645179, abs=1e-8)  # upper tail of the normal
+
+
+def test_cochran_armitage_is_one_sided_and_ignores_the_doses_scale() -> None:
+    falling = cochran_armitage([8, 5, 2], [10, 10, 10], [1, 2, 3])
+    assert falling is not None and falling.p_value == pytest.approx(1 - 0.003645179, abs=1e-8)
+    rising = cochran_armitage([2, 5, 8], [10, 10, 10], [1, 2, 3])
+    scaled = cochran_armitage([2, 5, 8], [10, 10, 10], [70, 90, 110])
+    assert rising is not None and scaled is not None
+    assert scaled.z == pytest.approx(rising.z)
+
+
+@pytest.mark.parametrize(
+    ("right", "totals"), [([5], [10]), ([10, 10], [10, 10]), ([0, 0], [9, 9]), ([], [])]
+)
+def test_no_trend_where_nothing_varies(right: list[float], totals: list[int]) -> None:
+    assert cochran_armitage(right, totals, list(range(len(totals)))) is None
+
+
+def test_correlation_does_not_depend_on_the_order_within_a_pair() -> None:
+    x, y = [1.0, 2.0, -1.0], [2.0, 3.0, 0.5]
+    expected = (2 + 6 - 0.5) / sqrt(6 * 13.25)
+    assert correlation_through_origin(x, y) == pytest.approx(expected)
+    assert correlation_through_origin([-1.0, 2, -1], [-2.0, 3, 0.5]) == pytest.approx(expected)
+    assert correlation_through_origin([0.0, 0.0], [1.0, 2.0]) is None
+
+
+def test_net_win_interval_by_hand() -> None:
+    # Half a count in each of four cells: d = 20/102, variance = (61/102 - d^2) / 102
+    low, high = net_win_interval(win=40, tie=40, lose=20)
+    difference = 20 / 102
+    half = 1.959964 * sqrt((61 / 102 - difference**2) / 102)
+    assert (low, high) == pytest.approx((difference - half, difference + half), abs=1e-6)
+
+
+def test_net_win_interval_stays_honest_at_the_edge() -> None:
+    low, high = net_win_interval(win=10, tie=0, lose=0)
+    assert 0 < low < 1 and high == 1
+    low, high = net_win_interval(win=0, tie=10, lose=0)
+    assert low < 0 < high
