@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from rlhf.config.schema import PPOSection, SFTSection
+from rlhf.runtime.files import hash_path, hash_section, result_names, write_text
+
+
+def fill(folder: Path, files: dict[str, str]) -> Path:
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    return folder
+
+
+def test_hash_of_a_file_is_that_of_its_content(tmp_path):
+    fill(tmp_path, {"a": "x", "b": "x", "c": "y"})
+    assert hash_path(tmp_path / "a") == hash_path(tmp_path / "b") != hash_path(tmp_path / "c")
+
+
+def test_hash_of_a_folder_sees_names_and_contents(tmp_path):
+    files = {"weights": "1", "deep/config": "2"}
+    one = hash_path(fill(tmp_path / "one", files))
+    assert one == hash_path(fill(tmp_path / "two", files))
+    assert one != hash_path(fill(tmp_path / "three", {"weights": "1", "deep/other": "2"}))
+    assert one != hash_path(fill(tmp_path / "four", {"weights": "1", "deep/config": "3"}))
+
+
+def test_hash_leaves_records_and_checkpoints_out(tmp_path):
+    results = fill(tmp_path / "one", {"weights": "1"})
+    before = hash_path(results)
+    records = ("manifest.json", "metrics.jsonl", "summary.json", "x.log", ".hidden")
+    fill(results, {name: "noise" for name in (*records, "checkpoints/a", "tensorboard/b")})
+    assert hash_path(results) == before
+    assert result_names(results) == ["weights"]
+
+
+def test_hash_follows_a_change_in_this_process(tmp_path):
+    fill(tmp_path, {"a": "x"})
+    before = hash_path(tmp_path)
+    fill(tmp_path, {"a": "y"})
+    os.utime(tmp_path / "a", ns=(1, 1))
+    assert hash_path(tmp_path) != before
+
+
+def test_nothing_to_hash(tmp_path):
+    with pytest.raises(ValueError, match="absent: no such file or directory"):
+        hash_path(tmp_path / "absent")
+
+
+def test_hash_of_sections():
+    assert hash_section(PPOSection(clip=0.1), 0) == hash_section(PPOSection(), 0)
+    others = [
+        hash_section(PPOSection(clip=0.2), 0),
+        hash_section(PPOSection(), 1),
+        hash_section(PPOSection()),
+        hash_section(SFTSection(), 0),
+    ]
+    assert len({hash_section(PPOSection(), 0), *others}) == 5
+
+
+def test_a_write_that_fails_leaves_the_old_text(tmp_path, monkeypatch):
+    path = tmp_path / "folder" / "file"
+    write_text(path, "old")
+
+    def fails(*_):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("rlhf.runtime.files.sync", fails)
+    with pytest.raises(OSError, match="No space"):
+        write_text(path, "new")
+    assert path.read_text() == "old"

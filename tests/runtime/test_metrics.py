@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import io
+import json
+import math
+
+import pytest
+from rich.console import Console
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from rlhf.runtime import metrics
+from rlhf.runtime.metrics import Bar, MetricsLog, progress, read_rows, stage_table
+
+
+def rows(directory):
+    return read_rows(directory / "metrics.jsonl")
+
+
+def test_rows_are_on_disk_as_soon_as_they_are_logged(tmp_path):
+    log = MetricsLog(tmp_path / "rm")
+    log.log(1, {"loss": 0.5})
+    assert rows(tmp_path / "rm") == [{"step": 1, "loss": 0.5}]
+    log.log(1, {"accuracy": 1.0})
+    assert rows(tmp_path / "rm")[1] == {"step": 1, "accuracy": 1.0}
+
+
+def test_rows_wait_for_the_flush(tmp_path):
+    with MetricsLog(tmp_path, flush=2) as log:
+        log.log(1, {"loss": 1})
+        assert rows(tmp_path) == []
+        log.log(2, {"loss": 1})
+        log.log(3, {"loss": 1})
+        assert len(rows(tmp_path)) == 2
+    assert len(rows(tmp_path)) == 3
+
+
+def test_resuming_cuts_what_comes_again(tmp_path):
+    with MetricsLog(tmp_path) as log:
+        for step in (1, 2, 3, 4):
+            log.log(step, {"loss": step})
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 5, "lo')  # cut off by a crash
+    with MetricsLog(tmp_path) as log:
+        log.log(3, {"loss": 30.0})
+    assert [(row["step"], row["loss"]) for row in rows(tmp_path)] == [(1, 1), (2, 2), (3, 30.0)]
+
+
+def test_a_log_without_rows_leaves_the_file_alone(tmp_path):
+    with MetricsLog(tmp_path) as log:
+        log.log(1, {"loss": 1})
+    with MetricsLog(tmp_path):
+        pass
+    assert len(rows(tmp_path)) == 1
+
+
+def test_what_is_not_finite_is_null(tmp_path):
+    with MetricsLog(tmp_path) as log:
+        log.log(1, {"loss": math.nan, "kl": math.inf})
+
+    def refuse(word):
+        raise AssertionError(word)
+
+    line = (tmp_path / "metrics.jsonl").read_text()
+    assert json.loads(line, parse_constant=refuse) == {"step": 1, "loss": None, "kl": None}
+
+
+def test_tensorboard_shows_a_resumed_run_once(tmp_path):
+    for first in (1, 2):
+        with MetricsLog(tmp_path, ["tensorboard"]) as log:
+            for step in range(first, 4):
+                log.log(step, {"loss": 10 * first + step})
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert [(event.step, event.value) for event in events.Scalars("loss")] == [
+        (1, 11),
+        (2, 22),
+        (3, 23),
+    ]
+
+
+def test_a_tracker_that_is_not_installed(tmp_path, monkeypatch):
+    monkeypatch.setattr(metrics.importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(ValueError, match="wandb is not installed; pip install wandb"):
+        MetricsLog(tmp_path, ["wandb"])
+
+
+def test_progress_without_a_terminal_is_a_line_now_and_then(runtime, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(metrics.time, "monotonic", lambda: now[0])
+    with progress("ppo", runtime) as bar:
+        for step in range(1, 31):
+            now[0] += 1
+            bar.update(step, 30, {"score": step / 10, "kl": 1.23456} if step > 1 else None)
+    printed = runtime.console.file.getvalue().splitlines()
+    assert printed == [
+        "ppo 10/30 score 1 kl 1.235",
+        "ppo 20/30 score 2 kl 1.235",
+        "ppo 30/30 score 3 kl 1.235",
+    ]
+
+
+def test_progress_in_a_terminal_is_a_bar():
+    console = Console(file=io.StringIO(), force_terminal=True, width=120)
+    with Bar("ppo", console) as bar:
+        bar.update(3, 30, {"kl": 1.5})
+    shown = console.file.getvalue()
+    assert "3/30" in shown and "kl 1.5" in shown
+
+
+def test_table(runtime):
+    rows = {"eval_loss": 0.123456, "tokens": 12345, "note": "fine", "mean": None}
+    runtime.console.print(stage_table("sft", rows))
+    shown = runtime.console.file.getvalue()
+    assert all(part in shown for part in ("sft", "eval loss", "0.1235", "12,345", "fine", "None"))

@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rlhf.runtime.run_dir import Artifact, RunDir, StageManifest, is_finished, read_manifest
+
+INPUTS = {"data": Artifact(path="anywhere", hash="h1")}
+
+
+def manifest(status: str = "done", **changes) -> StageManifest:
+    values = {
+        "stage": "rm",
+        "status": status,
+        "config_hash": "c1",
+        "inputs": INPUTS,
+        "outputs": {"weights": Artifact(path="rm/weights", hash="h2")},
+        "versions": {"torch": "2"},
+        "started": "2026-01-01T00:00:00+00:00",
+    }
+    return StageManifest.model_validate(values | changes)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunDir:
+    return RunDir(tmp_path / "run")
+
+
+def test_last_round_is_at_the_top_and_earlier_ones_below(run):
+    assert run.stage("rm") == run.root / "rm"
+    assert run.stage("rm", 2, 2) == run.root / "rm"
+    assert run.stage("rm", 1, 2) == run.root / "rounds/1/rm"
+    assert run.stage("sft/main", 1, 2) == run.root / "sft/main"
+    assert run.key("ppo", 1, 3) == "rounds/1/ppo"
+    assert not run.root.exists()
+
+
+def test_manifests_come_back_by_key(run):
+    first, second = manifest(), manifest("running")
+    run.record(run.stage("rm", 1, 2), first)
+    run.record(run.stage("rm"), second)
+    assert run.manifests() == {"rounds/1/rm": first, "rm": second}
+    assert read_manifest(run.stage("rm")) == second
+    assert read_manifest(run.root) is None
+
+
+def test_done_means_every_directory_of_the_stage(run):
+    assert not run.is_done("sft")
+    run.record(run.stage("sft/main"), manifest())
+    assert run.is_done("sft") and run.is_done("sft", 1, 2)
+    run.record(run.stage("sft/large"), manifest("waiting"))
+    assert not run.is_done("sft")
+    run.record(run.stage("rm", 1, 2), manifest())
+    assert run.is_done("rm", 1, 2) and not run.is_done("rm", 2, 2)
+
+
+def test_finished_only_with_the_same_config_inputs_and_outputs(run):
+    directory = run.stage("rm")
+    assert not is_finished(directory, "c1", INPUTS)
+    run.record(directory, manifest())
+    assert not is_finished(directory, "c1", INPUTS)  # its output is not there
+    (directory / "weights").write_text("w")
+    assert is_finished(directory, "c1", INPUTS)
+    assert is_finished(directory, "c1", {"data": Artifact(path="moved", hash="h1")})
+    assert not is_finished(directory, "c2", INPUTS)
+    assert not is_finished(directory, "c1", {"data": Artifact(path="anywhere", hash="h3")})
+    assert not is_finished(directory, "c1", {})
+    run.record(directory, manifest("running"))
+    assert not is_finished(directory, "c1", INPUTS)
+
+
+def test_a_manifest_cut_off_in_the_middle_is_none(run):
+    run.record(run.stage("rm"), manifest())
+    path = run.stage("rm") / "manifest.json"
+    path.write_text(path.read_text()[:50])
+    assert read_manifest(run.stage("rm")) is None
+
+
+def test_set_aside_keeps_the_results_of_the_last_time(run):
+    for text in ("first", "second"):
+        run.record(run.stage("sft/main"), manifest())
+        (run.stage("sft/main") / "weights").write_text(text)
+        run.record(run.stage("rm"), manifest())
+        run.set_aside(run.stage("sft"))
+        assert not run.stage("sft").exists()
+        assert list(run.manifests()) == ["rm"]
+    assert (run.root / "aside/sft/main/weights").read_text() == "second"
+    run.set_aside(run.stage("absent"))
+
+
+def test_a_run_directory_has_one_process_at_a_time(run):
+    holder = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            "import sys, time; from pathlib import Path; from rlhf.runtime.run_dir import RunDir\n"
+            "with RunDir(Path(sys.argv[1])).lock(): print('held', flush=True); time.sleep(60)",
+            str(run.root),
+        ],
+        stdout=subprocess.PIPE,
+        cwd=Path(__file__).resolve().parents[2],
+    )
+    try:
+        assert holder.stdout is not None and holder.stdout.readline() == b"held\n"
+        with pytest.raises(ValueError, match=f"in use by process {holder.pid} on"), run.lock():
+            pass
+    finally:
+        holder.send_signal(signal.SIGKILL)
+        holder.wait()
+    with run.lock():  # a dead process holds nothing
+        pass
+    with run.lock():
+        pass

@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from rlhf.runtime.run_dir import read_manifest
+from rlhf.runtime.steps import Step, Waiting, execute
+
+
+class World:
+    """A step that copies its input in capitals, and counts how often it is asked to."""
+
+    def __init__(self, runtime, source: Path):
+        self.runtime = runtime
+        self.source = source
+        self.times = 0
+        self.fails: Exception | None = None
+
+    def step(self, setting: int = 0) -> Step:
+        return Step(
+            key="rm",
+            stage="rm",
+            directory=self.runtime.stage_dir("rm"),
+            sections=(setting,),
+            inputs={"source": self.source},
+            work=self.work,
+        )
+
+    def work(self, step: Step) -> dict[str, float | int | str | None]:
+        self.times += 1
+        (step.directory / "progress").open("a").write("x")
+        if self.fails:
+            raise self.fails
+        (step.directory / "result").write_text(step.inputs["source"].read_text().upper())
+        return {"accuracy": 0.5, "pairs": 1200}
+
+    def run(self, setting: int = 0):
+        return execute(self.step(setting), self.runtime)
+
+
+@pytest.fixture
+def world(runtime, tmp_path) -> World:
+    (tmp_path / "source").write_text("text")
+    return World(runtime, tmp_path / "source")
+
+
+def test_what_a_finished_step_leaves(world):
+    result = world.run()
+    assert (result.summary["pairs"], result.waiting) == (1200, None)
+    assert (result.directory / "result").read_text() == "TEXT"
+    assert json.loads((result.directory / "summary.json").read_text())["accuracy"] == 0.5
+    manifest = read_manifest(result.directory)
+    assert (manifest.status, manifest.summary["pairs"]) == ("done", 1200)
+    assert sorted(manifest.outputs) == ["progress", "result"]
+    assert manifest.seconds > 0 and manifest.peak_memory_gib > 0.01
+    assert {"python", "torch", "rlhf"} <= set(manifest.versions)
+    assert world.runtime.run_dir.manifests() == {"rm": manifest}
+    assert "1,200" in world.runtime.console.file.getvalue()
+
+
+def test_finished_is_reused(world):
+    first = world.run()
+    assert dict(world.run().summary) == dict(first.summary)
+    assert world.times == 1
+
+
+@pytest.mark.parametrize("change", ["config", "input", "output"])
+def test_a_change_runs_it_again_from_nothing(world, change):
+    directory = world.run().directory
+    if change == "input":
+        world.source.write_text("other text")
+    if change == "output":
+        (directory / "result").unlink()
+    world.run(setting=1 if change == "config" else 0)
+    assert world.times == 2
+    afresh = (directory / "progress").read_text() == "x"
+    assert afresh == (change != "output")  # with the output alone gone, the rest is still right
+
+
+def test_interrupted_is_resumed_where_it_was(world):
+    world.fails = RuntimeError("killed")
+    with pytest.raises(RuntimeError):
+        world.run()
+    assert read_manifest(world.step().directory).status == "running"
+    world.fails = None
+    assert (world.run().directory / "progress").read_text() == "xx"
+
+
+def test_interrupted_with_another_config_starts_afresh(world):
+    world.fails = RuntimeError("killed")
+    with pytest.raises(RuntimeError):
+        world.run()
+    world.fails = None
+    assert (world.run(setting=1).directory / "progress").read_text() == "x"
+
+
+def test_waiting_goes_on_at_the_next_call(world):
+    world.fails = Waiting("waiting for rankings")
+    assert world.run().waiting == "waiting for rankings"
+    assert read_manifest(world.step().directory).status == "waiting"
+    world.fails = None
+    assert world.run().waiting is None
+
+
+def test_an_input_that_is_not_there(world):
+    world.source.unlink()
+    with pytest.raises(ValueError, match="rm needs .*source.*is not there; check the path"):
+        world.run()
+    world.source = world.runtime.run_dir.root / "collect" / "rankings.jsonl"
+    with pytest.raises(ValueError, match="run the stage that makes it first"):
+        world.run()
+    assert world.times == 0 and not world.step().directory.exists()
+
+
+def test_an_input_whose_stage_has_not_finished(world):
+    world.fails = Waiting("for people")
+    directory = world.run().directory
+    later = Step("ppo", "ppo", directory.parent / "ppo", (), {"rm": directory / "progress"}, print)
+    with pytest.raises(ValueError, match="ppo needs .*progress, but stage rm has not finished"):
+        execute(later, world.runtime)
