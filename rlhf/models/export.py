@@ -61,7 +61,7 @@ def merge_adapter(model: PeftModel) -> PreTrainedModel:
 
 
 def merged_weights(model: PeftModel, adapter: str) -> dict[str, torch.Tensor]:
-    """The plain model's weights on the CPU, one adapter folded into them: one whole copy of memory."""
+    """The plain model's weights, one adapter folded into them: a whole copy, on the CPU."""
     base = model.get_base_model()
     changed = {
         name: part
@@ -95,7 +95,8 @@ def _folded(layer: Any, adapter: str) -> torch.Tensor:
     weight: torch.Tensor = dequantize_module_weight(layer.get_base_layer()).detach()
     if adapter not in layer.lora_A:
         return weight
-    return (weight.float() + layer.get_delta_weight(adapter).detach().float()).to(weight.dtype)
+    delta: torch.Tensor = layer.get_delta_weight(adapter).detach()
+    return (weight.float() + delta.float()).to(weight.dtype)
 
 
 def _save_tokenizer(config: Any, tokenizer: BaichuanTokenizer, path: str | Path) -> None:

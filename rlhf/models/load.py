@@ -173,8 +173,8 @@ def _language_model(path: str | Path) -> bool:
 
 
 def _own_memory(model: torch.nn.Module) -> None:
-    """Moves parameters out of the mapped file. Its addresses are not aligned, which changes the last
-    bit of products, and a checkpoint written over the one in use would change the model."""
+    """Moves parameters out of the mapped file. Its addresses are not aligned, which changes the
+    last bit of products, and a checkpoint written over the one in use would change the model."""
     for parameter in model.parameters():
         parameter.data = parameter.detach().clone()
 

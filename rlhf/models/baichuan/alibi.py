@@ -29,10 +29,10 @@ def alibi_mask(
     mask: [B, 1, Q, K], boolean (True attends) or additive, or None for plain causal attention
     queries, keys: [Q] and [K], places in the row
 
-    The distance inside a sequence is the same whether it is padded on the left, continued from a cache
-    or packed after others, so no position ids are needed. The official code's slope * key differs by a
-    constant a row, which softmax ignores, but in bfloat16 it is as coarse as the row is long; the
-    relative form is finest where attention is strongest.
+    The distance inside a sequence is the same whether it is padded on the left, continued from a
+    cache or packed after others, so no position ids are needed. The official code's slope * key
+    differs by a constant a row, which softmax ignores, but in bfloat16 it is as coarse as the row is
+    long; the relative form is finest where attention is strongest.
 
     Returns [B or 1, heads, Q, K] in `dtype`, finite also on rows that attend to nothing.
     """

@@ -16,8 +16,8 @@ class NormHead(nn.Linear):
 
     Dividing the logits, not the weight, needs no second [V, H] matrix and never changes the weight:
     PEFT, `resize_token_embeddings` and ZeRO-3 see an ordinary `nn.Linear`. The row lengths [V] are
-    float32 whatever the weight is, and are kept between calls only in evaluation, while the weight is
-    the same tensor at the same version.
+    float32 whatever the weight is, and are kept between calls only in evaluation, while the weight
+    is the same tensor at the same version.
     """
 
     def __init__(self, in_features: int, out_features: int, **kwargs: Any) -> None:

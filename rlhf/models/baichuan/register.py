@@ -19,8 +19,8 @@ from rlhf.models.baichuan.trunk import BaichuanModel
 def register() -> None:
     """Native classes win over the code that `auto_map` names, whatever the caller trusts.
 
-    The tokenizer is registered under the names that checkpoints give it and not for the configuration,
-    for which AutoTokenizer would prefer the directory's own code under `trust_remote_code=True`.
+    The tokenizer is registered under the names that checkpoints give it, not for the configuration:
+    for that AutoTokenizer would prefer the directory's own code under `trust_remote_code=True`.
     """
     AutoConfig.register(BaichuanConfig.model_type, BaichuanConfig)
     AutoModel.register(BaichuanConfig, BaichuanModel)

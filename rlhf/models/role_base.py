@@ -1,0 +1,166 @@
+"""The four roles of PPO, whatever weights stand behind them."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from rlhf.models.baichuan.modeling import BaichuanForCausalLM
+from rlhf.models.baichuan.tokenization import BaichuanTokenizer
+from rlhf.models.export import save_checkpoint
+from rlhf.models.spec import ModelSpec
+
+Speaker = Literal["actor", "reference"]
+Scorer = Literal["critic", "reward"]
+Learner = Literal["actor", "critic"]
+
+
+class Roles(ABC):
+    """Actor, reference, critic and reward model. All are in evaluation mode: PPO compares two passes of
+    one policy, so nothing may be random in them.
+
+    B, T, V: batch, length, vocabulary. Attention masks are 1 or True on real tokens, with padding on
+    either side.
+    """
+
+    def __init__(self, spec: ModelSpec, tokenizer: BaichuanTokenizer) -> None:
+        self.spec = spec
+        self.tokenizer = tokenizer
+
+    @abstractmethod
+    def language_model(self, role: Speaker) -> AbstractContextManager[BaichuanForCausalLM]:
+        """The model of a role, which it is only inside the context."""
+
+    @abstractmethod
+    def token_scores(self, role: Scorer, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """[B, T]: the score at every token."""
+
+    @abstractmethod
+    def trainable(self, role: Learner) -> Mapping[str, nn.Parameter]:
+        """The parameters that learn, by name, always in the same order."""
+
+    @abstractmethod
+    def frozen(self) -> Iterable[tuple[str, Tensor]]:
+        """Every tensor of the reference and of the reward model."""
+
+    @abstractmethod
+    def whole(self, role: Learner) -> PreTrainedModel:
+        """A plain model on its own, with whatever adapter the role has folded in."""
+
+    @abstractmethod
+    def enable_gradient_checkpointing(self) -> None:
+        """Recompute activations in the backward pass of the actor and the critic."""
+
+    def actor_logits(self, input_ids: Tensor, attention_mask: Tensor, keep: int) -> Tensor:
+        """input_ids, attention_mask: [B, T] -> [B, keep, V], what predicts the last `keep` tokens."""
+        with self.language_model("actor") as model:
+            return _predicting_logits(model, input_ids, attention_mask, keep)
+
+    @torch.no_grad()
+    def reference_logits(self, input_ids: Tensor, attention_mask: Tensor, keep: int) -> Tensor:
+        """As `actor_logits`, of the frozen reference."""
+        with self.language_model("reference") as model:
+            return _predicting_logits(model, input_ids, attention_mask, keep)
+
+    def values(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """input_ids, attention_mask: [B, T] -> [B, T], the critic's estimate at every token."""
+        return self.token_scores("critic", input_ids, attention_mask)
+
+    @torch.no_grad()
+    def scores(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """input_ids, attention_mask: [B, T] -> [B], the reward model's score at the last real token."""
+        scores = self.token_scores("reward", input_ids, attention_mask)
+        places = torch.arange(scores.shape[1], device=scores.device)
+        last = (places * attention_mask.bool()).argmax(-1, keepdim=True)
+        return scores.gather(1, last).squeeze(1)
+
+    @contextmanager
+    def generating(self) -> Iterator[BaichuanForCausalLM]:
+        """The actor as a model that generates: in evaluation mode, without gradients."""
+        with torch.no_grad(), self.language_model("actor") as model:
+            learning = model.training
+            model.eval()
+            try:
+                yield model
+            finally:
+                model.train(learning)
+
+    def actor_parameters(self) -> list[nn.Parameter]:
+        return list(self.trainable("actor").values())
+
+    def critic_parameters(self) -> list[nn.Parameter]:
+        return list(self.trainable("critic").values())
+
+    def actor_state(self) -> dict[str, Tensor]:
+        return _state(self.trainable("actor"))
+
+    def critic_state(self) -> dict[str, Tensor]:
+        return _state(self.trainable("critic"))
+
+    def load_actor_state(self, state: Mapping[str, Tensor]) -> None:
+        _load_state(self.trainable("actor"), state)
+
+    def load_critic_state(self, state: Mapping[str, Tensor]) -> None:
+        _load_state(self.trainable("critic"), state)
+
+    def save_actor(self, path: str | Path) -> None:
+        """A whole language model's directory."""
+        save_checkpoint(self.whole("actor"), self.tokenizer, path)
+
+    def save_critic(self, path: str | Path) -> None:
+        """A whole reward model's directory, whose score at a token is the critic's value."""
+        save_checkpoint(self.whole("critic"), self.tokenizer, path)
+
+    def frozen_fingerprint(self) -> str:
+        """sha256 of all that must not change."""
+        total = hashlib.sha256()
+        for name, tensor in self.frozen():
+            total.update(name.encode())
+            total.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+        return total.hexdigest()
+
+
+def positions(attention_mask: Tensor) -> Tensor:
+    """attention_mask: [B, T] -> [B, T] position ids, 0 at the first real token, as in generation."""
+    return (attention_mask.long().cumsum(-1) - 1).clamp(min=0)
+
+
+def _predicting_logits(
+    model: BaichuanForCausalLM, input_ids: Tensor, attention_mask: Tensor, keep: int
+) -> Tensor:
+    length = input_ids.shape[1]
+    if not 0 < keep < length:
+        raise ValueError(
+            f"keep = {keep} tokens of {length}: the first token is predicted by nothing"
+        )
+    logits: Tensor = model(
+        input_ids=input_ids,
+        attention_mask=attention_mask,
+        position_ids=positions(attention_mask),
+        use_cache=False,
+        logits_to_keep=torch.arange(length - 1 - keep, length - 1, device=input_ids.device),
+    ).logits
+    return logits
+
+
+def _state(parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
+    return {name: parameter.detach().clone() for name, parameter in parameters.items()}
+
+
+@torch.no_grad()
+def _load_state(parameters: Mapping[str, nn.Parameter], state: Mapping[str, Tensor]) -> None:
+    if parameters.keys() != state.keys():
+        odd = sorted(parameters.keys() ^ state.keys())
+        raise ValueError(
+            f"the state is another model's: {odd[0]} is on one side only; start afresh"
+        )
+    for name, parameter in parameters.items():
+        parameter.copy_(state[name])

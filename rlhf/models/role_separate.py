@@ -1,0 +1,86 @@
+"""Roles with weights of their own: full fine-tuning, or any reward model of the vocabulary."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from rlhf.config.schema import TuningSection
+from rlhf.models.adapter import add_lora
+from rlhf.models.baichuan.modeling import BaichuanForCausalLM
+from rlhf.models.baichuan.tokenization import BaichuanTokenizer
+from rlhf.models.export import merge_adapter
+from rlhf.models.load import Quantization, load_causal_lm, load_reward_model
+from rlhf.models.role_base import Learner, Roles, Scorer, Speaker, positions
+from rlhf.models.spec import ModelSpec
+
+
+class SeparateRoles(Roles):
+    """Four models. The SFT model is loaded twice, as reference and as the actor's start; the reward
+    model twice, as itself and as the critic's start. With `lora` or `qlora` the two that learn do so
+    through adapters."""
+
+    def __init__(
+        self,
+        spec: ModelSpec,
+        tokenizer: BaichuanTokenizer,
+        actor_path: Path,
+        reward_path: Path,
+        tuning: TuningSection,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> None:
+        super().__init__(spec, tokenizer)
+        place: dict[str, Any] = {"dtype": dtype, "device": device}
+        base: Quantization | None = "nf4" if tuning.method == "qlora" else None
+        self.reference = load_causal_lm(actor_path, quantization=base, **place).requires_grad_(
+            False
+        )
+        self.reward = _whole_reward_model(reward_path, base, place).requires_grad_(False)
+        actor: Any = load_causal_lm(actor_path, quantization=base, **place)
+        critic: Any = _whole_reward_model(reward_path, base, place)
+        if tuning.method != "full":
+            actor, critic = add_lora(actor, tuning, "causal"), add_lora(critic, tuning, "reward")
+        self.actor, self.critic = actor.eval(), critic.eval()
+
+    def language_model(self, role: Speaker) -> AbstractContextManager[BaichuanForCausalLM]:
+        return nullcontext(_inner(self.actor) if role == "actor" else self.reference)
+
+    def token_scores(self, role: Scorer, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        model = _inner(self.critic) if role == "critic" else self.reward
+        scores: Tensor = model.token_scores(input_ids, attention_mask, positions(attention_mask))
+        return scores
+
+    def trainable(self, role: Learner) -> Mapping[str, nn.Parameter]:
+        model = self.actor if role == "actor" else self.critic
+        return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+    def frozen(self) -> Iterable[tuple[str, Tensor]]:
+        return chain(self.reference.named_parameters(), self.reward.named_parameters())
+
+    def whole(self, role: Learner) -> PreTrainedModel:
+        model: Any = self.actor if role == "actor" else self.critic
+        return merge_adapter(model) if isinstance(model, PeftModel) else model
+
+    def enable_gradient_checkpointing(self) -> None:
+        for model in (self.actor, self.critic):
+            # Layers recompute only in training mode; none of them has dropout.
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+            model.train()
+
+
+def _inner(model: Any) -> Any:
+    return model.get_base_model() if isinstance(model, PeftModel) else model
+
+
+def _whole_reward_model(path: Path, quantization: Quantization | None, place: Any) -> Any:
+    model = load_reward_model(path, quantization=quantization, **place)
+    return merge_adapter(model).to(place["device"]) if isinstance(model, PeftModel) else model

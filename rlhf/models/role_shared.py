@@ -1,0 +1,154 @@
+"""Roles on one frozen trunk: an adapter each, the reference none."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, get_peft_model, load_peft_weights, set_peft_model_state_dict
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from rlhf.config.schema import TuningSection
+from rlhf.models.adapter import lora_config, read_record
+from rlhf.models.baichuan.modeling import BaichuanForCausalLM, BaichuanForSequenceClassification
+from rlhf.models.baichuan.tokenization import BaichuanTokenizer
+from rlhf.models.export import assemble, merged_weights
+from rlhf.models.load import HEAD, checkpoint_hash, is_adapter, load_causal_lm
+from rlhf.models.role_base import Learner, Roles, Scorer, Speaker, positions
+from rlhf.models.spec import ModelSpec
+
+Role = Speaker | Scorer
+
+
+class SharedRoles(Roles):
+    """One trunk in memory for all four. The reward model's adapter and head are loaded as they were
+    trained; the critic's are copies of them that learn; the actor's start at nothing, so that the actor
+    starts as the reference.
+
+    Raises ValueError when the reward model is not an adapter of this very trunk.
+    """
+
+    def __init__(
+        self,
+        spec: ModelSpec,
+        tokenizer: BaichuanTokenizer,
+        actor_path: Path,
+        reward_path: Path,
+        tuning: TuningSection,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> None:
+        super().__init__(spec, tokenizer)
+        _check_same_trunk(actor_path, reward_path)
+        base = "nf4" if tuning.method == "qlora" else None
+        self._trunk = load_causal_lm(actor_path, dtype=dtype, device=device, quantization=base)
+        actor = lora_config(self._trunk, tuning, "causal")
+        self._adapters: Any = get_peft_model(self._trunk, actor, adapter_name="actor")
+        weights = load_peft_weights(str(reward_path), device=str(device))
+        head = next(weights.pop(name) for name in list(weights) if name.endswith(HEAD))
+        for role in ("reward", "critic"):
+            self._adapters.add_adapter(role, _reward_config(reward_path))
+            set_peft_model_state_dict(self._adapters, weights, adapter_name=role)
+        self._adapters.eval()
+        self._heads = nn.ModuleDict({role: _head(head, dtype) for role in ("reward", "critic")})
+        self._layers = [part for part in self._trunk.modules() if isinstance(part, BaseTunerLayer)]
+        self._learning = {"actor": self._own("actor"), "critic": self._own("critic")}
+        self._active: Role = "actor"
+        self._switch("actor")
+
+    @contextmanager
+    def language_model(self, role: Speaker) -> Iterator[BaichuanForCausalLM]:
+        with self._using(role):
+            yield self._trunk
+
+    def token_scores(self, role: Scorer, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        with self._using(role):
+            hidden = self._trunk.model(
+                input_ids, attention_mask, positions(attention_mask), use_cache=False
+            ).last_hidden_state
+        scores: Tensor = self._heads[role](hidden)
+        return scores.squeeze(-1)
+
+    def trainable(self, role: Learner) -> Mapping[str, nn.Parameter]:
+        return self._learning[role]
+
+    def frozen(self) -> Iterable[tuple[str, Tensor]]:
+        learning = {id(p) for role in self._learning.values() for p in role.values()}
+        parts = {"trunk": self._trunk, "heads": self._heads}
+        for part, module in parts.items():
+            for name, parameter in module.named_parameters(prefix=part):
+                if id(parameter) not in learning:
+                    yield name, parameter
+
+    def whole(self, role: Learner) -> PreTrainedModel:
+        weights = merged_weights(self._adapters, role)
+        if role == "actor":
+            return assemble(BaichuanForCausalLM, self._trunk.config, weights)
+        body = {name: w for name, w in weights.items() if name.startswith("model.")}
+        body[HEAD] = self._heads[role].weight.detach().cpu()
+        config = copy.deepcopy(self._trunk.config)
+        return assemble(BaichuanForSequenceClassification, config, body)
+
+    def enable_gradient_checkpointing(self) -> None:
+        # By the time of the backward pass another role may be switched on.
+        again = {"use_reentrant": False, "context_fn": self._as_now}
+        self._trunk.gradient_checkpointing_enable(again)
+        self._trunk.train()  # layers recompute only in training mode; none of them has dropout
+
+    def _as_now(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+        return nullcontext(), self._using(self._active)
+
+    @contextmanager
+    def _using(self, role: Role) -> Iterator[None]:
+        before = self._active
+        self._switch(role)
+        try:
+            yield
+        finally:
+            self._switch(before)
+
+    def _switch(self, role: Role) -> None:
+        """PEFT also turns gradients on for what it switches on and off for the rest: undone here."""
+        for layer in self._layers:
+            layer.enable_adapters(role != "reference")
+            if role != "reference":
+                layer.set_adapter(role)
+        self._active = role
+        for parameter in self._own("reward").values():
+            parameter.requires_grad_(False)
+        for learner in self._learning.values():
+            for parameter in learner.values():
+                parameter.requires_grad_(True)
+
+    def _own(self, role: Learner | Scorer) -> dict[str, nn.Parameter]:
+        """The parameters of a role's adapter and head."""
+        adapter = {n: p for n, p in self._trunk.named_parameters() if f".{role}." in n}
+        return adapter | ({HEAD: self._heads[role].weight} if role in self._heads else {})
+
+
+def _check_same_trunk(actor_path: Path, reward_path: Path) -> None:
+    mend = "set ppo.roles to separate"
+    if not is_adapter(reward_path):
+        raise ValueError(f"{reward_path}: a reward model with a trunk of its own; {mend}")
+    if read_record(reward_path).base_checkpoint_hash != checkpoint_hash(actor_path):
+        raise ValueError(f"{reward_path}: an adapter of another trunk than {actor_path}; {mend}")
+
+
+def _reward_config(path: Path) -> LoraConfig:
+    """The adapter's own configuration; its head is not PEFT's business here, and nothing is random."""
+    config = LoraConfig.from_pretrained(str(path))
+    config.task_type, config.modules_to_save = "CAUSAL_LM", None
+    config.inference_mode, config.lora_dropout = False, 0.0
+    return config
+
+
+def _head(weight: Tensor, dtype: torch.dtype) -> nn.Linear:
+    head = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
+    head.weight = nn.Parameter(weight.to(dtype, copy=True))
+    return head

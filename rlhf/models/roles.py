@@ -1,0 +1,60 @@
+"""Builds the four roles of PPO from an SFT model and a reward model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from rlhf.config.schema import TuningSection
+from rlhf.models.load import check_checkpoint, load_tokenizer
+from rlhf.models.registry import read_config, spec_of
+from rlhf.models.role_base import Roles
+from rlhf.models.role_separate import SeparateRoles
+from rlhf.models.role_shared import SharedRoles
+
+__all__ = ["Roles", "build_roles"]
+
+
+def build_roles(
+    kind: Literal["shared", "separate"],
+    actor_path: str | Path,
+    reward_path: str | Path,
+    *,
+    tuning: TuningSection,
+    dtype: torch.dtype,
+    device: str | torch.device,
+) -> Roles:
+    """The SFT model becomes the actor and the reference, the reward model itself and the critic.
+
+    kind: `shared` puts all four on one frozen trunk, `separate` gives each its own weights.
+    tuning: how the actor learns, without its dropout: PPO compares two passes of one policy.
+
+    Raises ValueError for incomplete checkpoints, for two that do not read the same tokens, and for
+    `shared` when the reward model is no adapter of this very trunk.
+    """
+    actor, reward = Path(actor_path), Path(reward_path)
+    for path in (actor, reward):
+        check_checkpoint(path)
+    _check_same_tokens(actor, reward)
+    roles = SharedRoles if kind == "shared" else SeparateRoles
+    return roles(
+        spec_of(actor),
+        load_tokenizer(actor),
+        actor,
+        reward,
+        tuning.model_copy(update={"dropout": 0.0}),
+        dtype,
+        torch.device(device),
+    )
+
+
+def _check_same_tokens(actor: Path, reward: Path) -> None:
+    sizes = [read_config(path).vocab_size for path in (actor, reward)]
+    pieces = [(path / "tokenizer.model").read_bytes() for path in (actor, reward)]
+    if sizes[0] != sizes[1] or pieces[0] != pieces[1]:
+        raise ValueError(
+            f"{reward}: its vocabulary is not that of {actor}; train the reward model from a model with "
+            "the same tokenizer.model"
+        )
