@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from rlhf.runtime.files import hash_path, result_names, write_text
 
 MANIFEST = "manifest.json"
+STAGES = ("sft", "collect", "rm", "ppo", "evaluate")
 EACH_ROUND = ("collect", "rm", "ppo")
 """Stages that every round has for itself."""
 
@@ -84,6 +85,12 @@ class RunDir:
         """The stage's path in the run directory, which is its name in the run's manifest."""
         earlier = round is not None and round < rounds and name.split("/")[0] in EACH_ROUND
         return f"rounds/{round}/{name}" if earlier else name
+
+    def stage_of(self, path: Path) -> str | None:
+        """Name of the stage that makes `path`; None outside the stages' directories."""
+        if not path.is_relative_to(self.root):
+            return None
+        return next((part for part in path.relative_to(self.root).parts if part in STAGES), None)
 
     def manifests(self) -> dict[str, StageManifest]:
         """Every stage that has begun, by key."""

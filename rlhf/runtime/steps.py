@@ -103,8 +103,8 @@ def _input(step: Step, name: str, runtime: Runtime) -> Artifact:
             f"it first: --from {maker.stage}"
         )
     if not path.exists():
-        inside = path.is_relative_to(runtime.run_dir.root)
-        mend = "run the stage that makes it first (--from ...)" if inside else "check the path"
+        stage = runtime.run_dir.stage_of(path)
+        mend = f"run stage {stage} first: --from {stage}" if stage else "check the path"
         raise ValueError(f"{step.key} needs {path} ({name}), which is not there; {mend}")
     return Artifact.of(path)
 

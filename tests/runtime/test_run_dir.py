@@ -48,6 +48,13 @@ def test_manifests_come_back_by_key(run):
     assert read_manifest(run.root) is None
 
 
+def test_stage_that_makes_a_file(run):
+    assert run.stage_of(run.root / "rm/pairs.jsonl") == "rm"
+    assert run.stage_of(run.root / "rounds/1/ppo/actor") == "ppo"
+    assert run.stage_of(run.root / "data/sft.jsonl") is None
+    assert run.stage_of(run.root.parent / "rm") is None
+
+
 def test_done_means_every_directory_of_the_stage(run):
     assert not run.is_done("sft")
     run.record(run.stage("sft/main"), manifest())

@@ -109,7 +109,7 @@ def test_an_input_that_is_not_there(world):
     with pytest.raises(ValueError, match="rm needs .*source.*is not there; check the path"):
         world.run()
     world.source = world.runtime.run_dir.root / "collect" / "rankings.jsonl"
-    with pytest.raises(ValueError, match="run the stage that makes it first"):
+    with pytest.raises(ValueError, match="run stage collect first: --from collect"):
         world.run()
     assert world.times == 0 and not world.step().directory.exists()
 
