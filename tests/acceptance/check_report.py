@@ -6,6 +6,7 @@ Every run: the report is whole. Without --structure also the numbers that the ti
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import sys
 from collections.abc import Iterator
@@ -101,12 +102,10 @@ def rm_numbers(rm: Report) -> Iterator[Claim]:
 
 
 def rises(table: list[Report], prefix: str) -> bool:
-    """From first to last, and no step down that its own confidence interval cannot explain."""
-    steps = zip(table, table[1:], strict=False)
-    no_dip = all(
-        after[f"{prefix}ci_high"] >= before[f"{prefix}accuracy"] for before, after in steps
-    )
-    return no_dip and table[-1][f"{prefix}accuracy"] > table[0][f"{prefix}accuracy"]
+    """From first to last, and no step down between intervals that do not overlap."""
+    value, low, high = (f"{prefix}{name}" for name in ("accuracy", "ci_low", "ci_high"))
+    no_drop = all(after[high] >= before[low] for before, after in itertools.pairwise(table))
+    return no_drop and bool(table[-1][value] > table[0][value])
 
 
 def ppo_numbers(ppo: Report) -> Iterator[Claim]:
