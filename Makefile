@@ -1,17 +1,15 @@
 .PHONY: setup lint test bench
 
-RUN := "$$(scripts/prepare_env.sh dev)"
-
 setup:
 	@scripts/prepare_env.sh dev
 
 lint: setup
-	$(RUN) -m ruff check .
-	$(RUN) -m ruff format --check .
-	$(RUN) -m mypy
+	scripts/in_env.sh -m ruff check .
+	scripts/in_env.sh -m ruff format --check .
+	scripts/in_env.sh -m mypy
 
 test: lint
-	HF_HUB_OFFLINE=1 $(RUN) -m pytest
+	HF_HUB_OFFLINE=1 scripts/in_env.sh -m pytest
 
 bench: setup
-	for script in benchmarks/[a-z]*.py; do PYTHONPATH=. $(RUN) "$$script" || exit; done
+	for script in benchmarks/[a-z]*.py; do PYTHONPATH=. scripts/in_env.sh "$$script" || exit; done
