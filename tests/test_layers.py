@@ -30,7 +30,7 @@ def module_name(path: Path) -> str:
 
 
 def package_of(module: str) -> str | None:
-    """Of "rlhf.ops.kl": "ops"; of "stages.rm": "stages"; None for rlhf itself and others' modules."""
+    """Of "rlhf.ops.kl" it is "ops", of "stages.rm" "stages"; of anybody else's None."""
     parts = module.split(".")
     if parts[0] == "stages":
         return "stages"

@@ -25,6 +25,8 @@ from rlhf.runtime.run_dir import (
 )
 from rlhf.runtime.usage import Meter, versions
 
+__all__ = ["StageResult", "Step", "Summary", "Waiting", "execute"]
+
 
 class Waiting(Exception):
     """Raised by work that cannot go on before somebody does something; the message says what."""
