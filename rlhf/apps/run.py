@@ -1,0 +1,81 @@
+"""`rlhf run`: from a config to a finished run directory, stage by stage."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from rlhf.apps.world import prepared_run
+from rlhf.config.load import load_config
+from rlhf.config.schema import Config
+from rlhf.demo.rehearse import rehearse
+from rlhf.runtime.distributed import Runtime, StageResult, make_runtime
+from rlhf.runtime.run_dir import RunDir
+from stages import collect, evaluate, ppo, rm, sft
+
+Stage = Callable[[Config, Runtime], StageResult]
+Work = tuple[str, int]
+"""A stage and its round."""
+STAGES: dict[str, Stage] = {
+    "sft": sft.run,
+    "collect": collect.run,
+    "rm": rm.run,
+    "ppo": ppo.run,
+    "evaluate": evaluate.run,
+}
+EACH_ROUND = ("collect", "rm", "ppo")
+
+
+def run(
+    path: Path,
+    overrides: Sequence[str],
+    *,
+    start: str | None,
+    only: str | None,
+    redo: str | None,
+    rehearsal: bool,
+) -> None:
+    """Run the stages of a config in order; what is finished and unchanged is reused.
+
+    Args:
+        start: go on from this stage, leaving out what comes before it. only: run this one alone.
+        redo: set this stage's results aside (those of the last round) and start it afresh.
+        rehearsal: the same config in miniature (rlhf.demo.rehearse).
+
+    Raises:
+        ValueError: the user's input is wrong, in one line.
+    """
+    for flag, stage in (("--from", start), ("--only", only), ("--redo", redo)):
+        if stage is not None and stage not in STAGES:
+            raise ValueError(f"{flag} {stage}: no such stage; choose one of {' '.join(STAGES)}")
+    config = load_config(path, overrides)
+    config = rehearse(config) if rehearsal else config
+    with prepared_run(config) as (config, run_dir):
+        for stage, number in _plan(config.rounds, run_dir, start, only, redo):
+            runtime = make_runtime(config, run_dir, number)
+            if stage == redo and number == _last(stage, config.rounds):
+                run_dir.set_aside(runtime.stage_dir(stage))
+            result = STAGES[stage](config, runtime)
+            if result.waiting:
+                runtime.console.print(result.waiting)
+                return
+
+
+def _plan(
+    rounds: int, run_dir: RunDir, start: str | None, only: str | None, redo: str | None
+) -> list[Work]:
+    """What to run, in order. With several rounds, `only` means the first that lacks the stage."""
+    order: list[Work] = [("sft", 1)]
+    order += [(stage, number) for number in range(1, rounds + 1) for stage in EACH_ROUND]
+    order.append(("evaluate", rounds))
+    if only:
+        mine = [work for work in order if work[0] == only]
+        unfinished = (work for work in mine if not run_dir.is_done(*work, rounds))
+        return [mine[-1] if only == redo else next(unfinished, mine[-1])]
+    if redo:
+        return order[order.index((redo, _last(redo, rounds))) :]
+    return order[[stage for stage, _ in order].index(start) :] if start else order
+
+
+def _last(stage: str, rounds: int) -> int:
+    return 1 if stage == "sft" else rounds

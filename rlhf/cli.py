@@ -1,0 +1,142 @@
+"""`rlhf`: the command line. Commands import what they need, so that `--help` answers at once."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    name="rlhf",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="RLHF for the Baichuan family: SFT, reward model, PPO.",
+)
+data_app = typer.Typer(no_args_is_help=True, help="Convert, check and describe data.")
+app.add_typer(data_app, name="data")
+
+ConfigPath = Annotated[
+    Path, typer.Argument(metavar="CONFIG", help="A YAML file, such as configs/tiny.yaml.")
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Change one key, e.g. --set ppo.kl.initial=0.1"
+    ),
+]
+Rehearse = Annotated[
+    bool,
+    typer.Option(
+        "--rehearse", help="The same config with tiny models and demo data, on CPU in minutes."
+    ),
+]
+Redo = Annotated[
+    str | None, typer.Option("--redo", metavar="STAGE", help="Start this stage afresh.")
+]
+
+
+@app.command()
+def run(
+    config: ConfigPath,
+    start: Annotated[
+        str | None,
+        typer.Option(
+            "--from", metavar="STAGE", help="Go on from this stage: sft collect rm ppo evaluate"
+        ),
+    ] = None,
+    only: Annotated[
+        str | None, typer.Option("--only", metavar="STAGE", help="Run this stage alone.")
+    ] = None,
+    redo: Redo = None,
+    overrides: Overrides = None,
+    rehearse: Rehearse = False,
+) -> None:
+    """All stages, end to end. Finished ones are reused, interrupted ones resume.
+
+    Examples:
+
+        rlhf run configs/tiny.yaml
+
+        rlhf run configs/baichuan2_7b.yaml --from ppo --set ppo.kl.initial=0.1
+    """
+    from rlhf.apps.run import run as run_config
+
+    run_config(config, overrides or [], start=start, only=only, redo=redo, rehearsal=rehearse)
+
+
+def _single_stage(stage: str, summary: str) -> None:
+    def command(
+        config: ConfigPath,
+        overrides: Overrides = None,
+        redo: Annotated[bool, typer.Option("--redo", help="Start it afresh.")] = False,
+        rehearse: Rehearse = False,
+    ) -> None:
+        from rlhf.apps.run import run as run_config
+
+        again = stage if redo else None
+        run_config(config, overrides or [], start=None, only=stage, redo=again, rehearsal=rehearse)
+
+    app.command(stage, help=f"{summary}\n\nExample: rlhf {stage} configs/tiny.yaml")(command)
+
+
+_single_stage(
+    "sft", "Stage 1 alone: supervised fine-tuning of the main model and of each further size."
+)
+_single_stage(
+    "collect", "Sample the responses that the reward model learns from, and have them ranked."
+)
+_single_stage("rm", "Stage 2 alone: the reward model.")
+_single_stage("ppo", "Stage 3 alone: PPO.")
+_single_stage("evaluate", "Judge the policy on held-out prompts and write the report.")
+
+
+@data_app.command("convert")
+def convert(
+    source: Annotated[Path, typer.Option("--in", help="A file or a folder; .gz is read as it is.")],
+    format: Annotated[
+        str, typer.Option("--from", help="Its format, e.g. alpaca, sharegpt, hh-rlhf, moss-003.")
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", help="Folder for records.jsonl and rejected.jsonl.")
+    ],
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit with 2 when any row was rejected.")
+    ] = False,
+) -> None:
+    """Read others' formats: one source row gives one line in records.jsonl or rejected.jsonl.
+
+    Example: rlhf data convert --from alpaca --in belle.json --out data/belle
+    """
+    from rlhf.data.formats import convert as convert_data
+
+    report = convert_data(format, source, out)
+    typer.echo(f"{report.records} records, {report.rejected} rejected -> {out}")
+    if strict and report.rejected:
+        raise typer.Exit(2)
+
+
+def main() -> None:
+    """Entry point. The user's mistakes: one line, exit code 2. Anything else: traceback, 1."""
+    try:
+        app()
+    except ValueError as error:
+        if not _is_ours(error):
+            raise
+        typer.echo(f"rlhf: {error}", err=True)
+        sys.exit(2)
+
+
+def _is_ours(error: ValueError) -> bool:
+    """Whether this project raised it, for the user to read; a library's is a fault of ours."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    here = Path(__file__).resolve().parent
+    raised_in = Path(trace.tb_frame.f_code.co_filename).resolve() if trace is not None else Path()
+    return here in raised_in.parents or here.parent / "stages" in raised_in.parents
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,131 @@
+"""From the files that a config names to what stages read: curated, split, checked for leakage."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from rlhf.config.schema import CurationSection, DataSection
+from rlhf.data.curation import Auditor, curate
+from rlhf.data.jsonl import Record, read_jsonl, write_jsonl
+from rlhf.data.records import PromptRecord, SFTRecord
+from rlhf.data.split import check_leakage, held_out_split
+from rlhf.runtime.files import hash_path, hash_section, write_text
+
+Either = SFTRecord | PromptRecord
+KINDS: dict[str, type[Either]] = {"sft": SFTRecord, "prompts": PromptRecord}
+Files = dict[str, list[Either]]
+"""Records by kind."""
+
+
+class Verdict(Record):
+    """A line of data.audits: the authoritative annotator on the demonstration of that id."""
+
+    acceptable: bool
+
+
+def prepare(
+    section: DataSection,
+    curation: CurationSection | None,
+    auditor: Auditor | None,
+    directory: Path,
+    seed: int,
+) -> None:
+    """Write sft.jsonl, prompts.jsonl, both also as *_eval.jsonl (held out), and curation.json.
+
+    Kinds that the section does not name are left out. Unchanged sources are not prepared again.
+
+    Args:
+        auditor: the authoritative verdicts; None reads them from `section.audits`.
+
+    Raises:
+        ValueError: a file is missing, damaged or empty, a sampled demonstration has no verdict, or
+            held-out texts are near-duplicates of training texts.
+    """
+    named = {kind: getattr(section, kind) for kind in KINDS if getattr(section, kind)}
+    held_out_named = {kind: getattr(section, f"{kind}_eval") for kind in named}
+    sources = [*named.values(), *held_out_named.values(), section.audits]
+    hashes = [hash_path(Path(source)) for source in sources if source]
+    state = hash_section(section, curation, seed, hashes)
+    stamp = directory / "sources.sha256"
+    if stamp.is_file() and stamp.read_text(encoding="utf-8") == state:
+        return
+    train = {kind: _read(path, kind) for kind, path in named.items()}
+    if curation is not None and "sft" in train:
+        verdicts = auditor or file_auditor(section.audits)
+        demonstrations = [record for record in train["sft"] if isinstance(record, SFTRecord)]
+        result = curate(demonstrations, verdicts, curation, seed)
+        train["sft"] = list(result.kept)
+        report = json.dumps(asdict(result.report), indent=1, ensure_ascii=False)
+        write_text(directory / "curation.json", report)
+    held_out = {kind: _read(path, kind) for kind, path in held_out_named.items() if path}
+    train, split_off = _split(
+        train, [kind for kind in named if kind not in held_out], section, seed
+    )
+    held_out |= split_off
+    if not section.allow_leakage:
+        check_leakage(_questions(train), _questions(held_out), section.near_duplicate_threshold)
+    for kind in named:
+        write_jsonl(directory / f"{kind}.jsonl", train[kind])
+        write_jsonl(directory / f"{kind}_eval.jsonl", held_out[kind])
+    write_text(stamp, state)
+
+
+def file_auditor(path: str | None) -> Auditor:
+    """Verdicts from a file.
+
+    Raises:
+        ValueError: no file is named; the auditor itself, for a demonstration without a verdict.
+    """
+    if path is None:
+        raise ValueError(
+            "sft.curation is on, but nobody audits: name the authoritative verdicts in data.audits "
+            '(JSONL of {"id", "acceptable"}), or set sft.curation to null'
+        )
+    verdicts = {verdict.id: verdict.acceptable for verdict in read_jsonl(path, Verdict)}
+
+    def audit(record: SFTRecord) -> bool:
+        if record.id not in verdicts:
+            raise ValueError(
+                f"{path}: no verdict on {record.id}, which was sampled; add a line for it"
+            )
+        return verdicts[record.id]
+
+    return audit
+
+
+def _read(path: str, kind: str) -> list[Either]:
+    return list(read_jsonl(path, KINDS[kind]))
+
+
+def _split(
+    train: Files, kinds: Sequence[str], section: DataSection, seed: int
+) -> tuple[Files, Files]:
+    """Split the kinds without a held-out file together: a question is held out in all of them."""
+    if not kinds:
+        return train, {}
+    pool = [(kind, record) for kind in kinds for record in train[kind]]
+    texts = [_question(record) for _, record in pool]
+    kept, held_out = held_out_split(texts, section.held_out, section.near_duplicate_threshold, seed)
+    parts: list[Files] = [
+        {kind: [pool[index][1] for index in chosen if pool[index][0] == kind] for kind in kinds}
+        for chosen in (kept, held_out)
+    ]
+    for kind in kinds:
+        if not parts[0][kind] or not parts[1][kind]:
+            raise ValueError(
+                f"{getattr(section, kind)}: {len(train[kind])} records are too few to hold out "
+                f"{section.held_out:.0%}; add data, raise data.held_out or name data.{kind}_eval"
+            )
+    return train | parts[0], parts[1]
+
+
+def _questions(files: Files) -> list[str]:
+    return [_question(record) for records in files.values() for record in records]
+
+
+def _question(record: Either) -> str:
+    """What the user asked, all turns: the text that must not leak."""
+    return "\n".join(message.content for message in record.messages if message.role == "user")

@@ -1,0 +1,78 @@
+"""Simulated annotators: the rubric plus noise. Never to be reported as people."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Iterator, Sequence
+
+from rlhf.data.records import RankingRecord, RankingTask, SFTRecord
+from rlhf.demo.rubric import quality
+
+NAME = "simulated annotator (demo rubric with noise)"
+TIE = 0.1
+"""Perceived gaps below this are ties."""
+GRADE_BOUNDS = (0.8, 1.6, 2.8, 4.5)
+"""Perceived gaps, in points of quality, at which the grade rises from 1 to 2, ..., 4 to 5."""
+ACCEPTABLE = 8.0
+"""The authoritative annotator accepts a demonstration of at least this noise-free quality."""
+
+
+def grade_of(gap: float) -> int:
+    """The grade 1 to 5 of a perceived quality gap."""
+    return 1 + sum(gap >= bound for bound in GRADE_BOUNDS)
+
+
+def ranks_and_grades(perceived: Sequence[float]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Ranks (1 is best, ties share one) and the grades between neighbouring ranks.
+
+    A response ties with the one above it when the gap between them is under TIE.
+    """
+    order = sorted(range(len(perceived)), key=lambda index: -perceived[index])
+    ranks = [0] * len(perceived)
+    grades: list[int] = []
+    rank = 1
+    for position, index in enumerate(order):
+        if position:
+            gap = perceived[order[position - 1]] - perceived[index]
+            if gap >= TIE:
+                rank += 1
+                grades.append(grade_of(gap))
+        ranks[index] = rank
+    return tuple(ranks), tuple(grades)
+
+
+def annotate(tasks: Iterable[RankingTask], noise: float, seed: int) -> Iterator[RankingRecord]:
+    """Rank every task. noise: standard deviation of the perceived quality, in points of 10.
+
+    The noise of a task depends on the seed and the task's id alone, so annotation resumes exactly.
+    """
+    for task in tasks:
+        rng = random.Random(f"{seed}:{task.id}")
+        perceived = [
+            quality(task.prompt, response.text) + rng.gauss(0, noise) for response in task.responses
+        ]
+        ranks, grades = ranks_and_grades(perceived)
+        yield RankingRecord(
+            id=task.id,
+            prompt=task.prompt,
+            responses=task.responses,
+            ranks=ranks,
+            grades=grades,
+            annotator=NAME,
+            simulated=True,
+        )
+
+
+def authoritative(record: SFTRecord) -> bool:
+    """The simulated authoritative annotator's verdict on a demonstration: noise-free."""
+    from rlhf.data.records import PromptRecord
+
+    prompt = PromptRecord(
+        id=record.id,
+        messages=record.messages[:-1],
+        category=record.category,
+        label=record.label,
+        language=record.language,
+        metadata=record.metadata,
+    )
+    return quality(prompt, record.messages[-1].content) >= ACCEPTABLE

@@ -1,0 +1,61 @@
+"""Makes the demo world's files: what the `demo://` paths of a config name.
+
+`demo://models/NAME` is one of the section's checkpoints, `demo://FILE.jsonl` a data file below.
+Everything follows from the config's demo section: the same section makes the same bytes.
+"""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+from rlhf.config.schema import DemoSection
+from rlhf.data.jsonl import write_jsonl
+from rlhf.data.records import PromptRecord, SFTRecord
+from rlhf.data.taxonomy import Taxonomy
+from rlhf.demo import corpus, models
+from rlhf.models.registry import named
+
+
+def build(demo: DemoSection, taxonomy: Taxonomy, directory: Path) -> None:
+    """Write the world under `directory`, unless the same one is there already."""
+    stamp = directory / "world.json"
+    section = demo.model_dump_json(indent=1)
+    if stamp.is_file() and stamp.read_text(encoding="utf-8") == section:
+        return
+    stamp.unlink(missing_ok=True)
+    texts = _write_data(demo, taxonomy, directory)
+    _write_models(demo, texts, directory)
+    stamp.write_text(section, encoding="utf-8")
+
+
+def _write_data(demo: DemoSection, taxonomy: Taxonomy, directory: Path) -> list[str]:
+    """Writes the data files and returns the training texts, from which the tokenizer learns."""
+    rng = random.Random(demo.seed)
+    train_slots, held_out_slots = corpus.deal_slots(demo.seed)
+    train = corpus.prompts(train_slots, demo.prompts, taxonomy, rng)
+    held_out = corpus.prompts(held_out_slots, demo.eval_prompts, taxonomy, rng)
+    sft = corpus.demonstrations(
+        train, demo.sft_records, demo.flaw_rate, demo.bad_group_flaw_rate, rng
+    )
+    sft_eval = corpus.demonstrations(held_out, demo.sft_eval_records, demo.flaw_rate, None, rng)
+    files: dict[str, list[SFTRecord] | list[PromptRecord]] = {
+        "sft.jsonl": sft,
+        "sft_eval.jsonl": sft_eval,
+        "prompts.jsonl": train,
+        "prompts_eval.jsonl": held_out,
+    }
+    for name, records in files.items():
+        write_jsonl(directory / name, records)
+    return [message.content for record in sft for message in record.messages]
+
+
+def _write_models(demo: DemoSection, texts: list[str], directory: Path) -> None:
+    for index, (name, architecture) in enumerate(sorted(demo.checkpoints.items())):
+        spec = named(architecture)
+        tokenizer = models.train_tokenizer(
+            texts, demo.vocabulary, dummy_prefix=spec.generation == 1
+        )
+        models.write_checkpoint(
+            directory / "models" / name, spec, tokenizer, seed=demo.seed + index
+        )

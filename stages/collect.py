@@ -1,0 +1,226 @@
+"""Responses for the reward model: sampled from the family, ranked by `annotation.source`."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+
+from rlhf.config.schema import Config, SamplingSection, SourceEntry
+from rlhf.data.chat_format import encode_prompt, encode_response
+from rlhf.data.jsonl import read_jsonl, write_jsonl
+from rlhf.data.records import PromptRecord, Provenance, RankingRecord, RankingTask, Response
+from rlhf.data.split import held_out_split
+from rlhf.demo import annotators
+from rlhf.evaluation.answers import Answerer
+from rlhf.models.load import checkpoint_hash, load_causal_lm, load_reward_model, load_tokenizer
+from rlhf.models.registry import spec_of
+from rlhf.runtime.distributed import Runtime, StageResult
+from rlhf.runtime.metrics import progress
+from rlhf.runtime.steps import Step, Summary, Waiting, execute
+from rlhf.training.scoring import score_responses
+
+STAGE = "collect"
+SPLITS = {"": "prompts", "eval_": "prompts_eval"}
+"""Prefix of the files written here -> the prompts they come from."""
+Wanted = tuple[PromptRecord, int]
+"""A prompt, and which of its K responses."""
+
+
+def run(config: Config, runtime: Runtime) -> StageResult:
+    """Sample tasks.jsonl and eval_tasks.jsonl; rank them into rankings.jsonl, eval_rankings.jsonl.
+
+    With `annotation.source: page` the result waits until annotators' exports lie beside the tasks.
+    """
+    return execute(step(config, runtime), runtime)
+
+
+def step(config: Config, runtime: Runtime) -> Step:
+    inputs: dict[str, Path] = {}
+    if config.annotation.source == "file":
+        assert config.data.rankings is not None, "the schema asks for it"
+        inputs["rankings"] = Path(config.data.rankings)
+    else:
+        inputs |= {name: runtime.run_dir.data / f"{name}.jsonl" for name in SPLITS.values()}
+        for index, entry in enumerate(sources(config, runtime)):
+            inputs[f"source {index}"] = Path(entry.path)
+    if config.annotation.judge:
+        inputs["judge"] = Path(config.annotation.judge)
+    return Step(
+        key=runtime.key(STAGE),
+        stage=STAGE,
+        directory=runtime.stage_dir(STAGE),
+        sections=(config.collect, config.annotation, config.demo, config.seed),
+        inputs=inputs,
+        work=partial(_collect, config, runtime),
+    )
+
+
+def sources(config: Config, runtime: Runtime) -> list[SourceEntry]:
+    """The configured models, else this run's SFT models; later rounds add the last PPO model."""
+    entries = list(config.collect.models) or [
+        SourceEntry(path=str(runtime.run_dir.stage("sft") / name), size=entry.size, stage="sft")
+        for name, entry in config.models.items()
+    ]
+    if runtime.round > 1:
+        previous = runtime.run_dir.stage("ppo", runtime.round - 1, runtime.rounds) / "actor"
+        entries.append(SourceEntry(path=str(previous), size=config.main.size, stage="ppo"))
+    return entries
+
+
+def _collect(config: Config, runtime: Runtime, step: Step) -> Summary:
+    if config.annotation.source == "file":
+        _split_given(config, step)
+    else:
+        counts = {"": config.collect.prompts, "eval_": config.collect.eval_prompts}
+        for split, name in SPLITS.items():
+            prompts = _choose(step.inputs[name], counts[split], runtime.seed + runtime.round)
+            tasks = _sample(split, prompts, config, runtime, step)
+            write_jsonl(step.directory / f"{split}tasks.jsonl", tasks)
+        for split in SPLITS:
+            _rank(split, config, runtime, step)
+    rankings = list(read_jsonl(step.directory / "rankings.jsonl", RankingRecord))
+    held_out = list(read_jsonl(step.directory / "eval_rankings.jsonl", RankingRecord))
+    return {
+        "prompts": len(rankings),
+        "responses": sum(len(record.responses) for record in rankings),
+        "held_out_prompts": len(held_out),
+        "annotator": rankings[0].annotator,
+    }
+
+
+def _split_given(config: Config, step: Step) -> None:
+    """The user's own rankings, part of them held out by prompt."""
+    records = list(read_jsonl(step.inputs["rankings"], RankingRecord))
+    texts = [record.prompt.text for record in records]
+    threshold = config.data.near_duplicate_threshold
+    train, held_out = held_out_split(texts, config.data.held_out, threshold, config.seed)
+    for name, chosen in (("rankings", train), ("eval_rankings", held_out)):
+        write_jsonl(step.directory / f"{name}.jsonl", (records[index] for index in chosen))
+
+
+def _choose(path: Path, count: int, seed: int) -> list[PromptRecord]:
+    """A seeded sample of the prompts, or all where there are fewer."""
+    prompts = list(read_jsonl(path, PromptRecord))
+    return random.Random(seed).sample(prompts, min(count, len(prompts)))
+
+
+def _sample(
+    split: str, prompts: Sequence[PromptRecord], config: Config, runtime: Runtime, step: Step
+) -> list[RankingTask]:
+    """K responses a prompt, dealt over the sources in turn so that each answers equally often."""
+    entries, wanted = sources(config, runtime), config.collect.responses_per_prompt
+    answers: dict[str, list[Response]] = {prompt.id: [] for prompt in prompts}
+    for index, entry in enumerate(entries):
+        mine = [
+            (prompt, turn)
+            for number, prompt in enumerate(prompts)
+            for turn in range(wanted)
+            if (number + turn) % len(entries) == index
+        ]
+        sampler = Sampler(entry, config.collect.sampling, config.collect.batch_size, runtime)
+        title = f"Collect {split.replace('_', ' ')}{entry.size} {entry.stage}"
+        for part in sampler.parts(mine, step.directory / "parts" / f"{split}{index}", title):
+            for task in part:
+                answers[task.prompt.id].extend(task.responses)
+    return [
+        RankingTask(id=prompt.id, prompt=prompt, responses=tuple(answers[prompt.id]))
+        for prompt in prompts
+    ]
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """Samples one source, part by part; a part that lies on disk is not sampled again."""
+
+    entry: SourceEntry
+    sampling: SamplingSection
+    batch_size: int
+    runtime: Runtime
+
+    def parts(
+        self, wanted: Sequence[Wanted], directory: Path, title: str
+    ) -> Iterator[list[RankingTask]]:
+        """Tasks of one response each, `batch_size` at a time, in order."""
+        with progress(title, self.runtime) as bar:
+            for start in range(0, len(wanted), self.batch_size):
+                path = directory / f"{start}.jsonl"
+                if not path.is_file():
+                    write_jsonl(path, self._answer(wanted[start : start + self.batch_size], start))
+                bar.update(min(start + self.batch_size, len(wanted)), len(wanted))
+                yield list(read_jsonl(path, RankingTask))
+
+    @cached_property
+    def answerer(self) -> Answerer:
+        """The source's model, loaded when the first part that is not on disk needs it."""
+        model = load_causal_lm(
+            self.entry.path, dtype=self.runtime.dtype, device=self.runtime.device
+        )
+        return Answerer(model, load_tokenizer(self.entry.path), spec_of(self.entry.path))
+
+    @cached_property
+    def provenance(self) -> Provenance:
+        return Provenance(
+            family=spec_of(self.entry.path).family,
+            model=Path(self.entry.path).name,
+            size=self.entry.size,
+            stage=self.entry.stage,
+            checkpoint_hash=checkpoint_hash(self.entry.path),
+            sampling=self.sampling.model_dump(),
+        )
+
+    def _answer(self, wanted: Sequence[Wanted], start: int) -> Iterator[RankingTask]:
+        prompts = [prompt for prompt, _ in wanted]
+        purpose = f"collect:{self.provenance.checkpoint_hash}:{wanted[0][0].id}:{start}"
+        generator = self.runtime.generator(purpose)
+        completions = self.answerer.complete(prompts, self.sampling, generator, self.batch_size)
+        for (prompt, turn), completion in zip(wanted, completions, strict=True):
+            response = Response(
+                id=f"{prompt.id}/{turn}",
+                text=self.answerer.text(completion),
+                provenance=self.provenance,
+                token_ids=completion.token_ids,
+                stop_reason=completion.stop_reason,
+            )
+            yield RankingTask(id=response.id, prompt=prompt, responses=(response,))
+
+
+def _rank(split: str, config: Config, runtime: Runtime, step: Step) -> None:
+    """Turn a split's tasks into rankings, or raise Waiting when people have to do it."""
+    tasks, rankings = (
+        step.directory / f"{split}tasks.jsonl",
+        step.directory / f"{split}rankings.jsonl",
+    )
+    source, seed = config.annotation.source, runtime.seed + runtime.round
+    if source == "simulated":
+        assert config.demo is not None, "the schema asks for it"
+        noise = config.demo.annotator_noise
+        write_jsonl(rankings, annotators.annotate(read_jsonl(tasks, RankingTask), noise, seed))
+    elif source == "judge":
+        write_jsonl(rankings, _judged(tasks, step.inputs["judge"], runtime))
+    elif not rankings.is_file():
+        raise Waiting(
+            f"waiting for rankings: rlhf annotate {step.directory}, then the same command again"
+        )
+
+
+def _judged(tasks: Path, judge: Path, runtime: Runtime) -> Iterator[RankingRecord]:
+    """Ranks by a reward model's scores, without grades: only people grade."""
+    model = load_reward_model(judge, dtype=runtime.dtype, device=runtime.device)
+    tokenizer, spec = load_tokenizer(judge), spec_of(judge)
+    for task in read_jsonl(tasks, RankingTask):
+        prompt = encode_prompt(spec, tokenizer, task.prompt.messages)
+        sequences = [
+            [*prompt, *encode_response(tokenizer, response.text)] for response in task.responses
+        ]
+        scores = score_responses(model, sequences, tokenizer.pad_token_id, len(sequences))
+        distinct = sorted(set(scores), reverse=True)
+        yield RankingRecord(
+            id=task.id,
+            prompt=task.prompt,
+            responses=task.responses,
+            ranks=tuple(distinct.index(score) + 1 for score in scores),
+            annotator=f"judge {judge}",
+        )

@@ -1,0 +1,189 @@
+"""The policy judged on held-out prompts against its SFT model, and the report of the whole run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+from rlhf.config.schema import Config
+from rlhf.data.chat_format import encode_prompt, encode_response
+from rlhf.data.datasets import sft_dataset
+from rlhf.data.jsonl import read_jsonl, write_jsonl
+from rlhf.data.records import PromptRecord, SFTRecord
+from rlhf.demo import rubric
+from rlhf.evaluation import report
+from rlhf.evaluation.answers import Answerer
+from rlhf.evaluation.policy import compare_rows
+from rlhf.models.load import load_causal_lm, load_reward_model, load_tokenizer
+from rlhf.models.registry import spec_of
+from rlhf.runtime.distributed import Runtime, StageResult
+from rlhf.runtime.metrics import MetricsLog, progress
+from rlhf.runtime.run_dir import read_manifest
+from rlhf.runtime.steps import Step, Summary, execute
+from rlhf.training.scoring import score_responses
+from rlhf.training.sft import train_sft
+
+STAGE = "evaluate"
+
+
+def run(config: Config, runtime: Runtime) -> StageResult:
+    """Write each round's `ppo/judge.jsonl`, `evaluate/judge_sft_extra.jsonl` and `report/`.
+
+    With `evaluate.extra_sft`, the SFT model is first trained on for as many FLOPs as the last PPO
+    has used.
+    """
+    if config.evaluate.extra_sft:
+        execute(_extra_sft_step(config, runtime), runtime)
+    result = execute(_judge_step(config, runtime), runtime)
+    report.write(runtime.run_dir.root)
+    runtime.console.print(f"report: {runtime.run_dir.root / 'report' / 'index.html'}")
+    return result
+
+
+def _extra_sft_step(config: Config, runtime: Runtime) -> Step:
+    data, ppo = runtime.run_dir.data, runtime.stage_dir("ppo")
+    return Step(
+        key="evaluate/sft_extra",
+        stage=STAGE,
+        directory=runtime.run_dir.stage("evaluate/sft_extra"),
+        sections=(config.sft, config.runtime.precision, config.seed),
+        inputs={
+            "model": runtime.run_dir.stage("sft/main"),
+            "train": data / "sft.jsonl",
+            "held_out": data / "sft_eval.jsonl",
+            "policy": ppo / "actor",
+        },
+        work=partial(_train_extra, config, runtime, ppo),
+    )
+
+
+def _train_extra(config: Config, runtime: Runtime, ppo: Path, step: Step) -> Summary:
+    manifest = read_manifest(ppo)
+    assert manifest is not None and manifest.status == "done", (
+        "the actor exists, so PPO has finished"
+    )
+    path = step.inputs["model"]
+    spec, tokenizer = spec_of(path), load_tokenizer(path)
+    train, held_out = (
+        sft_dataset(
+            read_jsonl(step.inputs[name], SFTRecord), spec, tokenizer, config.sft.max_length
+        )
+        for name in ("train", "held_out")
+    )
+    with (
+        MetricsLog(step.directory, config.runtime.trackers) as metrics,
+        progress(step.key, runtime) as bar,
+    ):
+        summary = train_sft(
+            load_causal_lm(path, dtype=runtime.dtype, device=runtime.device),
+            tokenizer,
+            train,
+            held_out,
+            config.sft,
+            output_dir=step.directory,
+            seed=runtime.seed,
+            metrics=metrics,
+            max_flops=float(manifest.summary["flops"] or 0),
+            on_log=bar.update,
+        )
+    return asdict(summary)
+
+
+def _judge_step(config: Config, runtime: Runtime) -> Step:
+    run_dir = runtime.run_dir
+    inputs = {"prompts": run_dir.data / "prompts_eval.jsonl", "sft": run_dir.stage("sft/main")}
+    for number in range(1, runtime.rounds + 1):
+        inputs[f"ppo {number}"] = run_dir.stage("ppo", number, runtime.rounds) / "actor"
+    if config.evaluate.extra_sft:
+        inputs["sft_extra"] = run_dir.stage("evaluate/sft_extra")
+    return Step(
+        key=f"{STAGE}/policy",
+        stage=STAGE,
+        directory=run_dir.stage("evaluate/policy"),
+        sections=(config.evaluate, config.demo, config.seed),
+        inputs=inputs,
+        work=partial(_judge_policies, config, runtime),
+    )
+
+
+def _judge_policies(config: Config, runtime: Runtime, step: Step) -> Summary:
+    """Every policy answers the same prompts; each PPO model is compared with the SFT model."""
+    judge = _judge(config, runtime)
+    prompts = list(read_jsonl(step.inputs["prompts"], PromptRecord))[: config.evaluate.prompts]
+    texts, qualities = {}, {}
+    for name, path in step.inputs.items():
+        if name != "prompts":
+            texts[name] = _answers(name, path, prompts, config, runtime)
+            qualities[name] = judge.qualities(prompts, texts[name])
+    last, rounds = f"ppo {runtime.rounds}", runtime.rounds
+    comparisons = {
+        runtime.run_dir.stage("ppo", number, rounds) / "judge.jsonl": ("sft", f"ppo {number}")
+        for number in range(1, rounds + 1)
+    }
+    if "sft_extra" in texts:
+        extra = runtime.run_dir.stage("evaluate") / "judge_sft_extra.jsonl"
+        comparisons[extra] = ("sft_extra", last)
+    for path, (before, after) in comparisons.items():
+        rows = compare_rows(
+            prompts,
+            texts[before],
+            texts[after],
+            qualities[before],
+            qualities[after],
+            judge=judge.name,
+            simulated=judge.simulated,
+        )
+        write_jsonl(path, rows)
+    return {f"mean quality {name}": sum(q) / len(q) for name, q in qualities.items()}
+
+
+def _answers(
+    name: str, path: Path, prompts: list[PromptRecord], config: Config, runtime: Runtime
+) -> list[str]:
+    """Each policy's answers, sampled with the same random numbers."""
+    model = load_causal_lm(path, dtype=runtime.dtype, device=runtime.device)
+    answerer = Answerer(model, load_tokenizer(path), spec_of(path))
+    size, texts = config.evaluate.batch_size, []
+    with progress(f"evaluate {name}", runtime) as bar:
+        for start in range(0, len(prompts), size):
+            batch = prompts[start : start + size]
+            generator = runtime.generator(f"evaluate:{start}")
+            completions = answerer.complete(batch, config.evaluate.sampling, generator, size)
+            texts += [answerer.text(completion) for completion in completions]
+            bar.update(len(texts), len(prompts))
+    return texts
+
+
+@dataclass(frozen=True)
+class Judge:
+    """qualities: of answers to prompts, comparable within a prompt."""
+
+    name: str
+    simulated: bool
+    qualities: Callable[[Sequence[PromptRecord], Sequence[str]], list[float]]
+
+
+def _judge(config: Config, runtime: Runtime) -> Judge:
+    """The named reward model; else the demo's rubric; else the very reward model PPO trained on."""
+    if config.evaluate.judge is None and config.demo is not None:
+        return Judge("demo rubric without noise", True, _rubric_qualities)
+    path = Path(config.evaluate.judge or runtime.stage_dir("rm"))
+    own = "" if config.evaluate.judge else " (PPO trained on it: no independent judge)"
+    model = load_reward_model(path, dtype=runtime.dtype, device=runtime.device)
+    tokenizer, spec = load_tokenizer(path), spec_of(path)
+
+    def qualities(prompts: Sequence[PromptRecord], texts: Sequence[str]) -> list[float]:
+        sequences = [
+            encode_prompt(spec, tokenizer, prompt.messages) + encode_response(tokenizer, text)
+            for prompt, text in zip(prompts, texts, strict=True)
+        ]
+        batch_size = config.evaluate.batch_size
+        return score_responses(model, sequences, tokenizer.pad_token_id, batch_size)
+
+    return Judge(f"reward model {path}{own}", False, qualities)
+
+
+def _rubric_qualities(prompts: Sequence[PromptRecord], texts: Sequence[str]) -> list[float]:
+    return [rubric.quality(prompt, text) for prompt, text in zip(prompts, texts, strict=True)]

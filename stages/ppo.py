@@ -1,0 +1,73 @@
+"""Stage 3: PPO from the SFT model against the reward model."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+
+from rlhf.config.schema import Config
+from rlhf.data.chat_format import encode_prompt
+from rlhf.data.jsonl import read_jsonl
+from rlhf.data.records import PromptRecord
+from rlhf.models.load import score_statistics
+from rlhf.models.roles import build_roles
+from rlhf.ppo.loop import train
+from rlhf.runtime.distributed import Runtime, StageResult
+from rlhf.runtime.metrics import MetricsLog, progress
+from rlhf.runtime.steps import Step, Summary, execute
+
+STAGE = "ppo"
+
+
+def run(config: Config, runtime: Runtime) -> StageResult:
+    """Train the actor, saved in `ppo/actor`, and the critic, saved in `ppo/critic`."""
+    return execute(step(config, runtime), runtime)
+
+
+def step(config: Config, runtime: Runtime) -> Step:
+    return Step(
+        key=runtime.key(STAGE),
+        stage=STAGE,
+        directory=runtime.stage_dir(STAGE),
+        sections=(config.ppo, config.runtime.precision, config.seed),
+        inputs={
+            "actor": Path(config.ppo.actor or runtime.run_dir.stage("sft/main")),
+            "reward_model": Path(config.ppo.reward_model or runtime.stage_dir("rm")),
+            "prompts": runtime.run_dir.data / "prompts.jsonl",
+        },
+        work=partial(_train, config, runtime),
+    )
+
+
+def _train(config: Config, runtime: Runtime, step: Step) -> Summary:
+    reward_model = step.inputs["reward_model"]
+    roles = build_roles(
+        config.ppo.roles,
+        step.inputs["actor"],
+        reward_model,
+        tuning=config.ppo.tuning,
+        dtype=runtime.dtype,
+        device=runtime.device,
+    )
+    prompts = [
+        encode_prompt(roles.spec, roles.tokenizer, record.messages)
+        for record in read_jsonl(step.inputs["prompts"], PromptRecord)
+    ]
+    with (
+        MetricsLog(step.directory, config.runtime.trackers) as metrics,
+        progress(step.key, runtime) as bar,
+    ):
+        summary = train(
+            roles,
+            prompts,
+            config.ppo,
+            score_statistics=score_statistics(reward_model),
+            output_dir=step.directory,
+            seed=runtime.seed,
+            metrics=metrics,
+            on_iteration=bar.update,
+        )
+    roles.save_actor(step.directory / "actor")
+    roles.save_critic(step.directory / "critic")
+    return asdict(summary)

@@ -1,0 +1,102 @@
+"""Stage 2: the reward model, trained on ranked responses of the family."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+
+from transformers import PreTrainedTokenizerBase
+
+from rlhf.config.schema import Config
+from rlhf.data.datasets import RankingDataset, ranking_dataset
+from rlhf.data.jsonl import read_jsonl, write_jsonl
+from rlhf.data.provenance import family_filter, keep_responses
+from rlhf.data.records import RankingRecord
+from rlhf.demo import rubric
+from rlhf.evaluation.preference import pair_rows
+from rlhf.models.load import load_reward_model, load_tokenizer
+from rlhf.models.registry import spec_of
+from rlhf.runtime.distributed import Runtime, StageResult
+from rlhf.runtime.metrics import MetricsLog, progress
+from rlhf.runtime.steps import Step, Summary, execute
+from rlhf.training.reward import train_reward_model
+from rlhf.training.scoring import score_rankings
+
+STAGE = "rm"
+
+
+def run(config: Config, runtime: Runtime) -> StageResult:
+    """Train on collect/rankings.jsonl, from the main SFT model unless `rm.model` names another."""
+    return execute(step(config, runtime), runtime)
+
+
+def step(config: Config, runtime: Runtime) -> Step:
+    collected = runtime.stage_dir("collect")
+    return Step(
+        key=runtime.key(STAGE),
+        stage=STAGE,
+        directory=runtime.stage_dir(STAGE),
+        sections=(config.rm, config.runtime.precision, config.seed),
+        inputs={
+            "model": Path(config.rm.model or runtime.run_dir.stage("sft") / "main"),
+            "train": collected / "rankings.jsonl",
+            "held_out": collected / "eval_rankings.jsonl",
+        },
+        work=partial(_train, config, runtime),
+    )
+
+
+def _train(config: Config, runtime: Runtime, step: Step) -> Summary:
+    path = step.inputs["model"]
+    tokenizer = load_tokenizer(path)
+    train, held_out = (_rankings(name, tokenizer, config, step) for name in ("train", "held_out"))
+    model = load_reward_model(
+        path,
+        dtype=runtime.dtype,
+        device=runtime.device,
+        quantization="4bit" if config.rm.tuning.method == "qlora" else None,
+    )
+    with (
+        MetricsLog(step.directory, config.runtime.trackers) as metrics,
+        progress(step.key, runtime) as bar,
+    ):
+        summary = train_reward_model(
+            model,
+            tokenizer,
+            train,
+            held_out,
+            config.rm,
+            output_dir=step.directory,
+            seed=runtime.seed,
+            metrics=metrics,
+            on_log=bar.update,
+        )
+    _write_pairs(held_out, config, runtime, step)
+    dropped = {
+        "responses_too_long": train.responses_too_long,
+        "records_too_few": train.records_too_few,
+        "records_all_tied": train.records_all_tied,
+    }
+    return asdict(summary) | dropped
+
+
+def _rankings(
+    name: str, tokenizer: PreTrainedTokenizerBase, config: Config, step: Step
+) -> RankingDataset:
+    """An input's rankings of allowed families, as token ids."""
+    spec = spec_of(step.inputs["model"])
+    records, _ = family_filter(
+        read_jsonl(step.inputs[name], RankingRecord), config.rm.data.off_family, {spec.family}
+    )
+    return ranking_dataset(records, spec, tokenizer, config.rm.data.max_length)
+
+
+def _write_pairs(held_out: RankingDataset, config: Config, runtime: Runtime, step: Step) -> None:
+    """Score the held-out responses with the model as saved, and write pairs.jsonl."""
+    model = load_reward_model(step.directory, dtype=runtime.dtype, device=runtime.device)
+    pad_id = load_tokenizer(step.directory).pad_token_id
+    scores = score_rankings(model, held_out, pad_id, config.rm.microbatch_size * 4)
+    records = [keep_responses(item.record, item.kept) for item in held_out.items]
+    oracle = rubric.quality if config.demo else None
+    write_jsonl(step.directory / "pairs.jsonl", pair_rows(records, scores, oracle))

@@ -1,0 +1,56 @@
+import random
+
+import pytest
+
+from rlhf.data.records import Message, PromptRecord, Provenance, RankingTask, Response
+from rlhf.demo import annotators, corpus
+from rlhf.demo.corpus import Slot
+
+SLOT = Slot(0, 0, 0, "en")
+PROMPT = PromptRecord(
+    id="p",
+    messages=(Message(role="user", content=corpus.question(SLOT, 0)),),
+    metadata={"slot": "0,0,0,en"},
+)
+PROVENANCE = Provenance(family="baichuan", model="m", size="s", stage="sft")
+
+
+def task(*texts: str) -> RankingTask:
+    responses = tuple(
+        Response(id=f"r{index}", text=text, provenance=PROVENANCE)
+        for index, text in enumerate(texts)
+    )
+    return RankingTask(id="t", prompt=PROMPT, responses=responses)
+
+
+def test_ranks_and_grades_of_given_perceptions() -> None:
+    # In order 9.0 | gap 0.05 ties | 8.95 | gap 0.95: grade 2 | 8.0 | gap 5: grade 5 | 3.0
+    ranks, grades = annotators.ranks_and_grades([3.0, 9.0, 8.0, 8.95])
+    assert ranks == (3, 1, 2, 1)
+    assert grades == (2, 5)
+
+
+@pytest.mark.parametrize(
+    ("gap", "grade"), [(0.1, 1), (0.8, 2), (1.6, 3), (2.8, 4), (4.5, 5), (9, 5)]
+)
+def test_grade_bounds(gap: float, grade: int) -> None:
+    assert annotators.grade_of(gap) == grade
+
+
+def test_without_noise_the_rubric_decides() -> None:
+    good = corpus.good_answer(SLOT, random.Random(0))
+    (record,) = annotators.annotate([task("It depends.", good)], noise=0, seed=0)
+    assert record.ranks == (2, 1)
+    assert record.simulated and "simulated" in (record.annotator or "")
+
+
+def test_noise_depends_on_seed_and_task_alone() -> None:
+    tasks = [task("It depends.", "Not sure."), task("It depends.", "Not sure.")]
+    first, second = annotators.annotate(tasks, noise=3, seed=1)
+    assert first == second
+    many = {
+        record.ranks
+        for seed in range(8)
+        for record in annotators.annotate(tasks, noise=3, seed=seed)
+    }
+    assert len(many) > 1
