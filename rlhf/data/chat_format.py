@@ -40,8 +40,11 @@ def encode_prompt(
     Args:
         messages: an optional system message, then alternating turns that end with the user.
         max_length: the most ids to return; None for no limit.
+
+    Raises:
+        ValueError: a system message for a model that has no place for one.
     """
-    system = _encode_system(tokenizer, messages)
+    system = _encode_system(spec, tokenizer, messages)
     rounds = [_encode_round(spec, tokenizer, turns) for turns in _rounds(messages)]
     history = rounds.pop()
     # As officially, the assistant's token is not counted: a history that just fits loses one id.
@@ -67,9 +70,12 @@ def encode_conversation(
     Args:
         messages: an optional system message, then alternating turns that end with the assistant.
         max_length: ids beyond it are cut off on the right; None for no limit.
+
+    Raises:
+        ValueError: a system message for a model that has no place for one.
     """
     eos = _eos(tokenizer)
-    system = _encode_system(tokenizer, messages)
+    system = _encode_system(spec, tokenizer, messages)
     input_ids, labels = list(system), [IGNORED] * len(system)
     answered = False
     for message in messages:
@@ -120,9 +126,16 @@ def _encode_round(
     return ids
 
 
-def _encode_system(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> list[int]:
-    first = messages[0]
-    return _encode_text(tokenizer, first.content) if first.role == "system" else []
+def _encode_system(
+    spec: ModelSpec, tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]
+) -> list[int]:
+    if messages[0].role != "system":
+        return []
+    if spec.system_style == "none":
+        raise ValueError(
+            f"{spec.name} has no place for a system message; put its text into the first user turn"
+        )
+    return _encode_text(tokenizer, messages[0].content)
 
 
 def _encode_text(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:

@@ -20,7 +20,6 @@ class LetterTokenizer:
 
 
 TOKENIZER: Any = LetterTokenizer()
-V2: Any = SimpleNamespace(user_token_id=USER, assistant_token_id=ASSISTANT, eos_after_answer=False)
-V1_13B: Any = SimpleNamespace(
-    user_token_id=USER, assistant_token_id=ASSISTANT, eos_after_answer=True
-)
+ROLES: Any = {"user_token_id": USER, "assistant_token_id": ASSISTANT}
+V2: Any = SimpleNamespace(name="v2", eos_after_answer=False, system_style="raw", **ROLES)
+V1_13B: Any = SimpleNamespace(name="v1", eos_after_answer=True, system_style="none", **ROLES)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import pytest
+
 from rlhf.data.chat_format import encode_conversation, encode_prompt, encode_response
 from rlhf.data.records import Message
 
@@ -26,6 +28,14 @@ def test_prompt_v2_has_raw_system_and_no_eos_between_turns() -> None:
 def test_prompt_v1_chat_closes_answers_with_eos() -> None:
     ids = encode_prompt(V1_13B, TOKENIZER, turns("A", "B", "C"))
     assert ids == [USER, A, ASSISTANT, B, EOS, USER, C, ASSISTANT]
+
+
+def test_system_message_where_there_is_no_place_for_one() -> None:
+    messages = turns("A", "B", system="S")
+    with pytest.raises(ValueError, match="v1 has no place for a system message"):
+        encode_prompt(V1_13B, TOKENIZER, messages[:2])
+    with pytest.raises(ValueError, match="v1 has no place for a system message"):
+        encode_conversation(V1_13B, TOKENIZER, messages)
 
 
 def test_conversation_v2_learns_eos_at_the_next_user_token_and_at_the_end() -> None:

@@ -1,0 +1,133 @@
+"""What the readers share: their registry, access to fields, and the records they make."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rlhf.data.records import RankingRecord, SFTRecord
+
+Fields = Mapping[str, Any]
+Turn = dict[str, str]  # role and content, validated when the record is made
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a row comes from: the record's id, and the file's name in the input."""
+
+    id: str
+    source: str
+
+
+Reader = Callable[[Fields, Origin], SFTRecord | RankingRecord]
+READERS: dict[str, Reader] = {}
+
+
+def reader(name: str) -> Callable[[Reader], Reader]:
+    """Registers the reader of a format. It raises ValueError with the reason to reject a row."""
+
+    def register(read: Reader) -> Reader:
+        assert name not in READERS, f"two readers for {name}"
+        READERS[name] = read
+        return read
+
+    return register
+
+
+def text(fields: Fields, key: str) -> str:
+    """A field that must be there and be text."""
+    if key not in fields:
+        raise ValueError(f"field {key!r} is missing")
+    if not isinstance(fields[key], str):
+        raise ValueError(f"field {key!r} is not text but {type(fields[key]).__name__}")
+    return str(fields[key])
+
+
+def optional_text(fields: Fields, key: str) -> str:
+    """A field that may be missing or null, which gives empty text."""
+    return "" if fields.get(key) is None else text(fields, key)
+
+
+def objects(fields: Fields, key: str) -> list[Fields]:
+    """A field that must be a list of objects."""
+    value = fields.get(key)
+    if not isinstance(value, list) or not all(isinstance(each, dict) for each in value):
+        raise ValueError(f"field {key!r} must be a list of objects")
+    return value
+
+
+def rest(fields: Fields, *used: str, prefix: str = "") -> dict[str, str]:
+    """The fields that a reader does not use, as metadata, so that nothing is lost."""
+    return {
+        prefix + key: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        for key, value in fields.items()
+        if key not in used and value is not None and value != ""
+    }
+
+
+def turn(role: str, content: str) -> Turn:
+    """One message."""
+    return {"role": role, "content": content}
+
+
+def system_turn(content: str) -> list[Turn]:
+    """A system message, or nothing when there is no text for one."""
+    return [turn("system", content)] if content.strip() else []
+
+
+def named_turn(message: Fields, role_key: str, text_key: str, roles: Mapping[str, str]) -> Turn:
+    """A message of another format; `roles` translates its names."""
+    role = text(message, role_key)
+    if role not in roles:
+        raise ValueError(f"role {role!r} is none of {', '.join(roles)}")
+    return turn(roles[role], text(message, text_key))
+
+
+def demonstration(origin: Origin, turns: Sequence[Turn], metadata: dict[str, str]) -> SFTRecord:
+    """A record of a conversation that ends with the assistant."""
+    fields = {"id": origin.id, "messages": turns, "source": origin.source, "metadata": metadata}
+    return SFTRecord.model_validate(fields)
+
+
+def ranking(
+    origin: Origin,
+    prompt: Sequence[Turn],
+    texts: Sequence[str],
+    ranks: Sequence[int],
+    metadata: dict[str, str],
+    annotator: str | None = None,
+    time: str | None = None,
+) -> RankingRecord:
+    """A record of ranked responses whose models nobody wrote down."""
+    if not all(content.strip() for content in texts):
+        raise ValueError("a response is empty")
+    unknown = dict.fromkeys(("family", "model", "size", "stage"), "unknown")
+    responses = [
+        {"id": str(number), "text": content, "provenance": unknown}
+        for number, content in enumerate(texts, start=1)
+    ]
+    fields = {
+        "id": origin.id,
+        "prompt": {"id": origin.id, "messages": prompt, "metadata": metadata},
+        "responses": responses,
+        "ranks": ranks,
+        "annotator": annotator,
+        "time": time,
+    }
+    return RankingRecord.model_validate(fields)
+
+
+def comparison(
+    origin: Origin, chosen: Sequence[Turn], rejected: Sequence[Turn], metadata: dict[str, str]
+) -> RankingRecord:
+    """A record of two conversations that differ in the assistant's last turn only."""
+    if chosen == rejected:
+        raise ValueError("chosen and rejected are the same")
+    if not chosen or not rejected or chosen[:-1] != rejected[:-1]:
+        raise ValueError("chosen and rejected differ before the last turn")
+    if (chosen[-1]["role"], rejected[-1]["role"]) != ("assistant", "assistant"):
+        raise ValueError("chosen and rejected must both end with the assistant")
+    answers = [chosen[-1]["content"], rejected[-1]["content"]]
+    return ranking(origin, chosen[:-1], answers, [1, 2], metadata)
