@@ -56,8 +56,9 @@ install_into_venv() { # EXTRA...
     [[ ${#wanted[@]} -gt 0 ]] || return 0
     echo "Installing ${wanted[*]} into .venv (minutes, the first time)" >&2
     [[ -t 2 ]] || output=-qq
-    local IFS=,
-    "$venv/bin/python" -m pip install "$output" -c "$root/constraints.txt" -e "$root[${*:-}]" >&2 ||
+    local IFS=, target=$root
+    [[ $# -eq 0 ]] || target+="[$*]"
+    "$venv/bin/python" -m pip install "$output" -c "$root/constraints.txt" -e "$target" >&2 ||
         fail "could not install into .venv; see the messages above, then run the same command again"
     printf "$version %s\n" "${wanted[@]}" >>"$stamp"
 }
