@@ -69,11 +69,8 @@ def train_reward_model(
         ValueError: one of the data sets is empty, or the batch sizes do not divide.
         FloatingPointError: a score is not finite; `output_dir/non_finite.json` names the records.
     """
-    for name, data in (("training", train), ("held-out", evaluation)):
-        if not data.items:
-            raise ValueError(
-                f"no pair to compare in the {name} rankings; check the file and rm.data.max_length"
-            )
+    _check_pairs("training", train)
+    _check_pairs("held-out", evaluation)
     (output_dir / _NON_FINITE).unlink(missing_ok=True)
     dtype, parameters, pad_id = model.dtype, model.num_parameters(), tokenizer.pad_token_id
     batch_size = section.microbatch_size * max(len(item.ranks) for item in train.items)
@@ -152,6 +149,13 @@ class _RankingTrainer(Trainer):
         return loss * len(ids) * self.current_gradient_accumulation_steps / self._prompts
 
 
+def _check_pairs(name: str, data: RankingDataset) -> None:
+    if not data.items:
+        raise ValueError(
+            f"no pair to compare in the {name} rankings; check the file and rm.data.max_length"
+        )
+
+
 def _scores(model: Any, batch: RankingBatch) -> Tensor:
     """[N, K], 0 where a row only fills up K: such rows have no real token and are not run."""
     real = batch.ranks > 0
@@ -174,15 +178,13 @@ def _check_finite(scores: Sequence[Sequence[float]], ids: Sequence[str], directo
 
     scores: [N][K]; ids: [N].
     """
-    rows = dict(zip(ids, scores, strict=True))
-    bad = [name for name, row in rows.items() if not all(map(math.isfinite, row))]
+    rows = list(zip(ids, scores, strict=True))
+    bad = [name for name, row in rows if not all(map(math.isfinite, row))]
     if bad:
         path = directory / _NON_FINITE
-        # JSON has no NaN.
-        report = {
-            "ids": bad,
-            "batch": {name: [str(score) for score in row] for name, row in rows.items()},
-        }
+        # As text, because JSON has no NaN.
+        batch = [{"id": name, "scores": [str(score) for score in row]} for name, row in rows]
+        report = {"ids": bad, "batch": batch}
         path.write_text(json.dumps(report, ensure_ascii=False, indent=2), encoding="utf-8")
         raise FloatingPointError(
             f"{len(bad)} of {len(rows)} rankings have a score that is not finite, named in {path}; "

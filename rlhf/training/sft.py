@@ -67,18 +67,13 @@ def train_sft(
         ValueError: one of the data sets has no label, or the batch sizes do not divide.
         FloatingPointError: the loss is no longer finite.
     """
-    for name, data in (("training", train), ("held-out", evaluation)):
-        if not any(label != -100 for labels in data["labels"] for label in labels):
-            raise ValueError(
-                f"no answer to learn from in the {name} SFT data; check the file and sft.max_length"
-            )
+    _check_answers("training", train)
+    _check_answers("held-out", evaluation)
     if section.max_z_weight is not None:
         model.config.z_loss_weight = section.max_z_weight
     dtype, parameters = model.dtype, model.num_parameters()
     rows = pack(train, section.max_length) if section.packing else train
-    steps = None
-    if max_flops is not None:
-        steps = _affordable_steps(max_flops, 6.0 * parameters, rows, section.batch_size)
+    steps = _affordable_steps(max_flops, 6.0 * parameters, rows, section.batch_size)
     settings = arguments(section, model, output_dir=output_dir, seed=seed, steps=steps)
     trainer = _SFTTrainer(
         model=prepare(model, section, "causal", seed),
@@ -162,6 +157,13 @@ class _SFTTrainer(SFTTrainer):
         """A training run tells nobody."""
 
 
+def _check_answers(name: str, data: Dataset) -> None:
+    if not any(label != -100 for labels in data["labels"] for label in labels):
+        raise ValueError(
+            f"no answer to learn from in the {name} SFT data; check the file and sft.max_length"
+        )
+
+
 def _config(section: SFTSection, settings: dict[str, Any]) -> SFTConfig:
     return SFTConfig(
         **settings,
@@ -177,8 +179,12 @@ def _collator(section: SFTSection, model: PreTrainedModel, tokenizer: Any) -> An
     return DataCollatorForLanguageModeling(tokenizer.pad_token_id)
 
 
-def _affordable_steps(budget: float, flops_per_token: float, rows: Dataset, batch: int) -> int:
+def _affordable_steps(
+    budget: float | None, flops_per_token: float, rows: Dataset, batch: int
+) -> int | None:
     """Steps whose tokens, at the mean of an epoch, cost no more than the budget; at least one."""
+    if budget is None:
+        return None
     tokens = sum(len(ids) for ids in rows["input_ids"])
     steps_per_epoch = -(-len(rows) // batch)
     return max(1, int(budget / (flops_per_token * tokens / steps_per_epoch)))

@@ -175,7 +175,7 @@ def test_a_score_that_is_not_finite_stops_and_names_its_records(
         run(tmp_path, model=model, **({"evaluation": data} if held_out else {"train": data}))
     report = json.loads((tmp_path / "non_finite.json").read_text(encoding="utf-8"))
     assert report["ids"] == ["r2"]
-    assert set(report["batch"]) == {"r0", "r1", "r2", "r3"}
+    assert {row["id"] for row in report["batch"]} == {"r0", "r1", "r2", "r3"}
 
 
 def test_it_prints_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -165,6 +165,22 @@ def test_a_bfloat16_model_learns_in_float32(tmp_path: Path) -> None:
     assert load_file(tmp_path / "model.safetensors")["model.norm.weight"].dtype == torch.bfloat16
 
 
+def test_the_model_is_handed_back_without_wrappers(tmp_path: Path) -> None:
+    model = language_model()
+    run(tmp_path, model=model)
+    assert "forward" not in vars(model) and not model.training
+    # Two are kept: the newest may be half-written.
+    assert checkpoints(tmp_path) == ["checkpoint-12", "checkpoint-6"]
+
+
+def test_neftune_disturbs_training_but_not_evaluation(tmp_path: Path) -> None:
+    plain, noisy = Rows(), Rows()
+    run(tmp_path / "plain", plain, max_steps=1)
+    run(tmp_path / "noisy", noisy, max_steps=1, neftune_alpha=5.0)
+    assert plain.of("loss") != noisy.of("loss")
+    assert plain.of("eval_loss")[0] == noisy.of("eval_loss")[0]
+
+
 def test_it_prints_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     run(tmp_path, packing=True, gradient_checkpointing=True)
     assert capfd.readouterr() == ("", "")
@@ -178,12 +194,15 @@ def test_data_without_answers_is_refused(tmp_path: Path) -> None:
         run(tmp_path, evaluation=empty)
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("word", "step"), [(5, 0), (25, 1)])
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path, word: int, step: int) -> None:
+    # Word 5 is in the held-out data too, word 25 only in the training data.
     model = language_model()
     with torch.no_grad():
-        model.model.norm.weight.fill_(float("nan"))
-    with pytest.raises(FloatingPointError, match="step 0"):
-        run(tmp_path, model=model)
+        model.model.embed_tokens.weight[word] = float("nan")
+    train = conversations(7).add_item({"input_ids": [3, 25, 2], "labels": [-100, -100, 2]})
+    with pytest.raises(FloatingPointError, match=f"step {step}:"):
+        run(tmp_path, model=model, train=train)
 
 
 def test_plateau_is_the_relative_fall_over_the_last_quarter() -> None:
