@@ -1,0 +1,72 @@
+"""`rlhf annotate`: accounts, the page, the export."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from rlhf.apps.annotate.accounts import add_user, count_users
+from rlhf.apps.annotate.audit import Audit
+from rlhf.apps.annotate.desk import Desk
+from rlhf.apps.annotate.job import Job, open_job
+from rlhf.apps.annotate.store import Store
+from rlhf.config.paths import resource
+from rlhf.data.taxonomy import Taxonomy
+
+
+def annotate(
+    tasks: Path,
+    *,
+    new_user: str | None,
+    auditor: bool,
+    export: bool,
+    overlap: int,
+    port: int | None,
+    ask_password: Callable[[str], str],
+    say: Callable[[str], None],
+) -> None:
+    """Make an account, or export what is there, or serve the page until interrupted.
+
+    Args:
+        tasks: a collect folder or a tasks file. ask_password: prompt -> what was typed.
+
+    Raises:
+        ValueError: no tasks, no account, nothing to export, or the extra `ui` is missing.
+    """
+    job = open_job(tasks)
+    if new_user is not None:
+        add_user(job.database, new_user, ask_password(f"Password for {new_user}"), auditor=auditor)
+        say(f"{new_user} can sign in: rlhf annotate {tasks}")
+    elif export:
+        written = job.export()
+        if not written:
+            raise ValueError(f"{tasks}: nothing has been ranked yet, so there is nothing to export")
+        _report(written, say)
+    else:
+        _serve(job, tasks, overlap, port, say)
+
+
+def _serve(job: Job, tasks: Path, overlap: int, port: int | None, say: Callable[[str], None]) -> None:
+    if count_users(job.database) == 0:
+        raise ValueError(f"nobody can sign in yet: rlhf annotate {tasks} --add-user NAME")
+    try:
+        from rlhf.apps.annotate.page import launch
+    except ModuleNotFoundError as error:
+        if error.name != "gradio":
+            raise
+        raise ValueError(
+            "the annotation page needs gradio: pip install 'baichuan-rlhf[ui]'"
+        ) from None
+    taxonomy = Taxonomy.load(resource("data_schemas/taxonomy.yaml"))
+    desk = Desk(job, Store(job.database, overlap=overlap), Audit(job.database), taxonomy)
+    application, address = launch(desk, port)
+    say(f"{address} waits for annotators; stop with Ctrl-C, every answer given is on disk")
+    application.block_thread()
+    _report(desk.export_when_done(), say)
+    progress = desk.store.progress()
+    say(f"{progress.settled} of {progress.tasks} tasks settled")
+
+
+def _report(written: dict[Path, int], say: Callable[[str], None]) -> None:
+    for path, count in written.items():
+        say(f"{count} rankings -> {path}")

@@ -1,0 +1,127 @@
+"""The SQLite file of an annotation job: every change is one transaction, on disk before it is answered."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from rlhf.data.records import RankingTask
+
+PATIENCE = 30.0  # seconds to wait for another writer
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS users (
+    name TEXT PRIMARY KEY,
+    password TEXT NOT NULL,             -- scrypt$salt$hash
+    auditor INTEGER NOT NULL
+);
+CREATE TABLE IF NOT EXISTS tasks (
+    key INTEGER PRIMARY KEY,            -- tasks are handed out in this order
+    source TEXT NOT NULL,               -- name of the tasks file
+    id TEXT NOT NULL,
+    record TEXT NOT NULL,               -- the RankingTask as JSON
+    UNIQUE (source, id)
+);
+-- One row for each time that a task was handed to an annotator.
+CREATE TABLE IF NOT EXISTS work (
+    key INTEGER PRIMARY KEY,
+    task INTEGER NOT NULL REFERENCES tasks (key),
+    annotator TEXT NOT NULL,
+    state TEXT NOT NULL CHECK (state IN ('leased', 'skipped', 'flagged', 'answered', 'rejected')),
+    shown TEXT NOT NULL,                -- shown place -> given index, JSON
+    opened REAL NOT NULL,               -- seconds since the epoch, as are the other times
+    expires REAL,                       -- of a lease
+    batch INTEGER,                      -- of an answer, counted per annotator
+    answer TEXT,                        -- in given order, JSON
+    note TEXT NOT NULL DEFAULT '',      -- of a flag
+    time REAL                           -- of the answer
+);
+CREATE UNIQUE INDEX IF NOT EXISTS once_each ON work (task, annotator) WHERE state != 'rejected';
+CREATE INDEX IF NOT EXISTS work_of_annotator ON work (annotator, state);
+CREATE TABLE IF NOT EXISTS verdicts (
+    annotator TEXT NOT NULL,
+    batch INTEGER NOT NULL,
+    accepted INTEGER NOT NULL,
+    note TEXT NOT NULL,
+    auditor TEXT NOT NULL,
+    time REAL NOT NULL,
+    PRIMARY KEY (annotator, batch)
+);
+CREATE TABLE IF NOT EXISTS checks (
+    work INTEGER PRIMARY KEY REFERENCES work (key),
+    acceptable INTEGER NOT NULL,
+    auditor TEXT NOT NULL
+);
+"""
+
+
+class Database:
+    """One file, shared by threads and processes: each transaction opens a connection of its own."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with self._connection() as connection:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.executescript(SCHEMA)
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """A write transaction, alone from its first statement on; an exception undoes all of it."""
+        with self._connection() as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield connection
+            except BaseException:
+                connection.rollback()
+                raise
+            connection.commit()
+
+    @contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """A consistent view that waits for no writer."""
+        with self._connection() as connection:
+            connection.execute("BEGIN")
+            yield connection
+
+    @contextmanager
+    def _connection(self) -> Iterator[sqlite3.Connection]:
+        connection = sqlite3.connect(self.path, timeout=PATIENCE, isolation_level=None)
+        connection.row_factory = sqlite3.Row
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA foreign_keys = ON")
+        try:
+            yield connection
+        finally:
+            connection.close()
+
+    def load(self, source: str, tasks: Sequence[RankingTask]) -> None:
+        """Make the tasks of a file known. Those already worked on must be what they were.
+
+        Raises:
+            ValueError: a task that somebody has worked on has changed or is gone.
+        """
+        new = {task.id: task.model_dump_json(exclude_none=True) for task in tasks}
+        with self.transaction() as connection:
+            rows = connection.execute(
+                "SELECT key, id, record, EXISTS (SELECT 1 FROM work WHERE task = tasks.key) AS used "
+                "FROM tasks WHERE source = ?",
+                (source,),
+            )
+            known = {row["id"]: row for row in rows}
+            for task_id, row in known.items():
+                if new.get(task_id) == row["record"]:
+                    continue
+                if row["used"]:
+                    raise ValueError(
+                        f"{source}: task {task_id!r} is not what people worked on; "
+                        f"move {self.path.name} aside to begin anew, or restore the tasks"
+                    )
+                connection.execute("DELETE FROM tasks WHERE key = ?", (row["key"],))
+            for task_id, record in new.items():
+                if task_id not in known or known[task_id]["record"] != record:
+                    connection.execute(
+                        "INSERT INTO tasks (source, id, record) VALUES (?, ?, ?)",
+                        (source, task_id, record),
+                    )
