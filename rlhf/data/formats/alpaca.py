@@ -29,9 +29,11 @@ def read(row: Fields, origin: Origin) -> SFTRecord:
 
 
 def _history(value: object) -> list[Turn]:
-    turns = []
-    for pair in value if isinstance(value, list) else []:
-        if not (isinstance(pair, list) and [type(each) for each in pair] == [str, str]):
+    turns: list[Turn] = []
+    if value is None:
+        return turns
+    for pair in value if isinstance(value, list) else [value]:
+        if not isinstance(pair, list) or [type(each) for each in pair] != [str, str]:
             raise ValueError("field 'history' must be a list of [question, answer]")
         turns += [turn("user", pair[0]), turn("assistant", pair[1])]
     return turns

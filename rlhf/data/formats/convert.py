@@ -46,8 +46,10 @@ def convert(format: str, path: str | Path, out_dir: str | Path) -> ConvertReport
     """
     path, out_dir = Path(path), Path(out_dir)
     if format not in READERS:
-        nearest = get_close_matches(format, READERS, n=1, cutoff=0) or sorted(READERS)
-        raise ValueError(f"unknown format {format!r}; did you mean {nearest[0]!r}?")
+        (nearest,) = get_close_matches(format, READERS, n=1, cutoff=0)
+        raise ValueError(
+            f"unknown format {format!r}; did you mean {nearest!r}? Known: {', '.join(sorted(READERS))}"
+        )
     if path.is_dir() and out_dir.resolve().is_relative_to(path.resolve()):
         raise ValueError(
             f"{out_dir} is inside {path}: its output would be input next time; move it"

@@ -17,6 +17,8 @@ from rlhf.data.jsonl import MAX_LINE_BYTES, read_lines
 _CHUNK = 1024 * 1024
 _MARK = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*(?:"|(?P<unfinished>\\?\Z))|[\[\]{},]', re.DOTALL)
 
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+
 
 @dataclass(frozen=True)
 class Row:
@@ -42,10 +44,13 @@ def read_rows(path: Path) -> Iterator[Row]:
 def _parse(line: int, text: str) -> Row:
     if len(text) > MAX_LINE_BYTES:
         return Row(line, text, None, f"longer than {MAX_LINE_BYTES} characters")
-    if any("\udc80" <= character <= "\udcff" for character in text):
-        return Row(line, text, None, "not UTF-8")
     try:
+        text.encode()
         value = json.loads(text)
+        if _SURROGATE.search(text):
+            json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:  # bytes that are not UTF-8 were read as lone surrogates
+        return Row(line, text, None, "not UTF-8, or an escape of half a character")
     except json.JSONDecodeError as error:
         return Row(line, text, None, f"not JSON: {error.msg}")
     except (ValueError, RecursionError):
@@ -77,8 +82,9 @@ def _array_elements(path: Path) -> Iterator[tuple[int, str]]:
     is not JSON does not hide those after it."""
     with _open(path) as stream:
         chunks = iter(lambda: stream.read(_CHUNK), "")
-        first = next(chunks).lstrip()
-        yield from _split(chain([first if first.startswith("[") else "[" + first], chunks))
+        first = next(chunks)
+        whole = first if first.lstrip().startswith("[") else "[" + first
+        yield from _split(chain([whole], chunks))
 
 
 def _split(chunks: Iterator[str]) -> Iterator[tuple[int, str]]:

@@ -26,14 +26,27 @@ def read(row: Fields, origin: Origin) -> RankingRecord:
     if isinstance(row.get("chosen"), str):
         prompt, chosen, rejected = _plain(row)
     else:
-        prompt = spoken(row, "prompt") if row.get("prompt") is not None else []
-        chosen, rejected = spoken(row, "chosen"), spoken(row, "rejected")
+        prompt, chosen, rejected = _conversation(row)
     return comparison(origin, prompt + chosen, prompt + rejected, metadata)
 
 
 def spoken(row: Fields, key: str) -> list[Turn]:
     """The turns of a field that is a list of messages."""
     return [message_turn(message) for message in objects(row, key)]
+
+
+def _conversation(row: Fields) -> tuple[list[Turn], list[Turn], list[Turn]]:
+    chosen, rejected = spoken(row, "chosen"), spoken(row, "rejected")
+    if row.get("prompt") is None:
+        prompt = []
+    elif isinstance(row["prompt"], str):
+        prompt = [turn("user", row["prompt"])]
+    else:
+        prompt = spoken(row, "prompt")
+    # Some publish the prompt twice: alone, and at the head of both conversations.
+    if chosen[: len(prompt)] == rejected[: len(prompt)] == prompt:
+        prompt = []
+    return prompt, chosen, rejected
 
 
 def _plain(row: Fields) -> tuple[list[Turn], list[Turn], list[Turn]]:

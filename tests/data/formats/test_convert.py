@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rlhf.data.formats import convert
+from rlhf.data.jsonl import read_jsonl
+from rlhf.data.records import SFTRecord
+
+REAL = Path(__file__).parents[4] / "shared" / "data"
+
+
+def alpaca(output: str) -> str:
+    return json.dumps({"instruction": "q", "input": "", "output": output}, ensure_ascii=False)
+
+
+def rejected(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "rejected.jsonl").read_text().splitlines()]
+
+
+def test_one_row_gives_one_line(tmp_path: Path) -> None:
+    source, out = tmp_path / "belle.jsonl", tmp_path / "out"
+    source.write_text("\n".join([alpaca("一"), "{", "", alpaca(""), alpaca("二")]))
+    report = convert("alpaca", source, out)
+    assert (report.records, report.rejected) == (2, 2)
+    assert report.reasons == {
+        "not JSON: Expecting property name enclosed in double quotes": 1,
+        "messages.1.content: the text is empty": 1,
+    }
+    records = list(read_jsonl(out / "records.jsonl", SFTRecord))
+    assert [(record.id, record.messages[1].content) for record in records] == [
+        ("belle.jsonl:1", "一"),
+        ("belle.jsonl:4", "二"),
+    ]
+    first, second = rejected(out)
+    assert (first["file"], first["line"], first["row"], first["content"]) == (
+        "belle.jsonl",
+        2,
+        2,
+        "{",
+    )
+    assert (second["line"], second["row"]) == (4, 3)
+    assert json.loads(second["content"])["output"] == ""
+
+
+def test_a_folder_with_gzip_and_files_of_other_kinds(tmp_path: Path) -> None:
+    source = tmp_path / "in"
+    (source / "deep").mkdir(parents=True)
+    (source / "LICENSE").write_text("MIT")
+    (source / "b.json").write_text(f"[{alpaca('1')}, {alpaca('2')}]")
+    (source / "deep" / "a.jsonl.gz").write_bytes(gzip.compress(alpaca("3").encode()))
+    (source / "empty.jsonl").write_text("")
+    report = convert("alpaca", source, tmp_path / "out")
+    assert report.files == {"b.json": 2, "deep/a.jsonl.gz": 1, "empty.jsonl": 0}
+    assert report.ignored == ("LICENSE",)
+    ids = [record.id for record in read_jsonl(tmp_path / "out" / "records.jsonl", SFTRecord)]
+    assert ids == ["b.json:1", "b.json:2", "deep/a.jsonl.gz:1"]
+
+
+def test_lone_surrogates_and_wrong_encoding_are_kept_readable(tmp_path: Path) -> None:
+    source, out = tmp_path / "a.jsonl", tmp_path / "out"
+    source.write_bytes(alpaca("\\").replace("\\\\", "\\ud800").encode() + b"\n\xff\n")
+    report = convert("alpaca", source, out)
+    assert (report.records, report.rejected) == (0, 2)
+    assert ["not UTF-8" in row["reason"] for row in rejected(out)] == [True, True]
+    assert rejected(out)[1]["content"] == "\udcff"
+
+
+def test_a_second_conversion_replaces_the_first(tmp_path: Path) -> None:
+    source, out = tmp_path / "a.jsonl", tmp_path / "out"
+    for output in ("one", "two"):
+        source.write_text(alpaca(output))
+        convert("alpaca", source, out)
+    (record,) = read_jsonl(out / "records.jsonl", SFTRecord)
+    assert record.messages[1].content == "two"
+    assert sorted(path.name for path in out.iterdir()) == ["records.jsonl", "rejected.jsonl"]
+
+
+def test_users_mistakes(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    with pytest.raises(ValueError, match="'alpacca'; did you mean 'alpaca'"):
+        convert("alpacca", folder, tmp_path / "out")
+    with pytest.raises(ValueError, match="no file in it ends with"):
+        convert("alpaca", folder, tmp_path / "out")
+    with pytest.raises(ValueError, match="no such file or folder"):
+        convert("alpaca", tmp_path / "absent", tmp_path / "out")
+    with pytest.raises(ValueError, match="is inside"):
+        convert("alpaca", folder, folder / "out")
+    (folder / "a.jsonl").write_text("\n")
+    with pytest.raises(ValueError, match="no rows"):
+        convert("alpaca", folder, tmp_path / "out")
+    assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="needs the published sample files")
+@pytest.mark.parametrize(
+    ("format", "name", "records", "dropped"),
+    [
+        ("alpaca", "alpaca_zh_demo.json", 1000, 0),
+        ("llamafactory-preference", "dpo_zh_demo.json", 300, 0),
+        ("hh-rlhf", "hh_harmless.jsonl", 1791, 9),
+        ("moss-003", "moss/plugin_calculator.jsonl", 100, 0),
+        ("moss-003", "moss", 320, 420),
+    ],
+)
+def test_published_files(
+    tmp_path: Path, format: str, name: str, records: int, dropped: int
+) -> None:
+    report = convert(format, REAL / name, tmp_path)
+    assert (report.records, report.rejected) == (records, dropped)

@@ -1,0 +1,339 @@
+from __future__ import annotations
+
+import json
+from random import Random
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from rlhf.data.formats import READERS
+from rlhf.data.formats.reading import Origin
+from rlhf.data.jsonl import in_one_line
+from rlhf.data.records import RankingRecord, SFTRecord
+
+ORIGIN = Origin("file.json:7", "file.json")
+U, A, S = "user", "assistant", "system"
+
+
+def read(format: str, row: dict[str, Any]) -> Any:
+    record = READERS[format](row, ORIGIN)
+    assert record.id == "file.json:7"
+    return record
+
+
+def turns(record: Any) -> list[tuple[str, str]]:
+    messages = record.messages if isinstance(record, SFTRecord) else record.prompt.messages
+    return [(message.role, message.content) for message in messages]
+
+
+def answers(record: RankingRecord) -> list[str]:
+    """Best first."""
+    ranked = zip(record.ranks, record.responses, strict=True)
+    return [response.text for _, response in sorted(ranked, key=lambda pair: pair[0])]
+
+
+def said(**texts: str) -> list[dict[str, str]]:
+    return [{"from": role.rstrip("_"), "value": text} for role, text in texts.items()]
+
+
+def message(role: str, content: Any) -> dict[str, Any]:
+    return {"role": role, "content": content}
+
+
+def test_all_formats_are_registered() -> None:
+    assert sorted(READERS) == [
+        "alpaca",
+        "baichuan2",
+        "hh-rlhf",
+        "label-studio",
+        "llamafactory-preference",
+        "moss-002",
+        "moss-003",
+        "openai",
+        "sharegpt",
+        "trl-preference",
+        "trl-prompt-completion",
+    ]
+
+
+def test_alpaca() -> None:
+    plain = read("alpaca", {"instruction": "译", "input": "", "output": "好"})
+    assert turns(plain) == [(U, "译"), (A, "好")]
+    assert plain.source == "file.json" and plain.metadata == {}
+    row = {
+        "instruction": "translate",
+        "input": "cat",
+        "output": "猫",
+        "system": "be brief",
+        "history": [["hi", "hello"]],
+        "topic": "zh",
+        "score": 3,
+    }
+    full = read("alpaca", row)
+    assert turns(full) == [
+        (S, "be brief"),
+        (U, "hi"),
+        (A, "hello"),
+        (U, "translate\ncat"),
+        (A, "猫"),
+    ]
+    assert full.metadata == {"topic": "zh", "score": "3"}
+
+
+def test_baichuan2_and_sharegpt() -> None:
+    row = {
+        "id": "27684",
+        "conversations": said(human="one", gpt="two", human_="three", gpt_="four"),
+    }
+    for format in ("baichuan2", "sharegpt"):
+        record = read(format, row)
+        assert turns(record) == [(U, "one"), (A, "two"), (U, "three"), (A, "four")]
+        assert record.metadata == {"id": "27684"}
+    with_system = {"system": "be kind", "conversations": said(user="one", chatgpt="two")}
+    assert turns(read("sharegpt", with_system))[0] == (S, "be kind")
+
+
+def test_openai() -> None:
+    parts = [{"type": "text", "text": "one"}, {"type": "text", "text": "more"}]
+    messages = [
+        message("developer", "rules"),
+        message(U, parts) | {"name": "Bo"},
+        message(A, "two"),
+    ]
+    record = read("openai", {"messages": messages})
+    assert turns(record) == [(S, "rules"), (U, "one\nmore"), (A, "two")]
+    assert record.metadata == {"message_2.name": "Bo"}
+
+
+def test_llamafactory_preference() -> None:
+    row = {
+        "conversations": said(system="rules", human="why?"),
+        "chosen": {"from": "gpt", "value": "because"},
+        "rejected": {"from": "gpt", "value": "no"},
+    }
+    record = read("llamafactory-preference", row)
+    assert turns(record) == [(S, "rules"), (U, "why?")]
+    assert answers(record) == ["because", "no"] and record.grades == ()
+    assert {response.provenance.family for response in record.responses} == {"unknown"}
+
+
+def test_hh_rlhf() -> None:
+    start = "\n\nHuman: one\n\nmore\n\nAssistant: two\n\nHuman: three\n\nAssistant:"
+    record = read("hh-rlhf", {"chosen": start + " good", "rejected": start + " bad\n"})
+    assert turns(record) == [(U, "one\n\nmore"), (A, "two"), (U, "three")]
+    assert answers(record) == ["good", "bad"]
+
+
+def test_moss_002() -> None:
+    plain = "[Human]: 你好<eoh> [MOSS]: 您好！\n请讲<eoa> [Human]: 再见<eoh>\n[MOSS]: 再见<eoa> "
+    record = read("moss-002", {"id": "0", "plain_text": plain, "prefix": "MOSS is", "num_turns": 2})
+    assert turns(record) == [
+        (S, "MOSS is"),
+        (U, "你好"),
+        (A, "您好！\n请讲"),
+        (U, "再见"),
+        (A, "再见"),
+    ]
+    assert record.metadata == {"id": "0", "num_turns": "2"}
+
+
+def moss_turn(number: int, **changes: str) -> dict[str, str]:
+    parts = {
+        "Human": f"<|Human|>: ask {number}<eoh>\n",
+        "Inner Thoughts": "<|Inner Thoughts|>: None<eot>\n",
+        "Commands": "<|Commands|>: None<eoc>\n",
+        "Tool Responses": "<|Results|>:\nNone\n<eor>\n",
+        "MOSS": f"<|MOSS|>: say {number}<eom>\n",
+    }
+    return parts | changes
+
+
+def test_moss_003_orders_turns_by_number() -> None:
+    chat = {f"turn_{number}": moss_turn(number) for number in (10, *range(1, 10))}
+    record = read("moss-003", {"conversation_id": 5, "meta_instruction": "rules\n", "chat": chat})
+    expected = [pair for n in range(1, 11) for pair in ((U, f"ask {n}"), (A, f"say {n}"))]
+    assert turns(record) == [(S, "rules\n"), *expected]
+    assert record.metadata == {"conversation_id": "5"}
+
+
+def test_moss_003_keeps_what_plugins_did() -> None:
+    called = moss_turn(
+        1,
+        Commands='<|Commands|>: Calculate("1+1")<eoc>\n',
+        **{"Tool Responses": "<|Results|>:\nCalculate(\"1+1\") => '2'\n<eor>\n"},
+    )
+    record = read("moss-003", {"meta_instruction": "", "chat": {"turn_1": called}})
+    assert record.metadata == {
+        "turn_1.commands": 'Calculate("1+1")',
+        "turn_1.results": "Calculate(\"1+1\") => '2'",
+    }
+
+
+def test_trl_preference_in_all_its_shapes() -> None:
+    ask, good, bad = message(U, "sky?"), message(A, "blue"), message(A, "green")
+    shapes = [
+        {"prompt": "sky?", "chosen": "blue", "rejected": "green"},
+        {"prompt": [ask], "chosen": [good], "rejected": [bad]},
+        {"chosen": [ask, good], "rejected": [ask, bad]},
+        {"prompt": "sky?", "chosen": [ask, good], "rejected": [ask, bad]},
+    ]
+    for row in shapes:
+        record = read("trl-preference", row)
+        assert turns(record) == [(U, "sky?")] and answers(record) == ["blue", "green"]
+    implicit = {"chosen": "The sky is blue.", "rejected": "The sky is green."}
+    record = read("trl-preference", implicit)
+    assert turns(record) == [(U, "The sky is")] and answers(record) == [" blue.", " green."]
+
+
+def test_trl_prompt_completion() -> None:
+    expected = [(U, "sky?"), (A, "blue")]
+    plain = {"prompt": "sky?", "completion": "blue"}
+    assert turns(read("trl-prompt-completion", plain)) == expected
+    spoken = {"prompt": [message(U, "sky?")], "completion": [message(A, "blue")]}
+    assert turns(read("trl-prompt-completion", spoken)) == expected
+
+
+def annotated(data: dict[str, Any], *annotations: dict[str, Any]) -> dict[str, Any]:
+    return {"id": 1, "data": data, "annotations": list(annotations)}
+
+
+def annotation(kind: str, value: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    result = {"type": kind, "from_name": "r", "to_name": "a1,a2", "value": value}
+    made = {"completed_by": 7, "created_at": "2026-03-09T22:16:08.728353Z", "was_cancelled": False}
+    return made | {"result": [result]} | changes
+
+
+def test_label_studio_ranker() -> None:
+    items = [{"id": name, "body": f"text {name}", "title": name.upper()} for name in "xyz"]
+    data = {"prompt": "why?", "items": items, "topic": "sky"}
+    first = annotation("ranker", {"ranker": {"r": ["z", "x", "y"]}})
+    record = read("label-studio", annotated(data, first))
+    assert turns(record) == [(U, "why?")]
+    assert [response.text for response in record.responses] == ["text x", "text y", "text z"]
+    assert record.ranks == (2, 3, 1)
+    assert record.annotator == "7" and record.time is not None and record.time.year == 2026
+    metadata = record.prompt.metadata
+    assert (metadata["data.topic"], metadata["item_y.title"], metadata["id"]) == ("sky", "Y", "1")
+
+
+def test_label_studio_pairwise_takes_the_last_annotation_and_keeps_the_others() -> None:
+    left = annotation("pairwise", {"selected": "left"}, completed_by=1)
+    right = annotation("pairwise", {"selected": "right"}, completed_by={"id": 2, "email": "a@b.c"})
+    cancelled = annotation("pairwise", {"selected": "left"}, was_cancelled=True)
+    data = {"prompt": "why?", "a1": "one", "a2": "two"}
+    record = read("label-studio", annotated(data, left, right, cancelled))
+    assert answers(record) == ["two", "one"] and record.annotator == "a@b.c"
+    assert json.loads(record.prompt.metadata["other_annotations"]) == [left, cancelled]
+
+
+@pytest.mark.parametrize(
+    ("format", "row", "reason"),
+    [
+        ("alpaca", {"instruction": "a"}, "field 'output' is missing"),
+        ("alpaca", {"instruction": "a", "output": 5}, "field 'output' is not text but int"),
+        ("alpaca", {"instruction": "a", "output": " "}, "messages.1.content: the text is empty"),
+        ("alpaca", {"instruction": "a", "output": "b", "history": "x"}, "field 'history'"),
+        ("sharegpt", {"conversations": said(gpt="a", human="b")}, "'user' was expected"),
+        ("sharegpt", {"conversations": said(human="a")}, "the last turn must be 'assistant'"),
+        ("sharegpt", {"conversations": said(tool="a")}, "role 'tool' is none of human"),
+        ("baichuan2", {"conversations": "text"}, "must be a list of objects"),
+        ("openai", {"messages": [message(U, [{"type": "image_url"}])]}, "not text but 'image_url'"),
+        ("openai", {"messages": [message(A, None) | {"tool_calls": [1]}]}, "calls a tool"),
+        ("hh-rlhf", {"chosen": "hello", "rejected": "hello"}, "must start with Human"),
+        (
+            "hh-rlhf",
+            {"chosen": "\n\nHuman: a\n\nAssistant: b", "rejected": "\n\nHuman: x\n\nAssistant: y"},
+            "differ before the last turn",
+        ),
+        (
+            "hh-rlhf",
+            {"chosen": "\n\nHuman: a\n\nAssistant: b", "rejected": "\n\nHuman: a\n\nAssistant:"},
+            "a response is empty",
+        ),
+        ("trl-preference", {"prompt": "a", "chosen": "b", "rejected": "b"}, "are the same"),
+        ("trl-preference", {"chosen": "same", "rejected": "other"}, "the text is empty"),
+        ("moss-002", {"plain_text": "[Human]: a<eoh> [MOSS]: b"}, "from character 16 on"),
+        ("moss-003", {"chat": {"turn_1": {}, "turn_3": {}}}, "[1, 3] are not 1, 2"),
+        ("moss-003", {"chat": {"first": {}}}, "'first' where turn_1"),
+        ("moss-003", {"chat": {"turn_1": {"Human": "a"}}}, "field 'MOSS' is missing"),
+        ("label-studio", annotated({"prompt": "a"}), "no annotation"),
+        (
+            "label-studio",
+            annotated({"prompt": "a"}, annotation("rating", {"rating": 3})),
+            "no result of type",
+        ),
+        (
+            "label-studio",
+            annotated(
+                {"prompt": "a", "items": [{"id": "x", "body": "b"}, {"id": "y", "body": "c"}]},
+                annotation("ranker", {"ranker": {"r": ["x"]}}),
+            ),
+            "not an order of the items",
+        ),
+    ],
+)
+def test_reasons(format: str, row: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ValueError) as caught:
+        read(format, row)
+    found = caught.value
+    assert reason in (in_one_line(found) if isinstance(found, ValidationError) else str(found))
+
+
+SEEDS: dict[str, dict[str, Any]] = {
+    "alpaca": {
+        "instruction": "a",
+        "input": "b",
+        "output": "c",
+        "system": "d",
+        "history": [["e", "f"]],
+    },
+    "baichuan2": {"conversations": said(human="a", gpt="b")},
+    "sharegpt": {"conversations": said(human="a", gpt="b"), "system": "s"},
+    "openai": {"messages": [message(U, [{"type": "text", "text": "a"}]), message(A, "b")]},
+    "llamafactory-preference": {
+        "conversations": said(human="a"),
+        "chosen": {"from": "gpt", "value": "b"},
+        "rejected": {"from": "gpt", "value": "c"},
+    },
+    "hh-rlhf": {
+        "chosen": "\n\nHuman: a\n\nAssistant: b",
+        "rejected": "\n\nHuman: a\n\nAssistant: c",
+    },
+    "moss-002": {"plain_text": "[Human]: a<eoh> [MOSS]: b<eoa>", "prefix": "p"},
+    "moss-003": {"meta_instruction": "m", "chat": {"turn_1": moss_turn(1)}},
+    "trl-preference": {"prompt": [message(U, "a")], "chosen": [message(A, "b")], "rejected": "c"},
+    "trl-prompt-completion": {"prompt": [message(U, "a")], "completion": [message(A, "b")]},
+    "label-studio": annotated(
+        {"prompt": "a", "items": [{"id": "x", "body": "b"}, {"id": "y", "body": "c"}]},
+        annotation("ranker", {"ranker": {"r": ["x", "y"]}}),
+    ),
+}
+JUNK = [None, 0, 1.5, True, "", " ", "text", [], ["a"], {}, {"a": 1}, [[]], [{}]]
+
+
+def mutated(value: Any, random: Random) -> Any:
+    """A copy with a few of its parts replaced or left out."""
+    if random.random() < 0.15:
+        return random.choice(JUNK)
+    if isinstance(value, dict):
+        kept = [key for key in value if random.random() > 0.05]
+        return {key: mutated(value[key], random) for key in kept}
+    if isinstance(value, list):
+        return [mutated(each, random) for each in value]
+    return value
+
+
+@pytest.mark.parametrize("format", sorted(SEEDS))
+def test_damaged_rows_are_rejected_with_a_reason_and_never_crash(format: str) -> None:
+    random = Random(0)
+    for _ in range(2000):
+        row = mutated(SEEDS[format], random)
+        if not isinstance(row, dict):
+            continue
+        try:
+            record = READERS[format](row, ORIGIN)
+        except ValueError as error:
+            assert str(error)
+        else:
+            record.model_dump_json()

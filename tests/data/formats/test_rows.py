@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+
+from rlhf.data.formats import rows as rows_module
+from rlhf.data.formats.rows import read_rows
+from rlhf.data.jsonl import MAX_LINE_BYTES
+
+
+def rows(path: Path, content: str | bytes) -> list[tuple[int, object]]:
+    """(line, value or problem) of a file with this content."""
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return [(row.line, row.problem or row.value) for row in read_rows(path)]
+
+
+def test_jsonl_goes_on_after_bad_lines(tmp_path: Path) -> None:
+    content = '\ufeff{"a": 1}\r\n\n{"a": \n[1]\n"text"\n{"a": 2}'
+    assert rows(tmp_path / "a.jsonl", content) == [
+        (1, {"a": 1}),
+        (3, "not JSON: Expecting value"),
+        (4, "not a JSON object but a list"),
+        (5, "not a JSON object but a str"),
+        (6, {"a": 2}),
+    ]
+
+
+UNICODE = "not UTF-8, or an escape of half a character"
+ARRAY = """
+[
+  {"a": "x, ] } \\" [ {", "b": [1, {"c": 2}]},
+  {"a":, "b": 1},
+  {
+    "a": "\\\\"
+  }
+  , 7,
+  {"a": 3}
+]
+"""
+ELEMENTS = [
+    (3, {"a": 'x, ] } " [ {', "b": [1, {"c": 2}]}),
+    (4, "not JSON: Expecting value"),
+    (5, {"a": "\\"}),
+    (8, "not a JSON object but a int"),
+    (9, {"a": 3}),
+]
+
+
+def test_array_elements_keep_their_lines_and_survive_a_bad_one(tmp_path: Path) -> None:
+    assert rows(tmp_path / "a.json", ARRAY) == ELEMENTS
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 3, 7])
+def test_array_read_in_small_chunks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk: int
+) -> None:
+    monkeypatch.setattr(rows_module, "_CHUNK", chunk)
+    assert rows(tmp_path / "a.json", ARRAY.strip("\n")) == [(n - 1, each) for n, each in ELEMENTS]
+
+
+def test_array_on_one_line_and_empty_array(tmp_path: Path) -> None:
+    assert rows(tmp_path / "a.json", '[{"a": 1}, {"a": 2}]') == [(1, {"a": 1}), (1, {"a": 2})]
+    assert rows(tmp_path / "b.json", " [ ]\n") == []
+    assert rows(tmp_path / "c.json", "") == []
+
+
+def test_truncated_array_keeps_what_was_whole(tmp_path: Path) -> None:
+    found = rows(tmp_path / "a.json", '[{"a": 1},\n{"a": "tr')
+    assert found[0] == (1, {"a": 1})
+    assert found[1][0] == 2 and "not JSON" in str(found[1][1])
+
+
+def test_one_object_over_several_lines(tmp_path: Path) -> None:
+    value = {"chat": {"turn_1": "a, b"}, "n": [1, 2]}
+    assert rows(tmp_path / "a.json", json.dumps(value, indent=2)) == [(1, value)]
+
+
+def test_wrong_encoding_rejects_only_its_rows(tmp_path: Path) -> None:
+    good, bad = '{"a": "好"}', '{"a": "好"}'.encode("gb18030")
+    expected = [(1, {"a": "好"}), (2, UNICODE), (3, {"a": "好"})]
+    assert rows(tmp_path / "a.jsonl", b"\n".join([good.encode(), bad, good.encode()])) == expected
+    content = b"[" + b",\n".join([good.encode(), bad, good.encode()]) + b"]"
+    assert rows(tmp_path / "a.json", content) == expected
+
+
+def test_half_a_surrogate_pair_is_no_text(tmp_path: Path) -> None:
+    content = '{"a": "\\ud83d\\ude00"}\n{"a": {"b": "\\uD83d"}}\n{"\\udc00": 1}'
+    found = rows(tmp_path / "a.jsonl", content)
+    assert found == [(1, {"a": "\U0001f600"}), (2, UNICODE), (3, UNICODE)]
+
+
+def test_gzip_and_damaged_gzip(tmp_path: Path) -> None:
+    lines = b"".join(b'{"a": %d}\n' % number for number in range(3))
+    packed = gzip.compress(lines)
+    assert rows(tmp_path / "a.jsonl.gz", packed) == [(n + 1, {"a": n}) for n in range(3)]
+    array = gzip.compress(b'[{"a": 1}]')
+    assert rows(tmp_path / "a.json.gz", array) == [(1, {"a": 1})]
+    for damaged in (packed[:-12], b"no gzip at all"):
+        ((line, problem),) = rows(tmp_path / "b.jsonl.gz", damaged)[-1:]
+        assert "damaged from here on" in str(problem)
+
+
+def test_long_deep_and_huge_rows(tmp_path: Path) -> None:
+    long = '{"a": "' + "x" * MAX_LINE_BYTES + '"}'
+    deep = '{"a": ' + "[" * 100_000 + "]" * 100_000 + "}"
+    digits = '{"a": ' + "9" * 10_000 + "}"
+    problems = [
+        str(problem) for _, problem in rows(tmp_path / "a.jsonl", "\n".join((long, deep, digits)))
+    ]
+    assert "longer than" in problems[0]
+    assert problems[1] == problems[2] == "not JSON: a number too long or brackets too deep"
