@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import init_empty_weights
 from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 from peft.utils import ModulesToSaveWrapper
@@ -83,7 +84,7 @@ def assemble(
     kind: type[PreTrainedModel], config: PreTrainedConfig, weights: dict[str, torch.Tensor]
 ) -> PreTrainedModel:
     """A model of these very tensors, in evaluation mode."""
-    with torch.device("meta"):
+    with init_empty_weights():  # leaves buffers alone: rotary frequencies are in no checkpoint
         model: PreTrainedModel = kind(config)
     model.load_state_dict(weights, assign=True)
     model.eval()

@@ -24,11 +24,10 @@ Learner = Literal["actor", "critic"]
 
 
 class Roles(ABC):
-    """Actor, reference, critic and reward model. All are in evaluation mode: PPO compares two passes of
-    one policy, so nothing may be random in them.
+    """Actor, reference, critic and reward model.
 
-    B, T, V: batch, length, vocabulary. Attention masks are 1 or True on real tokens, with padding on
-    either side.
+    Nothing in them is random, for PPO compares two passes of one policy. B, T, V: batch, length,
+    vocabulary. Attention masks are 1 or True on real tokens, with padding on either side.
     """
 
     def __init__(self, spec: ModelSpec, tokenizer: BaichuanTokenizer) -> None:
@@ -60,7 +59,7 @@ class Roles(ABC):
         """Recompute activations in the backward pass of the actor and the critic."""
 
     def actor_logits(self, input_ids: Tensor, attention_mask: Tensor, keep: int) -> Tensor:
-        """input_ids, attention_mask: [B, T] -> [B, keep, V], what predicts the last `keep` tokens."""
+        """input_ids, attention_mask: [B, T] -> [B, keep, V], predicting the last `keep` tokens."""
         with self.language_model("actor") as model:
             return _predicting_logits(model, input_ids, attention_mask, keep)
 
@@ -76,7 +75,7 @@ class Roles(ABC):
 
     @torch.no_grad()
     def scores(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """input_ids, attention_mask: [B, T] -> [B], the reward model's score at the last real token."""
+        """input_ids, attention_mask: [B, T] -> [B], read at the last real token."""
         scores = self.token_scores("reward", input_ids, attention_mask)
         places = torch.arange(scores.shape[1], device=scores.device)
         last = (places * attention_mask.bool()).argmax(-1, keepdim=True)
@@ -87,7 +86,7 @@ class Roles(ABC):
         """The actor as a model that generates: in evaluation mode, without gradients."""
         with torch.no_grad(), self.language_model("actor") as model:
             learning = model.training
-            model.eval()
+            model.train(False)
             try:
                 yield model
             finally:
@@ -124,12 +123,13 @@ class Roles(ABC):
         total = hashlib.sha256()
         for name, tensor in self.frozen():
             total.update(name.encode())
-            total.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+            raw = tensor.detach().cpu().contiguous().view(-1).view(torch.uint8)
+            total.update(raw.numpy().tobytes())
         return total.hexdigest()
 
 
 def positions(attention_mask: Tensor) -> Tensor:
-    """attention_mask: [B, T] -> [B, T] position ids, 0 at the first real token, as in generation."""
+    """attention_mask: [B, T] -> [B, T] position ids, from 0 at the first real token."""
     return (attention_mask.long().cumsum(-1) - 1).clamp(min=0)
 
 
@@ -138,9 +138,7 @@ def _predicting_logits(
 ) -> Tensor:
     length = input_ids.shape[1]
     if not 0 < keep < length:
-        raise ValueError(
-            f"keep = {keep} tokens of {length}: the first token is predicted by nothing"
-        )
+        raise ValueError(f"keep = {keep} of {length} tokens: nothing predicts the first one")
     logits: Tensor = model(
         input_ids=input_ids,
         attention_mask=attention_mask,

@@ -24,9 +24,8 @@ from rlhf.models.spec import ModelSpec
 
 
 class SeparateRoles(Roles):
-    """Four models. The SFT model is loaded twice, as reference and as the actor's start; the reward
-    model twice, as itself and as the critic's start. With `lora` or `qlora` the two that learn do so
-    through adapters."""
+    """Four models: the SFT model as reference and as the actor's start, the reward model as itself
+    and as the critic's start. With `lora` or `qlora` the two that learn do so through adapters."""
 
     def __init__(
         self,

@@ -19,7 +19,7 @@ from rlhf.models.adapter import lora_config, read_record
 from rlhf.models.baichuan.modeling import BaichuanForCausalLM, BaichuanForSequenceClassification
 from rlhf.models.baichuan.tokenization import BaichuanTokenizer
 from rlhf.models.export import assemble, merged_weights
-from rlhf.models.load import HEAD, checkpoint_hash, is_adapter, load_causal_lm
+from rlhf.models.load import HEAD, Quantization, checkpoint_hash, is_adapter, load_causal_lm
 from rlhf.models.role_base import Learner, Roles, Scorer, Speaker, positions
 from rlhf.models.spec import ModelSpec
 
@@ -27,9 +27,10 @@ Role = Speaker | Scorer
 
 
 class SharedRoles(Roles):
-    """One trunk in memory for all four. The reward model's adapter and head are loaded as they were
-    trained; the critic's are copies of them that learn; the actor's start at nothing, so that the actor
-    starts as the reference.
+    """One trunk in memory for all four.
+
+    The reward model's adapter and head are those it was trained with, the critic's are copies that
+    learn, and the actor's adapter starts at zero, so that the actor starts as the reference.
 
     Raises ValueError when the reward model is not an adapter of this very trunk.
     """
@@ -46,8 +47,8 @@ class SharedRoles(Roles):
     ) -> None:
         super().__init__(spec, tokenizer)
         _check_same_trunk(actor_path, reward_path)
-        base = "nf4" if tuning.method == "qlora" else None
-        self._trunk = load_causal_lm(actor_path, dtype=dtype, device=device, quantization=base)
+        base: Quantization | None = "nf4" if tuning.method == "qlora" else None
+        self._trunk: Any = load_causal_lm(actor_path, dtype=dtype, device=device, quantization=base)
         actor = lora_config(self._trunk, tuning, "causal")
         self._adapters: Any = get_peft_model(self._trunk, actor, adapter_name="actor")
         weights = load_peft_weights(str(reward_path), device=str(device))
@@ -56,7 +57,9 @@ class SharedRoles(Roles):
             self._adapters.add_adapter(role, _reward_config(reward_path))
             set_peft_model_state_dict(self._adapters, weights, adapter_name=role)
         self._adapters.eval()
-        self._heads = nn.ModuleDict({role: _head(head, dtype) for role in ("reward", "critic")})
+        self._heads: Any = nn.ModuleDict(
+            {role: _head(head, dtype) for role in ("reward", "critic")}
+        )
         self._layers = [part for part in self._trunk.modules() if isinstance(part, BaseTunerLayer)]
         self._learning = {"actor": self._own("actor"), "critic": self._own("critic")}
         self._active: Role = "actor"
@@ -99,7 +102,8 @@ class SharedRoles(Roles):
         # By the time of the backward pass another role may be switched on.
         again = {"use_reentrant": False, "context_fn": self._as_now}
         self._trunk.gradient_checkpointing_enable(again)
-        self._trunk.train()  # layers recompute only in training mode; none of them has dropout
+        # Layers recompute only in training mode; none of them has dropout.
+        self._trunk.train()
 
     def _as_now(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
         return nullcontext(), self._using(self._active)
@@ -114,7 +118,7 @@ class SharedRoles(Roles):
             self._switch(before)
 
     def _switch(self, role: Role) -> None:
-        """PEFT also turns gradients on for what it switches on and off for the rest: undone here."""
+        """PEFT also moves the gradients to what it switches on: that is undone here."""
         for layer in self._layers:
             layer.enable_adapters(role != "reference")
             if role != "reference":
@@ -141,8 +145,8 @@ def _check_same_trunk(actor_path: Path, reward_path: Path) -> None:
 
 
 def _reward_config(path: Path) -> LoraConfig:
-    """The adapter's own configuration; its head is not PEFT's business here, and nothing is random."""
-    config = LoraConfig.from_pretrained(str(path))
+    """The adapter's own configuration, without its dropout and without the head."""
+    config: LoraConfig = LoraConfig.from_pretrained(str(path))
     config.task_type, config.modules_to_save = "CAUSAL_LM", None
     config.inference_mode, config.lora_dropout = False, 0.0
     return config

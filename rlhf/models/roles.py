@@ -55,6 +55,6 @@ def _check_same_tokens(actor: Path, reward: Path) -> None:
     pieces = [(path / "tokenizer.model").read_bytes() for path in (actor, reward)]
     if sizes[0] != sizes[1] or pieces[0] != pieces[1]:
         raise ValueError(
-            f"{reward}: its vocabulary is not that of {actor}; train the reward model from a model with "
-            "the same tokenizer.model"
+            f"{reward}: its vocabulary is not that of {actor}; train the reward model from a model "
+            "with the same tokenizer.model"
         )

@@ -31,8 +31,8 @@ def alibi_mask(
 
     The distance inside a sequence is the same whether it is padded on the left, continued from a
     cache or packed after others, so no position ids are needed. The official code's slope * key
-    differs by a constant a row, which softmax ignores, but in bfloat16 it is as coarse as the row is
-    long; the relative form is finest where attention is strongest.
+    differs by a constant a row, which softmax ignores, but in bfloat16 it is as coarse as the row
+    is long; the relative form is finest where attention is strongest.
 
     Returns [B or 1, heads, Q, K] in `dtype`, finite also on rows that attend to nothing.
     """

@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from rlhf.config.schema import TuningSection
+from rlhf.models.adapter import add_lora
+from rlhf.models.export import merge_adapter, save_checkpoint, save_reward_model
+from rlhf.models.load import (
+    checkpoint_hash,
+    load_causal_lm,
+    load_reward_model,
+    load_tokenizer,
+    score_statistics,
+)
+from tests.models.conftest import ARCHITECTURES
+
+CPU = {"dtype": torch.float32, "device": "cpu"}
+LORA = TuningSection(method="lora", r=4, alpha=8)
+IDS = torch.arange(3, 43).view(2, 20)
+
+
+def shaken(model: torch.nn.Module) -> torch.nn.Module:
+    """Adapters start at zero, which would hide a lost one."""
+    torch.manual_seed(2)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.normal_(std=0.1)
+    return model.eval()
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@torch.no_grad()
+def test_saved_natively(checkpoint: Callable[..., Path], tmp_path: Path, architecture: str) -> None:
+    path, out = checkpoint(architecture), tmp_path / "out"
+    model = load_causal_lm(path, **CPU)
+    save_checkpoint(model, load_tokenizer(path), out)
+    assert not [*out.glob("*.py"), *out.glob("*.bin")]
+    assert torch.equal(load_causal_lm(out, **CPU)(IDS).logits, model(IDS).logits)
+    again = AutoModelForCausalLM.from_pretrained(out)
+    assert torch.allclose(again(IDS).logits, model(IDS).logits, atol=1e-5)
+    config = json.loads((out / "config.json").read_text())
+    assert "auto_map" not in config and config["architectures"] == ["BaichuanForCausalLM"]
+
+
+@pytest.mark.parametrize(("architecture", "end"), [("baichuan-13b", "</s>"), ("baichuan2-7b", "")])
+def test_chat_template_is_saved(
+    checkpoint: Callable[..., Path], tmp_path: Path, architecture: str, end: str
+) -> None:
+    path = checkpoint(architecture)
+    save_checkpoint(load_causal_lm(path, **CPU), load_tokenizer(path), tmp_path / "out")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
+    messages = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": " Hi\n"},
+        {"role": "assistant", "content": "Hello"},
+        {"role": "user", "content": "Bye"},
+    ]
+    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    user, assistant = "<reserved_193>", "<reserved_194>"
+    assert text == f"Be brief.{user} Hi\n{assistant}Hello{end}{user}Bye{assistant}"
+    ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True)["input_ids"]
+    assert ids.count(195) == 2 and ids.count(196) == 2 and ids[-1] == 196
+
+
+@torch.no_grad()
+def test_merging_leaves_the_adapted_model_alone(
+    checkpoint: Callable[..., Path], tmp_path: Path
+) -> None:
+    path = checkpoint("baichuan2-13b")
+    base = load_causal_lm(path, **CPU)(IDS).logits
+    model = shaken(add_lora(load_causal_lm(path, **CPU), LORA, "causal"))
+    adapted = model(IDS).logits
+    assert (adapted - base).abs().max() > 0.1
+    assert torch.allclose(merge_adapter(model)(IDS).logits, adapted, atol=1e-4)
+    save_checkpoint(model, load_tokenizer(path), tmp_path / "out")
+    assert torch.allclose(load_causal_lm(tmp_path / "out", **CPU)(IDS).logits, adapted, atol=1e-4)
+    assert torch.equal(model(IDS).logits, adapted)
+    with model.disable_adapter():
+        assert torch.equal(model(IDS).logits, base)
+
+
+@torch.no_grad()
+def test_whole_reward_model_bit_for_bit(checkpoint: Callable[..., Path], tmp_path: Path) -> None:
+    path, out = checkpoint(), tmp_path / "rm"
+    model = shaken(load_reward_model(path, **CPU))
+    save_reward_model(model, load_tokenizer(path), out, score_mean=0.5, score_std=2.0)
+    assert torch.equal(load_reward_model(out, **CPU)(IDS).logits, model(IDS).logits)
+    assert score_statistics(out) == (0.5, 2.0) and score_statistics(path) == (None, None)
+
+
+@torch.no_grad()
+def test_adapted_reward_model_bit_for_bit(checkpoint: Callable[..., Path], tmp_path: Path) -> None:
+    path, out = checkpoint(), tmp_path / "rm"
+    model = shaken(add_lora(load_reward_model(path, **CPU), LORA, "reward"))
+    save_reward_model(model, load_tokenizer(path), out, score_mean=0.5, score_std=None)
+    assert not (out / "model.safetensors").exists()
+    record = json.loads((out / "rlhf_adapter.json").read_text())
+    assert record == {"base_checkpoint_hash": checkpoint_hash(path), "base": "../base"}
+    again = load_reward_model(out, **CPU)
+    assert torch.equal(again(IDS).logits, model(IDS).logits)
+    assert torch.equal(again.token_scores(IDS), model.token_scores(IDS))
+    assert score_statistics(out) == (0.5, None) and again.config.score_mean == 0.5
+    assert torch.allclose(merge_adapter(again)(IDS).logits, model(IDS).logits, atol=1e-5)
+
+
+def test_an_adapter_knows_its_base(checkpoint: Callable[..., Path], tmp_path: Path) -> None:
+    path, out = checkpoint(), tmp_path / "rm"
+    model = add_lora(load_reward_model(path, **CPU), LORA, "reward")
+    save_reward_model(model, load_tokenizer(path), out, score_mean=None, score_std=None)
+    moved = tmp_path / "elsewhere"
+    moved.mkdir()
+    for name in ("base", "rm"):
+        (tmp_path / name).rename(moved / name)
+    load_reward_model(moved / "rm", **CPU)
+    config = json.loads((moved / "base/config.json").read_text())
+    (moved / "base/config.json").write_text(json.dumps(config | {"rms_norm_eps": 1e-5}))
+    with pytest.raises(ValueError, match="has changed since"):
+        load_reward_model(moved / "rm", **CPU)
+    (moved / "base").rename(moved / "other")
+    with pytest.raises(ValueError, match="is gone"):
+        load_reward_model(moved / "rm", **CPU)
+    (moved / "rm/rlhf_adapter.json").unlink()
+    with pytest.raises(ValueError, match="rlhf_adapter.json"):
+        load_reward_model(moved / "rm", **CPU)

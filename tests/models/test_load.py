@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from rlhf.models.load import (
+    check_checkpoint,
+    checkpoint_hash,
+    load_causal_lm,
+    load_reward_model,
+    load_tokenizer,
+)
+from tests.models.conftest import ARCHITECTURES, tiny_model
+
+CPU = {"dtype": torch.float32, "device": "cpu"}
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@torch.no_grad()
+def test_loads_an_official_directory(checkpoint: Callable[..., Path], architecture: str) -> None:
+    path = checkpoint(architecture)
+    check_checkpoint(path, architecture)
+    model, ids = load_causal_lm(path, **CPU), torch.arange(3, 20)[None]
+    assert not model.training
+    assert torch.allclose(model(ids).logits, tiny_model(architecture)(ids).logits, atol=1e-5)
+    assert load_tokenizer(path).eos_token_id == 2
+    assert load_reward_model(path, **CPU)(ids).logits.shape == (1, 1)
+
+
+def edit(path: Path, **fields: object) -> None:
+    config = json.loads((path / "config.json").read_text())
+    (path / "config.json").write_text(json.dumps(config | fields))
+
+
+def damage(path: Path, how: str) -> None:
+    weights = path / "model.safetensors"
+    if how == "gone":
+        for file in path.iterdir():
+            file.unlink()
+        path.rmdir()
+    elif how == "no config":
+        (path / "config.json").unlink()
+    elif how == "broken config":
+        (path / "config.json").write_text('{"model_type": ')
+    elif how == "another family":
+        edit(path, model_type="llama")
+    elif how == "no weights":
+        weights.unlink()
+    elif how == "no tokenizer":
+        (path / "tokenizer.model").unlink()
+    elif how == "truncated":
+        weights.write_bytes(weights.read_bytes()[:-100])
+    elif how == "no header":
+        weights.write_bytes(b"\xff" * 64)
+    elif how == "truncated bin":
+        torch.save(load_file(weights), path / "pytorch_model.bin")
+        weights.unlink()
+        file = path / "pytorch_model.bin"
+        file.write_bytes(file.read_bytes()[:-100])
+    elif how == "missing shard":
+        index = {"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}
+        (path / "model.safetensors.index.json").write_text(json.dumps(index))
+        weights.rename(path / "model-1.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ("gone", "no such directory"),
+        ("no config", "no config.json"),
+        ("broken config", "not valid JSON"),
+        ("another family", "not a Baichuan checkpoint"),
+        ("no weights", "no model.safetensors or pytorch_model.bin"),
+        ("no tokenizer", "tokenizer.model missing"),
+        ("truncated", "truncated"),
+        ("no header", "truncated"),
+        ("truncated bin", "truncated"),
+        ("missing shard", "model-2.safetensors missing"),
+    ],
+)
+def test_one_line_for_a_bad_directory(checkpoint: Callable[..., Path], how: str, said: str) -> None:
+    path = checkpoint()
+    damage(path, how)
+    for check in (check_checkpoint, lambda p: load_causal_lm(p, **CPU)):
+        with pytest.raises(ValueError, match=said) as caught:
+            check(path)
+        assert "\n" not in str(caught.value) and str(path) in str(caught.value)
+
+
+def test_another_architecture(checkpoint: Callable[..., Path]) -> None:
+    with pytest.raises(ValueError, match="this is a baichuan2-13b checkpoint, not baichuan2-7b"):
+        check_checkpoint(checkpoint("baichuan2-13b"), "baichuan2-7b")
+
+
+@pytest.mark.parametrize("wrong", ["missing", "shape"])
+def test_nothing_is_half_loaded(checkpoint: Callable[..., Path], wrong: str) -> None:
+    path = checkpoint()
+    weights = load_file(path / "model.safetensors")
+    key = "model.layers.1.self_attn.W_pack.weight"
+    tensor = weights.pop(key)
+    if wrong == "shape":
+        weights[key] = tensor[:-1].clone()
+    save_file(weights, path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match="1 tensors missing or not of .* shape .*W_pack"):
+        load_causal_lm(path, **CPU)
+
+
+def test_hash_follows_the_content(checkpoint: Callable[..., Path]) -> None:
+    one, same, other = checkpoint(name="a"), checkpoint(name="b"), checkpoint(name="c", seed=1)
+    assert checkpoint_hash(one) == checkpoint_hash(same) != checkpoint_hash(other)
+    before = checkpoint_hash(one)
+    (one / "tokenizer_config.json").write_text("{}")
+    assert checkpoint_hash(one) == before
+    edit(one, rms_norm_eps=1e-5)
+    assert checkpoint_hash(one) != before
+
+
+def test_quantised_loading_names_its_extra(
+    checkpoint: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "bitsandbytes", None)
+    with pytest.raises(ValueError, match=r"\.\[gpu\]"):
+        load_causal_lm(checkpoint(), quantization="nf4", **CPU)
+
+
+def test_a_loaded_model_survives_being_written_over(checkpoint: Callable[..., Path]) -> None:
+    path, ids = checkpoint(), torch.arange(3, 20)[None]
+    model = load_causal_lm(path, **CPU)
+    before = model(ids).logits
+    weights = path / "model.safetensors"
+    with weights.open("r+b") as file:
+        file.write(b"\x00" * weights.stat().st_size)
+    assert torch.equal(model(ids).logits, before)

@@ -1,0 +1,197 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+
+from rlhf.config.schema import TuningSection
+from rlhf.models.adapter import add_lora
+from rlhf.models.export import merge_adapter, save_reward_model
+from rlhf.models.load import load_causal_lm, load_reward_model, load_tokenizer
+from rlhf.models.roles import Roles, build_roles
+from tests.models.test_export import shaken
+
+CPU = {"dtype": torch.float32, "device": "cpu"}
+LORA = TuningSection(method="lora", r=4, alpha=8)
+KINDS = ("shared", "separate", "separate-full")
+TOLERANCE = 1e-4
+
+IDS = torch.randint(3, 500, (3, 12), generator=torch.Generator().manual_seed(0))
+MASK = torch.ones_like(IDS)
+MASK[0, :4], MASK[1, 9:] = 0, 0
+REAL = MASK[:, -5:-1, None]  # positions on padding mean nothing
+LAST = torch.tensor([11, 8, 11])
+
+
+@dataclass
+class World:
+    sft: Path
+    reward: Path
+
+    def roles(self, kind: str) -> Roles:
+        tuning = TuningSection() if kind.endswith("full") else LORA
+        name = kind.partition("-")[0]
+        return build_roles(name, self.sft, self.reward, tuning=tuning, **CPU)
+
+
+@pytest.fixture(params=["baichuan2-7b", "baichuan-13b"])
+def world(request: pytest.FixtureRequest, checkpoint: Callable[..., Path]) -> World:
+    """An SFT model, and a reward model trained as an adapter on it."""
+    sft = checkpoint(request.param, name="sft")
+    return World(sft, adapter_on(sft, sft.parent / "rm"))
+
+
+def adapter_on(base: Path, path: Path) -> Path:
+    model = shaken(add_lora(load_reward_model(base, **CPU), LORA, "reward"))
+    save_reward_model(model, load_tokenizer(base), path, score_mean=0.0, score_std=1.0)
+    return path
+
+
+def step(roles: Roles, *, critic_too: bool = True) -> None:
+    """One step of the learners on one joint backward pass."""
+    parameters = roles.actor_parameters() + (roles.critic_parameters() if critic_too else [])
+    optimiser = torch.optim.SGD(parameters, lr=0.5)
+    loss = roles.actor_logits(IDS, MASK, 4).square().mean()
+    if critic_too:
+        loss = loss + roles.values(IDS, MASK).square().mean()
+    roles.reference_logits(IDS, MASK, 4)  # switches roles between forward and backward
+    loss.backward()
+    optimiser.step()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@torch.no_grad()
+def test_roles_are_the_models_they_come_from(world: World, kind: str) -> None:
+    roles = world.roles(kind)
+    sft, reward = load_causal_lm(world.sft, **CPU), load_reward_model(world.reward, **CPU)
+    expected = sft(IDS, attention_mask=MASK).logits[:, -5:-1]
+    for logits in (roles.actor_logits(IDS, MASK, 4), roles.reference_logits(IDS, MASK, 4)):
+        assert ((logits - expected) * REAL).abs().max() < TOLERANCE
+    scores = reward(IDS, attention_mask=MASK).logits[:, 0]
+    assert (roles.scores(IDS, MASK) - scores).abs().max() < TOLERANCE
+    tokens = reward.token_scores(IDS, MASK)
+    assert ((roles.values(IDS, MASK) - tokens) * MASK).abs().max() < TOLERANCE
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@torch.no_grad()
+def test_critic_starts_as_the_reward_model(world: World, kind: str) -> None:
+    roles = world.roles(kind)
+    values = roles.values(IDS, MASK)[torch.arange(3), LAST]
+    assert torch.equal(values, roles.scores(IDS, MASK))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_training_moves_only_the_learners(world: World, kind: str) -> None:
+    roles = world.roles(kind)
+
+    def seen() -> list[torch.Tensor]:
+        frozen = roles.reference_logits(IDS, MASK, 4), roles.scores(IDS, MASK)
+        with torch.no_grad():
+            return [*frozen, roles.actor_logits(IDS, MASK, 4), roles.values(IDS, MASK)]
+
+    before, mark = seen(), roles.frozen_fingerprint()
+    step(roles, critic_too=False)
+    alone = seen()
+    assert [torch.equal(a, b) for a, b in zip(before, alone, strict=True)] == [
+        True,
+        True,
+        False,
+        True,
+    ]
+    step(roles)
+    after = seen()
+    assert torch.equal(before[0], after[0]) and torch.equal(before[1], after[1])
+    assert not torch.equal(alone[3], after[3])
+    assert roles.frozen_fingerprint() == mark
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_gradient_checkpointing_recomputes_the_right_role(world: World, kind: str) -> None:
+    grads = []
+    for checkpointed in (False, True):
+        torch.manual_seed(0)
+        roles = world.roles(kind)
+        if checkpointed:
+            roles.enable_gradient_checkpointing()
+        step(roles)
+        learners = roles.actor_parameters() + roles.critic_parameters()
+        grads.append([parameter.grad.clone() for parameter in learners])
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(*grads, strict=True))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_state_comes_back(world: World, kind: str) -> None:
+    roles, other = world.roles(kind), world.roles(kind)
+    step(roles)
+    other.load_actor_state(roles.actor_state())
+    other.load_critic_state(roles.critic_state())
+    with torch.no_grad():
+        assert torch.equal(other.actor_logits(IDS, MASK, 4), roles.actor_logits(IDS, MASK, 4))
+        assert torch.equal(other.values(IDS, MASK), roles.values(IDS, MASK))
+    kept = roles.actor_state()
+    step(roles)
+    assert not all(torch.equal(kept[name], now) for name, now in roles.actor_state().items())
+    with pytest.raises(ValueError, match="another model's"):
+        roles.load_actor_state(roles.critic_state())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_saved_whole(world: World, kind: str, tmp_path: Path) -> None:
+    roles = world.roles(kind)
+    step(roles)
+    roles.save_actor(tmp_path / "actor")
+    roles.save_critic(tmp_path / "critic")
+    actor = load_causal_lm(tmp_path / "actor", **CPU)
+    critic = load_reward_model(tmp_path / "critic", **CPU)
+    with torch.no_grad():
+        logits = actor(IDS, attention_mask=MASK).logits[:, -5:-1]
+        assert ((logits - roles.actor_logits(IDS, MASK, 4)) * REAL).abs().max() < TOLERANCE
+        values = critic.token_scores(IDS, MASK)
+        assert ((values - roles.values(IDS, MASK)) * MASK).abs().max() < TOLERANCE
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_generating_is_the_actor(world: World, kind: str) -> None:
+    roles = world.roles(kind)
+    step(roles)
+    with roles.generating() as model:
+        assert not model.training and not torch.is_grad_enabled()
+        made = model.generate(
+            IDS[2:], attention_mask=MASK[2:], max_new_tokens=3, do_sample=False, eos_token_id=None
+        )
+    with torch.no_grad():
+        logits = roles.actor_logits(made, torch.ones_like(made), 3)
+    assert torch.equal(logits.argmax(-1), made[:, -3:])
+    assert torch.is_grad_enabled()
+
+
+def test_shared_refuses_a_reward_model_of_another_trunk(
+    world: World, checkpoint: Callable[..., Path], tmp_path: Path
+) -> None:
+    whole = tmp_path / "whole"
+    model = merge_adapter(load_reward_model(world.reward, **CPU))
+    tokenizer = load_tokenizer(world.sft)
+    save_reward_model(model, tokenizer, whole, score_mean=None, score_std=None)
+    with pytest.raises(ValueError, match="set ppo.roles to separate"):
+        build_roles("shared", world.sft, whole, tuning=LORA, **CPU)
+    build_roles("separate", world.sft, whole, tuning=LORA, **CPU)
+    stranger = adapter_on(checkpoint("baichuan2-7b", name="other", seed=5), tmp_path / "rm2")
+    if load_tokenizer(stranger).tokenize("a") == tokenizer.tokenize("a"):
+        with pytest.raises(ValueError, match="another trunk .* set ppo.roles to separate"):
+            build_roles("shared", world.sft, stranger, tuning=LORA, **CPU)
+
+
+@pytest.mark.parametrize("kind", ["shared", "separate"])
+def test_another_vocabulary_is_refused(world: World, kind: str) -> None:
+    (world.reward / "tokenizer.model").write_bytes(b"other pieces")
+    with pytest.raises(ValueError, match="its vocabulary is not that of"):
+        world.roles(kind)
+
+
+def test_nothing_predicts_the_first_token(world: World) -> None:
+    with pytest.raises(ValueError, match="keep = 12 of 12"):
+        world.roles("separate").actor_logits(IDS, MASK, 12)
