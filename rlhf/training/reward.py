@@ -57,9 +57,7 @@ def train_reward_model(
     metrics: MetricsLog,
     on_log: OnLog | None = None,
 ) -> RMSummary:
-    """Train on all pairs of each prompt's responses, resuming from `output_dir/checkpoints`.
-
-    The model is saved with the statistics of its scores in `output_dir`.
+    """Train, resuming from `output_dir/checkpoints`; save with score statistics in `output_dir`.
 
     Args:
         model: a sequence classifier with one label, trained in place; its type and device are
