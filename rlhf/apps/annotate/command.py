@@ -59,7 +59,10 @@ def _serve(job: Job, tasks: Path, overlap: int, port: int | None, say: Callable[
         ) from None
     taxonomy = Taxonomy.load(resource("data_schemas/taxonomy.yaml"))
     desk = Desk(job, Store(job.database, overlap=overlap), Audit(job.database), taxonomy)
-    application, address = launch(desk, port)
+    try:
+        application, address = launch(desk, port)
+    except OSError as error:
+        raise ValueError(f"--port {port}: {' '.join(str(error).split())}") from None
     say(f"{address} waits for annotators; stop with Ctrl-C, every answer given is on disk")
     application.block_thread()
     _report(desk.export_when_done(), say)

@@ -18,13 +18,13 @@ function button(word, key, act, attributes = {}) {
   return h("button", { type: "button", onclick: act, ...attributes }, word, key ? cap(key) : null);
 }
 
-// One choice of several, as a row of buttons. options: [[value, text, title]].
+// One choice of several, as a row of buttons. options: [[value, text, title, key]].
 function choice(name, options, chosen, choose) {
-  const row = options.map(([value, text, title]) =>
+  const row = options.map(([value, text, title, key]) =>
     h("button", {
       type: "button", title, "aria-pressed": String(value === chosen), "data-focus": `${name}/${value}`,
       onclick: () => choose(value),
-    }, text));
+    }, text, key ? cap(key) : null));
   return h("div", { class: "choice", role: "group", "aria-label": name }, row);
 }
 

@@ -105,7 +105,7 @@ function panel() {
       ? h("div", { class: "tier tray" }, h("span", { class: "hint" }, t("unranked")), waiting.map(chip))
       : null,
     h("h3", {}, t("label")),
-    choice(t("label"), [["helpful", t("helpful")], ["harmless", t("harmless")]], label,
+    choice(t("label"), [["helpful", t("helpful"), null, "H"], ["harmless", t("harmless"), null, "N"]], label,
       (value) => { label = value; redraw(); }),
     h("input", {
       class: "note", value: note, placeholder: t("note"), "aria-label": t("note"), maxlength: 2000,

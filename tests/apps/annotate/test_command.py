@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from rlhf.apps.annotate.accounts import is_auditor, is_password
+from rlhf.apps.annotate.command import annotate
+from rlhf.apps.annotate.job import open_job
+from rlhf.apps.annotate.ranking import Answer
+from rlhf.apps.annotate.store import Store
+from tests.apps.annotate.worlds import collect_folder
+
+
+def run(
+    folder: Path, *, new_user: str | None = None, auditor: bool = False, export: bool = False
+) -> list[str]:
+    said: list[str] = []
+    annotate(
+        folder,
+        new_user=new_user,
+        auditor=auditor,
+        export=export,
+        overlap=1,
+        port=None,
+        ask_password=lambda prompt: "long enough",
+        say=said.append,
+    )
+    return said
+
+
+def test_add_user(tmp_path: Path) -> None:
+    collect_folder(tmp_path)
+    assert run(tmp_path, new_user="ann") == [f"ann can sign in: rlhf annotate {tmp_path}"]
+    run(tmp_path, new_user="zoe", auditor=True)
+    database = open_job(tmp_path).database
+    assert is_password(database, "ann", "long enough")
+    assert is_auditor(database, "zoe") and not is_auditor(database, "ann")
+
+
+def test_export(tmp_path: Path) -> None:
+    job = collect_folder(tmp_path, tasks=2)
+    with pytest.raises(ValueError, match="nothing has been ranked yet"):
+        run(tmp_path, export=True)
+    store = Store(job.database)
+    work = store.claim("ann")
+    assert work is not None
+    store.answer("ann", work.key, Answer(ranks=(1, 1, 1, 1), label="helpful"))
+    assert run(tmp_path, export=True) == [f"1 rankings -> {tmp_path / 'rankings.jsonl'}"]
+
+
+def test_nobody_can_sign_in(tmp_path: Path) -> None:
+    collect_folder(tmp_path)
+    with pytest.raises(ValueError, match="--add-user NAME"):
+        run(tmp_path)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("gradio") is not None, reason="gradio is installed")
+def test_gradio_missing(tmp_path: Path) -> None:
+    collect_folder(tmp_path)
+    run(tmp_path, new_user="ann")
+    with pytest.raises(ValueError, match=r"needs gradio: pip install 'baichuan-rlhf\[ui\]'"):
+        run(tmp_path)

@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rlhf.apps.annotate.accounts import add_user
+from rlhf.apps.annotate.audit import Audit
+from rlhf.apps.annotate.desk import Desk
+from rlhf.apps.annotate.job import Job
+from rlhf.apps.annotate.store import Store
+from rlhf.data.taxonomy import Taxonomy
+from tests.apps.annotate.worlds import collect_folder
+
+TAXONOMY = """
+categories:
+  - {id: writing, zh: 写作, en: Writing, children: [
+      {id: everyday, zh: 日常, en: Everyday, children: [
+        {id: diary, zh: 日记, en: Diary, example_zh: 写日记, example_en: Write a diary}]}]}
+"""
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Job:
+    return collect_folder(tmp_path, tasks=2)
+
+
+@pytest.fixture
+def desk(job: Job) -> Desk:
+    return make_desk(job)
+
+
+def make_desk(job: Job) -> Desk:
+    path = job.folder / "taxonomy.yaml"
+    path.write_text(TAXONOMY, encoding="utf-8")
+    return Desk(job, Store(job.database), Audit(job.database), Taxonomy.load(path))
+
+
+def call(desk: Desk, user: str, action: str, **fields: Any) -> Any:
+    # Through JSON both ways, as the page does it.
+    answer = desk.handle(user, json.dumps({"action": action, **fields}))
+    return json.loads(json.dumps(answer))
+
+
+def answer(desk: Desk, user: str, key: int) -> Any:
+    content = {"ranks": [1, 2, 2, 3], "grades": [5, 1], "label": "harmless", "note": "hm"}
+    return call(desk, user, "answer", key=key, answer=content)
+
+
+def test_a_task_is_shown_without_its_sources(desk: Desk) -> None:
+    view = call(desk, "ann", "open")
+    text = json.dumps(view)
+    assert not any(word in text for word in ("secret", "provenance", "7b", "13b", "t0/", "baichuan"))
+    task = view["task"]
+    assert len(task["responses"]) == 4
+    assert task["category"] == [
+        {"en": "Writing", "zh": "写作"},
+        {"en": "no such secondary", "zh": "no such secondary"},
+        {"en": "diary entry", "zh": "diary entry"},
+    ]
+    assert (task["ranks"], task["answered"], task["label"]) == (None, False, None)
+
+
+def test_responses_stand_in_the_recorded_order(desk: Desk) -> None:
+    view = call(desk, "ann", "open")
+    work = desk.store.claim("ann")
+    assert work is not None
+    texts = [response.text for response in work.task.responses]
+    assert view["task"]["responses"] == [texts[index] for index in work.shown]
+
+
+def test_answer_leads_to_the_next_task_and_back(desk: Desk) -> None:
+    first = call(desk, "ann", "open")["task"]
+    second = answer(desk, "ann", first["key"])["task"]
+    assert second["key"] != first["key"]
+    back = call(desk, "ann", "step", key=second["key"], step=-1)["task"]
+    assert back["key"] == first["key"] and back["answered"]
+    assert (back["ranks"], back["grades"]) == ([1, 2, 2, 3], [5, 1])
+    assert (back["label"], back["note"]) == ("harmless", "hm")
+    assert call(desk, "ann", "step", key=first["key"], step=-1) == {"error": "first"}
+    assert call(desk, "ann", "step", key=first["key"], step=1)["task"]["key"] == second["key"]
+
+
+def test_the_last_answer_exports(desk: Desk, tmp_path: Path) -> None:
+    key = call(desk, "ann", "open")["task"]["key"]
+    key = answer(desk, "ann", key)["task"]["key"]
+    assert not (tmp_path / "rankings.jsonl").exists()
+    view = answer(desk, "ann", key)
+    assert view["task"] is None
+    assert view["progress"]["settled"] == view["progress"]["tasks"] == 2
+    assert len((tmp_path / "rankings.jsonl").read_text().splitlines()) == 2
+
+
+def test_a_killed_server_exports_when_it_starts_again(desk: Desk, tmp_path: Path) -> None:
+    while task := call(desk, "ann", "open")["task"]:
+        answer(desk, "ann", task["key"])
+    (tmp_path / "rankings.jsonl").unlink()
+    make_desk(desk.job)
+    assert (tmp_path / "rankings.jsonl").exists()
+
+
+def test_with_an_auditor_the_export_waits_for_verdicts(desk: Desk, tmp_path: Path) -> None:
+    add_user(desk.job.database, "zoe", "long enough", auditor=True)
+    while task := call(desk, "ann", "open")["task"]:
+        answer(desk, "ann", task["key"])
+    assert not (tmp_path / "rankings.jsonl").exists()
+    overview = call(desk, "zoe", "open")
+    assert overview["screen"] == "audit"
+    place = [overview["batches"][0]["annotator"], overview["batches"][0]["number"]]
+    sample = call(desk, "zoe", "batch", batch=place)["open"]["sample"]
+    assert [item["acceptable"] for item in sample] == [None, None]
+    after = call(desk, "zoe", "check", batch=place, key=sample[0]["key"], good=True)
+    assert after["open"]["sample"][0]["acceptable"] is True
+    call(desk, "zoe", "judge", batch=place, good=True)
+    assert (tmp_path / "rankings.jsonl").exists()
+
+
+def test_flag_skip_and_put_back(desk: Desk) -> None:
+    add_user(desk.job.database, "zoe", "long enough", auditor=True)
+    flagged = call(desk, "ann", "open")["task"]["key"]
+    skipped = call(desk, "ann", "flag", key=flagged, note="garbled")["task"]["key"]
+    view = call(desk, "ann", "skip", key=skipped)
+    assert view["task"] is None and view["progress"]["skipped_by_me"] == 1
+    assert call(desk, "ann", "take_up")["task"]["responses"]
+    overview = call(desk, "zoe", "open")
+    assert [item["note"] for item in overview["flagged"]] == ["garbled"]
+    assert call(desk, "zoe", "put_back", key=flagged)["flagged"] == []
+
+
+def test_roles_do_not_mix(desk: Desk) -> None:
+    add_user(desk.job.database, "zoe", "long enough", auditor=True)
+    key = call(desk, "ann", "open")["task"]["key"]
+    for action in ("batch", "check", "judge", "put_back"):
+        assert call(desk, "ann", action, key=key, batch=["ann", 1]) == {"error": "forbidden"}
+    for action in ("answer", "skip", "flag", "keep", "step", "take_up"):
+        assert call(desk, "zoe", action, key=key) == {"error": "forbidden"}
+
+
+@pytest.mark.parametrize(
+    ("request_text", "part"),
+    [
+        ("not json", "JSON"),
+        ('{"action": "drop"}', "action"),
+        ('{"action": "open", "path": "/etc/passwd"}', "path"),
+        ('{"action": "answer"}', "answer: missing"),
+        ('{"action": "answer", "answer": {"ranks": [1], "label": "rude"}}', "answer.label"),
+        ('{"action": "answer", "answer": {"ranks": [1], "grades": [6], "label": "helpful"}}', "grades"),
+    ],
+)  # fmt: skip
+def test_what_the_page_would_never_send(desk: Desk, request_text: str, part: str) -> None:
+    error = desk.handle("ann", request_text)["error"]
+    assert part in error and "\n" not in error
+
+
+def test_an_answer_to_a_lost_task_is_refused(desk: Desk) -> None:
+    assert answer(desk, "ann", 99) == {"error": "lapsed"}
+
+
+def test_sent_back_words_reach_the_annotator(desk: Desk) -> None:
+    add_user(desk.job.database, "zoe", "long enough", auditor=True)
+    answer(desk, "ann", call(desk, "ann", "open")["task"]["key"])
+    call(desk, "zoe", "judge", batch=["ann", 1], good=False, note="too quick")
+    assert [batch["note"] for batch in call(desk, "ann", "open")["sent_back"]] == ["too quick"]
