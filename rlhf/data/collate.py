@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from rlhf.data.datasets import RankingItem
-from rlhf.data.records import pair_grades
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,6 @@ def _filled(rows: Sequence[Sequence[int]], count: int) -> list[Sequence[int]]:
 
 def _grade_matrix(item: RankingItem, size: int) -> Tensor:
     matrix = torch.zeros(size, size, dtype=torch.long)
-    for pair in pair_grades(item.record.ranks, item.record.grades):
-        if pair.grade is not None and pair.chosen in item.kept and pair.rejected in item.kept:
-            matrix[item.kept.index(pair.chosen), item.kept.index(pair.rejected)] = pair.grade
+    for pair in item.pairs:
+        matrix[pair.chosen, pair.rejected] = pair.grade or 0
     return matrix

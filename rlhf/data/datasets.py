@@ -11,7 +11,7 @@ import datasets
 from torch.utils.data import Dataset
 
 from rlhf.data.chat_format import IGNORED, encode_conversation, encode_prompt, encode_response
-from rlhf.data.records import RankingRecord, Response, SFTRecord
+from rlhf.data.records import PairGrade, RankingRecord, Response, SFTRecord, pair_grades
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -36,6 +36,17 @@ class RankingItem:
     kept: tuple[int, ...]
     input_ids: tuple[tuple[int, ...], ...]
     ranks: tuple[int, ...]
+
+    @property
+    def pairs(self) -> list[PairGrade]:
+        """Pairs of the kept responses, by their position here. Grades come from the whole record, so
+        that a pair across a dropped response stays derived."""
+        place = {index: position for position, index in enumerate(self.kept)}
+        return [
+            pair._replace(chosen=place[pair.chosen], rejected=place[pair.rejected])
+            for pair in pair_grades(self.record.ranks, self.record.grades)
+            if pair.chosen in place and pair.rejected in place
+        ]
 
 
 @dataclass(frozen=True)

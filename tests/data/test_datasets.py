@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from rlhf.data.datasets import ranking_dataset, sft_dataset
-from rlhf.data.records import RankingRecord, SFTRecord
+from rlhf.data.records import PairGrade, RankingRecord, SFTRecord
 
 from .stand_ins import ASSISTANT, EOS, TOKENIZER, USER, V2
 
@@ -57,6 +57,12 @@ def test_a_response_stopped_at_its_length_has_no_eos() -> None:
     record = record.model_copy(update={"responses": (stopped, record.responses[1])})
     data = ranking_dataset([record], V2, TOKENIZER, max_length=5)
     assert data[0].input_ids == ((USER, Q, ASSISTANT, A), (USER, Q, ASSISTANT, B, EOS))
+
+
+def test_a_pair_across_a_dropped_response_stays_derived() -> None:
+    record = ranking(["A", "BB", "B"], [1, 2, 3], grades=[2, 1])
+    (item,) = ranking_dataset([record], V2, TOKENIZER, max_length=5)
+    assert item.pairs == [PairGrade(chosen=0, rejected=1, grade=3, derived=True)]
 
 
 def test_what_is_left_out_is_counted() -> None:

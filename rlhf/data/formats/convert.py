@@ -48,7 +48,8 @@ def convert(format: str, path: str | Path, out_dir: str | Path) -> ConvertReport
     if format not in READERS:
         (nearest,) = get_close_matches(format, READERS, n=1, cutoff=0)
         raise ValueError(
-            f"unknown format {format!r}; did you mean {nearest!r}? Known: {', '.join(sorted(READERS))}"
+            f"unknown format {format!r}; did you mean {nearest!r}? "
+            f"Known: {', '.join(sorted(READERS))}"
         )
     if path.is_dir() and out_dir.resolve().is_relative_to(path.resolve()):
         raise ValueError(
