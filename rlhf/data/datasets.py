@@ -39,8 +39,8 @@ class RankingItem:
 
     @property
     def pairs(self) -> list[PairGrade]:
-        """Pairs of the kept responses, by their position here. Grades come from the whole record, so
-        that a pair across a dropped response stays derived."""
+        """Pairs of the kept responses, by their position here. Grades come from the whole record:
+        a pair across a dropped response stays derived."""
         place = {index: position for position, index in enumerate(self.kept)}
         return [
             pair._replace(chosen=place[pair.chosen], rejected=place[pair.rejected])
