@@ -76,19 +76,6 @@ def ranking_loss(scores: Tensor, ranks: Tensor, margins: Tensor | None = None) -
     return per_prompt.sum() / (count > 0).sum().clamp(min=1)
 
 
-def max_z_loss(logits: Tensor, mask: Tensor) -> Tensor:
-    """Square of the largest logit (Baichuan 2, section 2.5); the report's weight is 2e-4.
-
-    Args:
-        logits: [B, R, V].
-        mask: boolean [B, R].
-
-    Returns:
-        A scalar, the mean over kept tokens.
-    """
-    return masked_mean(logits.float().amax(dim=-1).square(), mask)
-
-
 def clip_fraction(logprobs: Tensor, old_logprobs: Tensor, mask: Tensor, clip: float) -> Tensor:
     """Share of kept tokens whose ratio left 1 - clip .. 1 + clip; shapes as in `policy_loss`."""
     return masked_mean((_ratio(logprobs, old_logprobs, mask) - 1).abs() > clip, mask)

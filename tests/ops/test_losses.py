@@ -7,7 +7,6 @@ import torch
 
 from rlhf.ops.losses import (
     clip_fraction,
-    max_z_loss,
     policy_loss,
     ranking_loss,
     ratio_deviation,
@@ -131,9 +130,3 @@ def test_ranking_loss_in_half_precision_is_computed_in_float32() -> None:
     loss = ranking_loss(torch.tensor([[2.0, 1.0]]).bfloat16(), torch.tensor([[1, 2]]))
     assert loss.dtype == torch.float32
     assert loss.item() == pytest.approx(_pair(1.0))
-
-
-def test_max_z_loss_by_hand() -> None:
-    logits = torch.tensor([[[1.0, -5.0], [2.0, 3.0], [90.0, 0.0]]])
-    mask = torch.tensor([[True, True, False]])
-    assert max_z_loss(logits, mask).item() == 5.0

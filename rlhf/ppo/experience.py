@@ -1,0 +1,66 @@
+"""Responses to what the update learns from: the four roles read them once."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from rlhf.config.schema import PPOSection
+from rlhf.models.roles import Roles
+from rlhf.ops.advantages import gae, token_rewards
+from rlhf.ops.kl import estimate
+from rlhf.ops.logprobs import entropy, token_logprobs
+from rlhf.ops.masking import masked_whiten
+from rlhf.ppo.batching import microbatches
+from rlhf.ppo.controllers import ScoreNormaliser
+from rlhf.ppo.types import Experience, Rollout, Sequences
+
+
+def make_experience(
+    roles: Roles,
+    rollout: Rollout,
+    section: PPOSection,
+    *,
+    kl_coef: float,
+    normaliser: ScoreNormaliser,
+) -> Experience:
+    """Logprobs, values and scores of a rollout, and from them rewards, advantages and returns.
+
+    old_logprobs come from the training forward, in the very groups of the first epoch, and not
+    from the engine, so that the first ratio is exactly 1.
+    """
+    sequences = rollout.sequences
+    mask = sequences.response_mask
+    read = _read(roles, sequences, section)
+    kl = estimate(read["old_logprobs"], read["ref_logprobs"], section.kl.estimator)
+    missing_eos = section.score.missing_eos_penalty * (~rollout.ended).float()
+    shaped = normaliser.normalise(read["scores"]) - missing_eos
+    rewards = token_rewards(shaped, kl, mask, kl_coef)
+    advantages, returns = gae(rewards, read["old_values"], mask, section.gamma, section.lam)
+    if section.whiten_advantages:
+        advantages = masked_whiten(advantages, mask)
+    return Experience(
+        sequences=sequences, kl=kl, rewards=rewards, advantages=advantages, returns=returns, **read
+    )
+
+
+@torch.no_grad()
+def _read(roles: Roles, sequences: Sequences, section: PPOSection) -> dict[str, Tensor]:
+    """old_logprobs, ref_logprobs, entropy, old_values [B, R] and scores [B]."""
+    mask = sequences.response_mask
+    names = ("old_logprobs", "ref_logprobs", "entropy", "old_values")
+    read = {name: torch.zeros_like(mask, dtype=torch.float32) for name in names}
+    read["scores"] = torch.zeros_like(mask[:, 0], dtype=torch.float32)
+    for minibatch in torch.split(torch.arange(len(mask)), section.minibatch):
+        for rows in microbatches(sequences.lengths, minibatch, section.microbatch):
+            part = sequences.take(rows)
+            keep = part.response_mask.shape[1]
+            logits = roles.actor_logits(part.input_ids, part.attention_mask, keep)
+            reference = roles.reference_logits(part.input_ids, part.attention_mask, keep)
+            values = roles.values(part.input_ids, part.attention_mask)
+            read["old_logprobs"][rows, :keep] = token_logprobs(logits, part.response_ids)
+            read["ref_logprobs"][rows, :keep] = token_logprobs(reference, part.response_ids)
+            read["entropy"][rows, :keep] = entropy(logits)
+            read["old_values"][rows, :keep] = part.states(values).float()
+            read["scores"][rows] = roles.scores(part.input_ids, part.attention_mask).float()
+    return read

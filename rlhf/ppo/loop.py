@@ -1,0 +1,142 @@
+"""The PPO loop: prompts -> Rollout -> Experience -> update -> controllers -> log -> checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+
+from rlhf.config.schema import PPOSection
+from rlhf.models.roles import Roles
+from rlhf.ppo.batching import generator, prompt_indices
+from rlhf.ppo.experience import make_experience
+from rlhf.ppo.flops import iteration_flops
+from rlhf.ppo.measure import measure
+from rlhf.ppo.monitors import Monitor
+from rlhf.ppo.rollout import fitting, sample
+from rlhf.ppo.state import Progress, TrainingState
+from rlhf.ppo.update import update
+from rlhf.runtime.metrics import MetricsLog
+
+CHECKPOINTS = "checkpoints"
+REFUSED = "refused_minibatch.safetensors"
+
+
+@dataclass(frozen=True)
+class PPOSummary:
+    """What a run came to.
+
+    score_*, kl_last, response_length_*: means over the first and the last twentieth of the
+        iterations; scores raw, KL in nats a response (k3), lengths in tokens.
+    flops: by the rule of `rlhf.ppo.flops`.
+    prompts_dropped: those longer than the limit.
+    """
+
+    iterations: int
+    score_first: float
+    score_last: float
+    kl_last: float
+    response_length_first: float
+    response_length_last: float
+    flops: float
+    prompts_dropped: int
+
+
+def train(
+    roles: Roles,
+    prompts: Sequence[Sequence[int]],
+    section: PPOSection,
+    *,
+    score_statistics: tuple[float, float] | None,
+    output_dir: Path,
+    seed: int,
+    metrics: MetricsLog,
+    on_iteration: Callable[[int, int, dict[str, float]], None] | None = None,
+) -> PPOSummary:
+    """Train actor and critic in place, going on from the newest checkpoint in `output_dir`.
+
+    Args:
+        roles: the four models.
+        prompts: lists of token ids, each ending where the answer begins.
+        section: the config's `ppo`.
+        score_statistics: mean and standard deviation of the reward model's scores, if known.
+        output_dir: for `checkpoints/`, and for the minibatch of a step that was refused.
+        seed: of prompt order, sampling and minibatches.
+        metrics: takes a row an iteration.
+        on_iteration: called with the iterations done, those in all, and what a progress bar shows.
+
+    Raises:
+        ValueError: no prompt fits, or the score statistics are missing.
+        NonFinite: a loss or gradient is NaN or infinite; the optimiser has not seen it.
+        Stopped: an alarm went off whose action is `stop`.
+    """
+    kept = fitting(prompts, section.max_prompt_tokens)
+    output_dir.mkdir(parents=True, exist_ok=True)
+    state = TrainingState.start(roles, section, score_statistics).resume(output_dir / CHECKPOINTS)
+    if section.gradient_checkpointing:
+        roles.enable_gradient_checkpointing()
+    monitor = Monitor(section.monitors)
+    fingerprint = roles.frozen_fingerprint()
+    while state.progress.iteration < section.iterations:
+        row = _iterate(state, kept, section, seed, output_dir / REFUSED)
+        done = state.progress.iteration
+        metrics.log(done - 1, row)
+        if done % section.checkpoint_every == 0 or done == section.iterations:
+            state.save(output_dir / CHECKPOINTS, keep=section.keep_checkpoints)
+        if on_iteration:
+            shown = {name: row[name] for name in ("score", "kl", "response_length")}
+            on_iteration(done, section.iterations, shown)
+        monitor.watch(done, row)
+    assert roles.frozen_fingerprint() == fingerprint, "reference or reward model has changed"
+    return _summary(state.progress, dropped=len(prompts) - len(kept))
+
+
+def _iterate(
+    state: TrainingState,
+    prompts: Sequence[Sequence[int]],
+    section: PPOSection,
+    seed: int,
+    refused: Path,
+) -> dict[str, float]:
+    """One iteration; its row of metrics."""
+    roles, iteration = state.roles, state.progress.iteration
+    train_actor = iteration >= section.critic_warmup
+    chosen = prompt_indices(len(prompts), section.rollout_batch, seed, iteration)
+    rollout = sample(
+        roles, [prompts[i] for i in chosen], section, generator(seed, "sampling", iteration)
+    )
+    kl_coef = state.kl.coefficient(iteration)
+    experience = make_experience(
+        roles, rollout, section, kl_coef=kl_coef, normaliser=state.normaliser
+    )
+    learned = update(
+        roles,
+        experience,
+        section,
+        actor=state.actor if train_actor else None,
+        critic=state.critic,
+        random_order=generator(seed, "minibatches", iteration),
+        dump=refused,
+    )
+    row = {**measure(rollout, experience), "kl_coef": kl_coef, **learned}
+    state.kl.observe(row["kl"], section.episodes)
+    with roles.generating() as model:
+        parameters = model.num_parameters(exclude_embeddings=True)
+    tokens = int(rollout.sequences.lengths.sum())
+    state.progress.add(row, iteration_flops(parameters, tokens, section, train_actor=train_actor))
+    return row
+
+
+def _summary(progress: Progress, dropped: int) -> PPOSummary:
+    window = max(1, progress.iteration // 20)
+    return PPOSummary(
+        iterations=progress.iteration,
+        score_first=fmean(progress.scores[:window]),
+        score_last=fmean(progress.scores[-window:]),
+        kl_last=fmean(progress.kls[-window:]),
+        response_length_first=fmean(progress.lengths[:window]),
+        response_length_last=fmean(progress.lengths[-window:]),
+        flops=progress.flops,
+        prompts_dropped=dropped,
+    )

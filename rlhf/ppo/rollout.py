@@ -1,0 +1,88 @@
+"""Prompts to responses."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from rlhf.config.schema import PPOSection
+from rlhf.generation import Completion, generate
+from rlhf.generation.generate import pad_left
+from rlhf.models.roles import Roles
+from rlhf.ppo.types import Rollout, Sequences
+
+
+def fitting(prompts: Sequence[Sequence[int]], limit: int) -> list[Sequence[int]]:
+    """The prompts of at most `limit` tokens.
+
+    Raises:
+        ValueError: there are none.
+    """
+    kept = [prompt for prompt in prompts if len(prompt) <= limit]
+    if not kept:
+        raise ValueError(
+            f"ppo.max_prompt_tokens = {limit} leaves none of the {len(prompts)} prompts: raise it, "
+            "or give shorter prompts"
+        )
+    return kept
+
+
+def sample(
+    roles: Roles,
+    prompts: Sequence[Sequence[int]],
+    section: PPOSection,
+    generator: torch.Generator,
+) -> Rollout:
+    """Let the actor answer every prompt `responses_per_prompt` times.
+
+    Answers to one prompt do not stand side by side, so that a minibatch mixes prompts.
+    """
+    repeated = [*prompts] * section.responses_per_prompt
+    pad_id = roles.tokenizer.pad_token_id
+    with roles.generating() as model:
+        completions = generate(
+            model,
+            repeated,
+            section.sampling,
+            pad_id=pad_id,
+            eos_id=roles.tokenizer.eos_token_id,
+            generator=generator,
+            batch_size=len(repeated),
+            engine=section.engine,
+        )
+        device = model.device
+    return assemble(repeated, completions, pad_id, device)
+
+
+def assemble(
+    prompts: Sequence[Sequence[int]],
+    completions: Sequence[Completion],
+    pad_id: int,
+    device: torch.device,
+) -> Rollout:
+    """Put prompts and their completions side by side, as `rlhf.ppo.types` says."""
+    prompt_ids, prompt_mask = pad_left(prompts, pad_id, device)
+    response_ids = _pad_right([c.token_ids for c in completions], pad_id, torch.long, device)
+    response_mask = _pad_right(
+        [[True] * len(c.token_ids) for c in completions], False, torch.bool, device
+    )
+    return Rollout(
+        sequences=Sequences(
+            input_ids=torch.cat([prompt_ids, response_ids], dim=1),
+            attention_mask=torch.cat([prompt_mask, response_mask], dim=1),
+            response_mask=response_mask,
+        ),
+        engine_logprobs=_pad_right([c.logprobs for c in completions], 0.0, torch.float32, device),
+        ended=torch.tensor([c.stop_reason != "length" for c in completions], device=device),
+        completions=tuple(completions),
+    )
+
+
+def _pad_right(
+    rows: Sequence[Sequence[float]], fill: float, dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    width = max(len(row) for row in rows)
+    padded = [[*row, *[fill] * (width - len(row))] for row in rows]
+    return torch.tensor(padded, dtype=dtype, device=device)

@@ -1,0 +1,144 @@
+"""Experience to new weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from rlhf.config.schema import PPOSection
+from rlhf.models.roles import Roles
+from rlhf.ops.kl import estimate
+from rlhf.ops.logprobs import token_logprobs
+from rlhf.ops.losses import clip_fraction, policy_loss, ratio_deviation, value_loss
+from rlhf.ops.masking import masked_mean
+from rlhf.ppo.batching import epoch_orders, microbatches
+from rlhf.ppo.learner import Learner
+from rlhf.ppo.types import Experience
+
+Statistics = dict[str, float]
+ACTOR_STATISTICS = ("policy_loss", "clip_fraction", "ratio_deviation", "update_kl")
+
+
+class NonFinite(FloatingPointError):
+    """A loss or a gradient was NaN or infinite; no optimiser has seen it."""
+
+
+def update(
+    roles: Roles,
+    experience: Experience,
+    section: PPOSection,
+    *,
+    actor: Learner | None,
+    critic: Learner,
+    random_order: torch.Generator,
+    dump: Path,
+) -> Statistics:
+    """Go over the experience `epochs` times, with one optimiser step a minibatch.
+
+    Args:
+        roles: whose actor and critic learn.
+        experience: of one iteration, B responses.
+        section: epochs, sizes and clips.
+        actor: None while the critic warms up.
+        critic: always learns.
+        random_order: shuffles the epochs after the first.
+        dump: where the minibatch goes if its loss or gradient is not finite.
+
+    Returns:
+        Means over the steps, 0 for the actor's while it waits; `ratio_deviation` is the first
+        step's alone.
+
+    Raises:
+        NonFinite: a loss or a gradient is NaN or infinite.
+    """
+    steps: list[Statistics] = []
+    lengths = experience.sequences.lengths
+    for order in epoch_orders(len(experience.scores), section.epochs, random_order):
+        for rows in torch.split(order, section.minibatch):
+            parts = [
+                experience.take(group) for group in microbatches(lengths, rows, section.microbatch)
+            ]
+            found = _accumulate(roles, parts, section, train_actor=actor is not None)
+            found["grad_norm"] = actor.clip_gradient() if actor else 0.0
+            found["critic_grad_norm"] = critic.clip_gradient()
+            if not all(map(math.isfinite, found.values())):
+                _refuse(experience.take(rows), found, dump)
+            if actor:
+                actor.step()
+            critic.step()
+            steps.append(found)
+    means = _weighted_sum(steps, [1 / len(steps)] * len(steps))
+    return {**means, "ratio_deviation": steps[0]["ratio_deviation"]}
+
+
+def _accumulate(
+    roles: Roles, parts: Sequence[Experience], section: PPOSection, *, train_actor: bool
+) -> Statistics:
+    """Backward passes of one minibatch; statistics are means over its tokens.
+
+    A part weighs as much as it has tokens, so that the gradient is that of the mean over the
+    minibatch's tokens, however it was cut.
+    """
+    tokens = [int(part.mask.sum()) for part in parts]
+    shares = [count / sum(tokens) for count in tokens]
+    found = []
+    for part, share in zip(parts, shares, strict=True):
+        statistics = dict.fromkeys(ACTOR_STATISTICS, 0.0)
+        if train_actor:
+            loss, statistics = _actor_loss(roles, part, section)
+            (share * loss).backward()  # type: ignore[no-untyped-call]
+        loss = _critic_loss(roles, part, section)
+        (share * loss).backward()  # type: ignore[no-untyped-call]
+        found.append({**statistics, "value_loss": loss.item()})
+    largest = max(statistics["ratio_deviation"] for statistics in found)
+    return {**_weighted_sum(found, shares), "ratio_deviation": largest}
+
+
+def _weighted_sum(rows: Sequence[Statistics], weights: Sequence[float]) -> Statistics:
+    return {
+        name: sum(weight * row[name] for weight, row in zip(weights, rows, strict=True))
+        for name in rows[0]
+    }
+
+
+def _actor_loss(roles: Roles, part: Experience, section: PPOSection) -> tuple[Tensor, Statistics]:
+    sequences, mask = part.sequences, part.mask
+    logits = roles.actor_logits(sequences.input_ids, sequences.attention_mask, mask.shape[1])
+    logprobs = token_logprobs(logits, sequences.response_ids)
+    loss = policy_loss(logprobs, part.old_logprobs, part.advantages, mask, section.clip)
+    with torch.no_grad():
+        moved = estimate(part.old_logprobs, logprobs, "k3")
+        return loss, {
+            "policy_loss": loss.item(),
+            "clip_fraction": clip_fraction(logprobs, part.old_logprobs, mask, section.clip).item(),
+            "ratio_deviation": ratio_deviation(logprobs, part.old_logprobs, mask).item(),
+            "update_kl": masked_mean(moved, mask).item(),
+        }
+
+
+def _critic_loss(roles: Roles, part: Experience, section: PPOSection) -> Tensor:
+    sequences = part.sequences
+    values = sequences.states(roles.values(sequences.input_ids, sequences.attention_mask)).float()
+    return value_loss(values, part.old_values, part.returns, part.mask, section.value_clip)
+
+
+def _refuse(minibatch: Experience, found: Statistics, dump: Path) -> None:
+    sequences = minibatch.sequences
+    save_file(
+        {
+            "input_ids": sequences.input_ids.contiguous(),
+            "attention_mask": sequences.attention_mask.contiguous(),
+            **{name: tensor.contiguous() for name, tensor in minibatch.tensors().items()},
+        },
+        dump,
+    )
+    bad = ", ".join(f"{name} {value}" for name, value in found.items() if not math.isfinite(value))
+    raise NonFinite(
+        f"stopped before the optimiser step: {bad}; the minibatch is in {dump}. Lower the learning "
+        "rate or the gradient clip, or look for NaN in the scores of that file"
+    )

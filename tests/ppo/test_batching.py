@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+from collections import Counter
+
+import torch
+
+from rlhf.ppo.batching import epoch_orders, generator, microbatches, prompt_indices
+
+
+def test_every_prompt_comes_equally_often() -> None:
+    taken = Counter(i for step in range(10) for i in prompt_indices(7, 4, seed=0, iteration=step))
+    assert set(taken) == set(range(7))
+    assert set(taken.values()) <= {5, 6}
+
+
+def test_prompt_order_follows_from_seed_and_iteration_alone() -> None:
+    assert prompt_indices(50, 8, 1, 3) == prompt_indices(50, 8, 1, 3)
+    assert prompt_indices(50, 8, 1, 3) != prompt_indices(50, 8, 2, 3)
+    first_pass = [i for step in range(5) for i in prompt_indices(40, 8, 1, step)]
+    second_pass = [i for step in range(5, 10) for i in prompt_indices(40, 8, 1, step)]
+    assert sorted(first_pass) == sorted(second_pass) == list(range(40))
+    assert first_pass != second_pass
+
+
+def test_a_batch_larger_than_the_prompts_repeats_them() -> None:
+    assert Counter(prompt_indices(3, 6, 0, 0)) == {0: 2, 1: 2, 2: 2}
+
+
+def test_generators_differ_by_purpose_and_index() -> None:
+    draws = {
+        torch.rand(1, generator=generator(0, purpose, index)).item()
+        for purpose in ("sampling", "minibatches")
+        for index in range(3)
+    }
+    assert len(draws) == 6
+
+
+def test_first_epoch_keeps_the_rollouts_order() -> None:
+    orders = list(epoch_orders(20, 3, generator(0, "minibatches", 0)))
+    assert orders[0].tolist() == list(range(20))
+    assert all(sorted(order.tolist()) == list(range(20)) for order in orders)
+    assert orders[1].tolist() != orders[0].tolist() != orders[2].tolist()
+
+
+def test_microbatches_group_like_lengths() -> None:
+    lengths = torch.tensor([5, 1, 9, 2, 7, 1])
+    groups = microbatches(lengths, torch.tensor([0, 2, 3, 4, 5]), 2)
+    assert [group.tolist() for group in groups] == [[5, 3], [0, 4], [2]]

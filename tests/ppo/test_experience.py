@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from rlhf.config.schema import ScoreSection
+from rlhf.ops.masking import masked_whiten
+from rlhf.ppo.controllers import ScoreNormaliser
+from rlhf.ppo.experience import make_experience
+from rlhf.ppo.measure import measure
+from rlhf.ppo.types import Experience, Rollout
+from tests.ppo.conftest import ppo_section
+from tests.ppo.fakes import FakeRoles
+
+
+def _make(
+    roles: FakeRoles, rollout: Rollout, kl_coef: float = 0.0, **changes: object
+) -> Experience:
+    section = ppo_section(**changes)
+    normaliser = ScoreNormaliser(ScoreSection(normalisation="none", clip=None), None)
+    return make_experience(roles, rollout, section, kl_coef=kl_coef, normaliser=normaliser)
+
+
+@torch.no_grad()
+def test_logprobs_and_values_belong_to_their_tokens(roles: FakeRoles, rollout: Rollout) -> None:
+    """Every row alone, without padding, token by token: what stands before a token speaks of it."""
+    experience = _make(roles, rollout, microbatch=3)
+    sequences = rollout.sequences
+    for b, completion in enumerate(rollout.completions):
+        ids = sequences.input_ids[b][sequences.attention_mask[b]]
+        prompt = len(ids) - len(completion.token_ids)
+        for r, token in enumerate(completion.token_ids):
+            state = ids[None, : prompt + r]
+            logprobs = roles.actor(input_ids=state).logits[0, -1].log_softmax(-1)
+            assert experience.old_logprobs[b, r] == pytest.approx(logprobs[token].item(), abs=1e-5)
+            entropy = -(logprobs.exp() * logprobs).sum().item()
+            assert experience.entropy[b, r] == pytest.approx(entropy, abs=1e-5)
+            value = roles.critic.token_scores(state)[0, -1].item()
+            assert experience.old_values[b, r] == pytest.approx(value, abs=1e-5)
+
+
+def test_the_score_lands_on_the_last_token_and_eos_is_missed(
+    roles: FakeRoles, rollout: Rollout
+) -> None:
+    experience = _make(roles, rollout, score={"missing_eos_penalty": 0.5})
+    assert experience.scores.tolist() == [2.0, 0.0, 2.0, 0.0, 2.0, 3.0]
+    expected = torch.zeros(6, 5)
+    for row, column, score in zip(
+        range(6), [2, 0, 4, 4, 4, 1], [2.0, 0.0, 2.0, -0.5, 1.5, 3.0], strict=True
+    ):
+        expected[row, column] = score
+    torch.testing.assert_close(experience.rewards, expected)
+
+
+def test_the_penalty_is_on_every_token_and_of_the_chosen_kind(
+    roles: FakeRoles, rollout: Rollout
+) -> None:
+    with torch.no_grad():
+        roles.actor.lm_head.weight[5] += 1.0
+    for kind in ("k1", "k2", "k3"):
+        free = _make(roles, rollout)
+        paid = _make(roles, rollout, kl_coef=0.3, kl={"estimator": kind})
+        d = (paid.old_logprobs - paid.ref_logprobs)[paid.mask]
+        penalty = {"k1": d, "k2": d * d / 2, "k3": (-d).exp() - 1 + d}[kind]
+        torch.testing.assert_close((free.rewards - paid.rewards)[paid.mask], 0.3 * penalty)
+        assert penalty.abs().min() > 0
+
+
+def test_advantages_are_whitened_over_the_whole_rollout_batch(
+    roles: FakeRoles, rollout: Rollout
+) -> None:
+    plain = _make(roles, rollout, whiten_advantages=False)
+    white = _make(roles, rollout, minibatch=2)
+    torch.testing.assert_close(white.advantages, masked_whiten(plain.advantages, plain.mask))
+    torch.testing.assert_close(white.returns, plain.returns)
+
+
+def test_measures_by_hand(roles: FakeRoles, rollout: Rollout) -> None:
+    experience = _make(roles, rollout)
+    found = measure(rollout, experience)
+    assert found["score"] == pytest.approx(9 / 6)
+    assert found["reward"] == pytest.approx((9 - 2) / 6)  # two were cut off
+    assert found["response_length"] == pytest.approx(21 / 6)
+    assert found["eos_rate"] == pytest.approx(4 / 6)
+    assert found["kl"] == 0.0
+    # 9 9 9 9 9 holds two repeated trigrams of three, 4 5 4 5 4 one
+    assert found["repetition"] == pytest.approx((2 / 3 + 1 / 3) / 6)
+    gap = (experience.old_logprobs[experience.mask] + 1.0).abs().max().item()
+    assert found["engine_gap"] == pytest.approx(gap)

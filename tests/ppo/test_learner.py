@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import math
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from rlhf.config.schema import OptimiserSection
+from rlhf.ppo.learner import Learner
+
+
+def _parameter(*gradient: float) -> nn.Parameter:
+    parameter = nn.Parameter(torch.zeros(len(gradient)))
+    parameter.grad = torch.tensor(gradient)
+    return parameter
+
+
+def test_gradient_is_clipped_and_its_norm_returned() -> None:
+    parameter = _parameter(3.0, 4.0)
+    learner = Learner([parameter], OptimiserSection(grad_clip=0.5), steps=1)
+    assert learner.clip_gradient() == pytest.approx(5.0)
+    assert parameter.grad is not None
+    torch.testing.assert_close(parameter.grad, torch.tensor([0.3, 0.4]))
+
+
+def test_a_nan_gradient_has_a_nan_norm() -> None:
+    learner = Learner([_parameter(math.nan)], OptimiserSection(), steps=1)
+    assert math.isnan(learner.clip_gradient())
+
+
+def test_steps_follow_the_schedule() -> None:
+    # Adam's first steps under a constant gradient are as long as the learning rate.
+    section = OptimiserSection(learning_rate=0.1, schedule="linear", beta1=0.9, beta2=0.95)
+    parameter = _parameter(2.0)
+    learner = Learner([parameter], section, steps=4)
+    positions = [0.0]
+    for _ in range(4):
+        parameter.grad = torch.tensor([2.0])
+        learner.step()
+        positions.append(parameter.item())
+        assert parameter.grad is None
+    moves = [before - after for before, after in zip(positions, positions[1:], strict=False)]
+    assert moves == pytest.approx([0.1, 0.075, 0.05, 0.025], rel=1e-4)
+
+
+def test_a_resumed_learner_takes_the_same_steps() -> None:
+    section = OptimiserSection(learning_rate=0.1, schedule="cosine", warmup_steps=2)
+    ours, theirs = _parameter(1.0, -2.0), _parameter(1.0, -2.0)
+    whole, first = Learner([ours], section, 6), Learner([theirs], section, 6)
+    for step in range(6):
+        if step == 3:
+            state = first.state()
+            first = Learner([theirs], section, 6)
+            first.load_state(state)
+        for parameter, learner in ((ours, whole), (theirs, first)):
+            parameter.grad = torch.tensor([1.0 + step, -2.0])
+            learner.step()
+    assert torch.equal(ours, theirs)
+
+
+def test_8bit_without_bitsandbytes_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "bitsandbytes.optim", None)
+    with pytest.raises(ValueError, match=r"pip install 'baichuan-rlhf\[gpu\]'"):
+        Learner([_parameter(1.0)], OptimiserSection(kind="adamw-8bit"), steps=1)

@@ -1,0 +1,202 @@
+from __future__ import annotations
+
+import logging
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from rlhf.config.schema import PPOSection
+from rlhf.models.baichuan.modeling import BaichuanForCausalLM
+from rlhf.ppo import NonFinite, PPOSummary, Stopped, train
+from rlhf.runtime.metrics import MetricsLog, read_rows
+from tests.ppo.conftest import ppo_section
+from tests.ppo.fakes import EOS, FakeRoles, count_of
+
+PROMPTS = [[3, 4, 5], [6], [7, 8], [9, 10, 11, 12], [13, 14], [5, 5, 5], [3, 3], [4, 7, 4]]
+
+
+class Interrupt(Exception):
+    """Stands for whatever ends a process."""
+
+
+def _train(
+    roles: FakeRoles,
+    section: PPOSection,
+    directory: Path,
+    prompts: list[list[int]] = PROMPTS,
+    interrupt_at: int | None = None,
+) -> PPOSummary:
+    def on_iteration(done: int, total: int, shown: dict[str, float]) -> None:
+        assert total == section.iterations and set(shown) == {"score", "kl", "response_length"}
+        if done == interrupt_at:
+            raise Interrupt
+
+    with MetricsLog(directory) as metrics:
+        return train(
+            roles,
+            prompts,
+            section,
+            score_statistics=None,
+            output_dir=directory,
+            seed=3,
+            metrics=metrics,
+            on_iteration=on_iteration,
+        )
+
+
+def _weights(roles: FakeRoles) -> dict[str, torch.Tensor]:
+    return {
+        **{f"actor.{name}": tensor for name, tensor in roles.actor_state().items()},
+        **{f"critic.{name}": tensor for name, tensor in roles.critic_state().items()},
+    }
+
+
+RESUMED: dict[str, Any] = {
+    "iterations": 7,
+    "epochs": 2,
+    "critic_warmup": 2,
+    "checkpoint_every": 2,
+    "kl": {"initial": 0.1, "target": 0.5, "horizon": 100},
+    "score": {"normalisation": "running"},
+    "actor_optimiser": {"learning_rate": 1e-3, "schedule": "cosine", "warmup_steps": 3},
+}
+
+
+@pytest.mark.parametrize("interrupt_at", [1, 3, 4, 6])
+def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(
+    tmp_path: Path, interrupt_at: int
+) -> None:
+    section = ppo_section(**RESUMED)
+    whole = FakeRoles(count_of(5))
+    expected = _train(whole, section, tmp_path / "whole")
+
+    with pytest.raises(Interrupt):
+        _train(FakeRoles(count_of(5)), section, tmp_path / "cut", interrupt_at=interrupt_at)
+    torch.rand(5)  # another process has another state of the global generators
+    resumed = FakeRoles(count_of(5))
+    summary = _train(resumed, section, tmp_path / "cut")
+
+    assert summary == expected
+    after = _weights(resumed)
+    assert all(torch.equal(tensor, after[name]) for name, tensor in _weights(whole).items())
+    rows = read_rows(tmp_path / "cut" / "metrics.jsonl")
+    assert rows == read_rows(tmp_path / "whole" / "metrics.jsonl")
+    assert [row["step"] for row in rows] == list(range(7))
+
+
+def test_a_finished_run_is_not_trained_again(tmp_path: Path) -> None:
+    section = ppo_section(iterations=2)
+    expected = _train(FakeRoles(count_of(5)), section, tmp_path)
+    again = FakeRoles(count_of(5))
+    assert _train(again, section, tmp_path, interrupt_at=1) == expected
+
+
+def test_metrics_say_what_happened(roles: FakeRoles, tmp_path: Path) -> None:
+    section = ppo_section(
+        iterations=4, critic_warmup=2, epochs=2, kl={"initial": 0.3, "final": 0.0}
+    )
+    start = roles.actor_state()
+    fingerprint = roles.frozen_fingerprint()
+    summary = _train(roles, section, tmp_path, [*PROMPTS, list(range(3, 15))])
+    rows = read_rows(tmp_path / "metrics.jsonl")
+    assert [row["kl_coef"] for row in rows] == pytest.approx([0.3, 0.2, 0.1, 0.0])
+    assert [row["kl"] == 0 for row in rows] == [True, True, True, False]  # after the warm-up
+    assert [row["policy_loss"] == 0 for row in rows] == [True, True, False, False]
+    assert all(row["ratio_deviation"] == 0 for row in rows)
+    assert all(row["engine_gap"] < 1e-4 for row in rows)
+    assert roles.frozen_fingerprint() == fingerprint
+    assert any(not torch.equal(w, start[name]) for name, w in roles.actor_state().items())
+    assert (summary.iterations, summary.prompts_dropped) == (4, 1)
+    assert summary.score_first == rows[0]["score"] and summary.kl_last == rows[-1]["kl"]
+    assert summary.flops > 0
+
+
+def test_plain_engine_and_gradient_checkpointing_train_as_well(tmp_path: Path) -> None:
+    greedy = {"sampling": {"max_new_tokens": 5, "temperature": 0}, "iterations": 3}
+    results = []
+    for options in ({}, {"engine": "plain"}, {"gradient_checkpointing": True}):
+        roles = FakeRoles(count_of(5))
+        _train(roles, ppo_section(**greedy, **options), tmp_path / str(len(results)))
+        results.append(_weights(roles))
+    for other in results[1:]:
+        for name, tensor in results[0].items():
+            torch.testing.assert_close(other[name], tensor, rtol=1e-4, atol=1e-4)
+
+
+def test_an_alarm_warns_or_stops(
+    roles: FakeRoles, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    monitors = {"eos_rate_min": 1.0, "entropy_min": None}
+    with caplog.at_level(logging.WARNING):
+        _train(roles, ppo_section(iterations=2, monitors=monitors), tmp_path / "warn")
+    assert "past ppo.monitors.eos_rate_min = 1" in caplog.text
+    assert caplog.text.count("eos_rate") == 2  # said once, not at every iteration
+    with pytest.raises(Stopped, match="ppo iteration 1: eos_rate"):
+        stop = {**monitors, "action": "stop"}
+        _train(roles, ppo_section(monitors=stop), tmp_path / "stop")
+
+
+def test_scores_that_are_nan_stop_the_run(tmp_path: Path) -> None:
+    roles = FakeRoles(lambda ids, mask: torch.full((len(ids),), math.nan))
+    with pytest.raises(NonFinite):
+        _train(roles, ppo_section(), tmp_path)
+    assert (tmp_path / "refused_minibatch.safetensors").is_file()
+
+
+def _likes(input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+    """A score that likes answers to two-token prompts that begin with 4, go on with 6, or end."""
+    padded = torch.nn.functional.pad(input_ids, (0, 1))
+    first, second = padded[:, 2], padded[:, 3]
+    return 1.5 * (first == 4) + 1.5 * ((first == 4) & (second == 6)) + 1.0 * (first == EOS)
+
+
+@torch.no_grad()
+def _answers(model: BaichuanForCausalLM, prompt: list[int]) -> torch.Tensor:
+    """[8, 8] log-probability of every answer of two tokens; that of ending at once is [EOS, 0]."""
+    firsts = torch.tensor([[*prompt, first] for first in range(8)])
+    both = model(input_ids=firsts).logits.log_softmax(-1)
+    answers = both[0, 1][:, None] + both[:, 2]
+    answers[EOS] = -math.inf
+    answers[EOS, 0] = both[0, 1, EOS]
+    return answers
+
+
+def test_a_bandit_ends_at_its_known_optimum(tmp_path: Path) -> None:
+    """Under a KL penalty the best policy is known: reference * exp(score / beta), answer by answer.
+
+    Answers have up to two tokens, so this needs the right index of every logprob, value, penalty
+    and score, and credit that reaches the first token.
+    """
+    beta = 0.5
+    optimiser = {"learning_rate": 1e-2, "schedule": "linear", "grad_clip": 1.0}
+    section = ppo_section(
+        iterations=80,
+        rollout_batch=256,
+        minibatch=256,
+        microbatch=256,
+        epochs=2,
+        clip=0.2,
+        kl={"initial": beta, "schedule": "constant"},
+        score={"normalisation": "none", "clip": None, "missing_eos_penalty": 0.0},
+        sampling={"max_new_tokens": 2},
+        actor_optimiser=optimiser,
+        critic_optimiser=optimiser,
+        checkpoint_every=1000,
+        monitors={"eos_rate_min": None},
+    )
+    roles = FakeRoles(_likes, vocabulary=8)
+    prompts = [[3, 7], [7, 3]]
+    _train(roles, section, tmp_path, prompts)
+    pairs = torch.cartesian_prod(torch.arange(8), torch.arange(8))
+    for prompt in prompts:
+        ids = torch.cat([torch.tensor(prompt).expand(64, 2), pairs], dim=1)
+        gain = _likes(ids, torch.ones_like(ids)).view(8, 8) / beta
+        reference = _answers(roles.reference, prompt)
+        optimum = (reference + gain).flatten().softmax(0)
+        start = 0.5 * (reference.exp().flatten() - optimum).abs().sum()
+        distance = 0.5 * (_answers(roles.actor, prompt).exp().flatten() - optimum).abs().sum()
+        assert start > 0.25
+        assert distance < 0.05

@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from rlhf.ppo.rollout import fitting, sample
+from rlhf.ppo.types import Rollout
+from tests.ppo.conftest import ppo_section
+from tests.ppo.fakes import EOS, FakeRoles
+
+
+def test_fitting_drops_what_is_too_long() -> None:
+    assert fitting([[1, 2, 3], [1], [1, 2]], limit=2) == [[1], [1, 2]]
+
+
+def test_no_prompt_left_is_refused_with_the_setting_to_change() -> None:
+    with pytest.raises(ValueError, match="ppo.max_prompt_tokens = 2 leaves none of the 1 prompts"):
+        fitting([[1, 2, 3]], limit=2)
+
+
+def test_assembled_rollout_carries_the_stop_reason(rollout: Rollout) -> None:
+    assert rollout.ended.tolist() == [True, True, True, False, False, True]
+    assert rollout.engine_logprobs[1].tolist() == [-1.0, 0.0, 0.0, 0.0, 0.0]
+
+
+def test_sample_answers_every_prompt_k_times(roles: FakeRoles) -> None:
+    prompts = [[3, 4, 5], [6]]
+    section = ppo_section(rollout_batch=2, responses_per_prompt=3)
+    rollout = sample(roles, prompts, section, torch.Generator().manual_seed(0))
+    sequences, width = rollout.sequences, rollout.sequences.prompt_width
+    assert [row[row != 0].tolist() for row in sequences.input_ids[:, :width]] == prompts * 3
+    assert len({completion.token_ids for completion in rollout.completions}) > 2
+    for r, completion in enumerate(rollout.completions):
+        length = int(sequences.response_mask[r].sum())
+        assert tuple(sequences.response_ids[r, :length].tolist()) == completion.token_ids
+        assert rollout.ended[r] == (completion.token_ids[-1] == EOS)
