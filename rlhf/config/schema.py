@@ -8,7 +8,7 @@ the run makes for itself).
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
@@ -27,7 +27,7 @@ def _plain_name(value: str) -> str:
     return value
 
 
-def _check_divides(section: Any, whole: str, part: str) -> Any:
+def _check_divides(section: AnySection, whole: str, part: str) -> AnySection:
     if getattr(section, whole) % getattr(section, part):
         raise ValueError(
             f"{whole} = {getattr(section, whole)} is not a multiple of "
@@ -43,6 +43,9 @@ class Section(BaseModel):
     """Base of every section: frozen, unknown keys refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+AnySection = TypeVar("AnySection", bound=Section)
 
 
 class RuntimeSection(Section):
