@@ -1,4 +1,4 @@
-"""The auditor's side of a job: batches with a sample to check, to accept or to send back; flagged tasks."""
+"""The auditor's side of a job: batches to accept or to send back after a sample; flagged tasks."""
 
 from __future__ import annotations
 
@@ -49,8 +49,9 @@ class Audit:
         """All batches; those that wait for a verdict come first."""
         with self.database.reading() as connection:
             rows = connection.execute(
-                "SELECT work.annotator, work.batch, COUNT(*) AS answers, COUNT(acceptable) AS checked, "
-                "COALESCE(SUM(acceptable), 0) AS good, accepted, COALESCE(v.note, '') AS note "
+                "SELECT work.annotator, work.batch, COUNT(*) AS answers, "
+                "COUNT(acceptable) AS checked, COALESCE(SUM(acceptable), 0) AS good, "
+                "accepted, COALESCE(v.note, '') AS note "
                 "FROM work LEFT JOIN checks ON checks.work = work.key LEFT JOIN verdicts AS v "
                 "ON v.annotator = work.annotator AND v.batch = work.batch "
                 "WHERE work.batch IS NOT NULL GROUP BY work.annotator, work.batch "
@@ -66,7 +67,7 @@ class Audit:
         with self.database.reading() as connection:
             found = dict(
                 connection.execute(
-                    "SELECT work.key, acceptable FROM work LEFT JOIN checks ON checks.work = work.key "
+                    "SELECT work.key, acceptable FROM work LEFT JOIN checks ON checks.work = key "
                     "WHERE annotator = ? AND batch = ?",
                     (annotator, number),
                 ).fetchall()
@@ -93,7 +94,7 @@ class Audit:
             )
 
     def judge(self, auditor: str, annotator: str, number: int, accept: bool, note: str) -> None:
-        """Accept a batch, or send it back: its answers are kept but count no more, its tasks are open again.
+        """Accept a batch, or send it back: its answers count no more, its tasks are open again.
 
         Raises:
             ValueError: a batch is sent back without a word why.
@@ -104,7 +105,8 @@ class Audit:
         place = (annotator, number)
         with self.database.transaction() as connection:
             answered = connection.execute(
-                "SELECT COUNT(*) FROM work WHERE annotator = ? AND batch = ? AND state = 'answered'",
+                "SELECT COUNT(*) FROM work "
+                "WHERE annotator = ? AND batch = ? AND state = 'answered'",
                 place,
             ).fetchone()[0]
             if not answered:
@@ -136,7 +138,7 @@ class Audit:
                 raise Refused("gone")
 
     def sent_back(self, annotator: str) -> list[Batch]:
-        """This annotator's batches that were sent back, the latest first, with the auditor's words."""
+        """This annotator's batches that were sent back, the latest first."""
         mine = (batch for batch in self.batches() if batch.annotator == annotator)
         return [batch for batch in mine if batch.state == "rejected"][::-1]
 

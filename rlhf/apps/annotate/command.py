@@ -46,7 +46,9 @@ def annotate(
         _serve(job, tasks, overlap, port, say)
 
 
-def _serve(job: Job, tasks: Path, overlap: int, port: int | None, say: Callable[[str], None]) -> None:
+def _serve(
+    job: Job, tasks: Path, overlap: int, port: int | None, say: Callable[[str], None]
+) -> None:
     if count_users(job.database) == 0:
         raise ValueError(f"nobody can sign in yet: rlhf annotate {tasks} --add-user NAME")
     try:

@@ -1,4 +1,4 @@
-"""The SQLite file of an annotation job: every change is one transaction, on disk before it is answered."""
+"""The SQLite file of a job: a change is one transaction, on disk before anybody is told of it."""
 
 from __future__ import annotations
 
@@ -105,7 +105,8 @@ class Database:
         new = {task.id: task.model_dump_json(exclude_none=True) for task in tasks}
         with self.transaction() as connection:
             rows = connection.execute(
-                "SELECT key, id, record, EXISTS (SELECT 1 FROM work WHERE task = tasks.key) AS used "
+                "SELECT key, id, record, "
+                "EXISTS (SELECT 1 FROM work WHERE task = tasks.key) AS used "
                 "FROM tasks WHERE source = ?",
                 (source,),
             )

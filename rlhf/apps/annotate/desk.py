@@ -59,7 +59,7 @@ class Desk:
             return {"error": str(error)}
 
     def export_when_done(self) -> dict[Path, int]:
-        """Export once every task is settled and, where there are auditors, every batch has its verdict."""
+        """Export once every task is settled and, where somebody audits, every batch is judged."""
         progress = self.store.progress()
         if progress.settled < progress.tasks:
             return {}
@@ -146,7 +146,7 @@ class Desk:
     # ----------------------------------------------------------------------------------------------
 
     def _shown(self, work: Work) -> View:
-        """A task as its annotator sees it: responses in shown order, nothing about their sources."""
+        """A task as its annotator sees it: responses in shown order, without their sources."""
         prompt, answer = work.task.prompt, work.answer
         return {
             "key": work.key,

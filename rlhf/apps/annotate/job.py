@@ -31,8 +31,8 @@ class Job:
     def export(self) -> dict[Path, int]:
         """Write the ranking records of each tasks file beside it; returns how many went where.
 
-        Answers of batches that were sent back and of flagged tasks stay out. A file that nothing was
-        ranked for is not written: an empty one would be taken for a result.
+        Answers of batches that were sent back and of flagged tasks stay out. Where nothing was
+        ranked no file is written: an empty one would be taken for a result.
         """
         written = {}
         for source in self.sources:
@@ -80,7 +80,7 @@ def open_job(tasks: Path) -> Job:
 
 
 def rankings_name(tasks_name: str) -> str:
-    """tasks.jsonl -> rankings.jsonl, eval_tasks.jsonl -> eval_rankings.jsonl, x.jsonl -> x_rankings.jsonl."""
+    """eval_tasks.jsonl -> eval_rankings.jsonl, x.jsonl -> x_rankings.jsonl."""
     stem = tasks_name.removesuffix(".gz").removesuffix(".jsonl")
     head = stem.removesuffix("tasks")
     return f"{head}rankings.jsonl" if head != stem else f"{stem}_rankings.jsonl"

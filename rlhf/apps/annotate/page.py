@@ -1,4 +1,4 @@
-"""The annotation page on Gradio: signing in and transport. What it shows is static/, what it knows is the desk's.
+"""The annotation page on Gradio: signing in and transport, between static/ and the desk.
 
 Imported only when a page is served, since it needs the extra `ui`.
 """
@@ -19,7 +19,14 @@ import gradio as gr  # noqa: E402
 
 STATIC = Path(__file__).with_name("static")
 SCRIPTS = ("words.js", "dom.js", "ranking.js", "task.js", "moves.js", "audit.js", "desk.js")
-FONT = ("system-ui", "-apple-system", "Segoe UI", "PingFang SC", "Microsoft YaHei", "Noto Sans CJK SC")
+FONT = (
+    "system-ui",
+    "-apple-system",
+    "Segoe UI",
+    "PingFang SC",
+    "Microsoft YaHei",
+    "Noto Sans CJK SC",
+)
 WELCOME = "Annotation · 标注<br>Sign in with the account you were given. 请用分配给你的账号登录。"
 
 
@@ -59,8 +66,8 @@ def build(desk: Desk) -> Any:
 def launch(desk: Desk, port: int | None) -> tuple[Any, str]:
     """Serve on 127.0.0.1 alone, in threads of its own; returns the application and its address.
 
-    There is nothing to download or to upload: no folder is opened to readers, the job's own is closed
-    to them whatever gradio allows elsewhere, and a file of more than a byte is refused.
+    There is nothing to download or to upload: the whole disk is closed to readers, whatever the
+    environment opens (GRADIO_ALLOWED_PATHS), and a file of more than a byte is refused.
     """
     blocks = build(desk)
     _, address, _ = blocks.launch(
@@ -75,7 +82,7 @@ def launch(desk: Desk, port: int | None) -> tuple[Any, str]:
         footer_links=[],
         run_history=False,
         allowed_paths=[],
-        blocked_paths=[str(desk.job.folder.resolve())],
+        blocked_paths=[desk.job.folder.resolve().anchor],
         max_file_size=1,
         enable_monitoring=False,
         strict_cors=True,

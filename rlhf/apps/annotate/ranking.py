@@ -16,7 +16,7 @@ Note = Annotated[str, Field(max_length=2000)]
 
 
 class Answer(Part):
-    """A ranking by a person. ranks: one a response, 1 is best. grades: one a gap, best gap first."""
+    """A person's ranking. ranks: one a response, 1 is best. grades: one a gap, best gap first."""
 
     ranks: tuple[int, ...]
     grades: tuple[Grade, ...] = ()
@@ -27,7 +27,7 @@ class Answer(Part):
 def shown_order(annotator: str, task_id: str, count: int) -> list[int]:
     """The order in which this annotator sees a task's responses: shown place -> given index.
 
-    It depends on the annotator and the task alone, so that a page loaded again looks the same, and it
+    It depends on the annotator and the task alone, so that a page loaded again looks the same. It
     differs between annotators, so that no response profits from its place.
     """
     order = list(range(count))

@@ -29,7 +29,7 @@ _NOT_MINE = """
 
 
 class Refused(Exception):
-    """The page asks for what is no longer possible. The message is one word, which the page translates."""
+    """What is asked for is no longer possible. The message is one word; the page translates it."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Progress:
-    """Tasks: all of them, those that need no more answers (of them flagged), and one annotator's own."""
+    """Counts of tasks; settled ones need no more answers, and the flagged ones are among them."""
 
     tasks: int
     settled: int
@@ -111,7 +111,10 @@ class Store:
                 self._renew(connection, key)
 
     def answer(self, annotator: str, key: int, answer: Answer) -> None:
-        """Store an answer to a leased task, or a better one to an answered task. Ranks are by shown place.
+        """Store an answer to a leased task, or a better one to an answered one.
+
+        Args:
+            answer: its ranks are by shown place.
 
         Raises:
             ValueError: not a ranking of this task, or a gap is not graded.
@@ -155,7 +158,7 @@ class Store:
             )
 
     def neighbour(self, annotator: str, key: int, step: int) -> Work | None:
-        """The annotator's answer just before (step -1) or after (+1) a piece of work; None at the end."""
+        """The annotator's answer before (step -1) or after (+1) a piece of work, if any."""
         order, sign = ("DESC", "<") if step < 0 else ("ASC", ">")
         with self.database.reading() as connection:
             row = connection.execute(
@@ -199,12 +202,12 @@ class Store:
         )
 
     def _mine(self, connection: sqlite3.Connection, annotator: str, key: int) -> sqlite3.Row:
-        row = connection.execute(
+        row: sqlite3.Row | None = connection.execute(
             "SELECT state, batch FROM work WHERE key = ? AND annotator = ?", (key, annotator)
         ).fetchone()
         if row is None:
             raise Refused("lapsed")
-        return row  # type: ignore[no-any-return]
+        return row
 
     def _batch_of(self, connection: sqlite3.Connection, annotator: str) -> int:
         """The batch that a new answer joins: the last one, unless it is full or was judged."""

@@ -52,7 +52,9 @@ def answer(desk: Desk, user: str, key: int) -> Any:
 def test_a_task_is_shown_without_its_sources(desk: Desk) -> None:
     view = call(desk, "ann", "open")
     text = json.dumps(view)
-    assert not any(word in text for word in ("secret", "provenance", "7b", "13b", "t0/", "baichuan"))
+    assert not any(
+        word in text for word in ("secret", "provenance", "7b", "13b", "t0/", "baichuan")
+    )
     task = view["task"]
     assert len(task["responses"]) == 4
     assert task["category"] == [
@@ -146,7 +148,7 @@ def test_roles_do_not_mix(desk: Desk) -> None:
         ('{"action": "open", "path": "/etc/passwd"}', "path"),
         ('{"action": "answer"}', "answer: missing"),
         ('{"action": "answer", "answer": {"ranks": [1], "label": "rude"}}', "answer.label"),
-        ('{"action": "answer", "answer": {"ranks": [1], "grades": [6], "label": "helpful"}}', "grades"),
+        ('{"action": "answer", "answer": {"ranks": [1], "grades": [6]}}', "grades"),
     ],
 )  # fmt: skip
 def test_what_the_page_would_never_send(desk: Desk, request_text: str, part: str) -> None:

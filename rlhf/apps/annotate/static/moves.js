@@ -65,9 +65,10 @@ async function request(call) {
   busy = true;
   try {
     const answer = await send(call);
-    if (!answer?.error) return answer;
-    tell(t(answer.error), "error");
-    if (["lapsed", "gone"].includes(answer.error)) setTimeout(() => go({ action: "open" }), 2500);
+    if (answer && !answer.error) return answer;
+    // Gradio answers nothing when the server cannot be reached or has forgotten who signed in.
+    tell(t(answer?.error ?? "offline"), "error");
+    if (["lapsed", "gone"].includes(answer?.error)) setTimeout(() => go({ action: "open" }), 2500);
   } catch {
     tell(t("offline"), "error");
   } finally {

@@ -40,7 +40,6 @@ const WORDS = {
   leftGrades: ["{0} gaps to grade", "还有 {0} 处差距未评"],
   leftLabel: ["label missing", "缺少标签"],
   ready: ["Ready", "可以提交"],
-  saving: ["Saving ...", "正在保存……"],
   saved: ["Saved", "已保存"],
   skipped: ["Skipped", "已跳过"],
   flaggedNow: ["Flagged", "已标记"],

@@ -1,0 +1,277 @@
+"""The page in a headless browser, served as users serve it, by a process that can be killed."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rlhf.apps.annotate.accounts import add_user
+from rlhf.apps.annotate.job import Job
+from rlhf.data.records import RankingRecord, read_jsonl
+from tests.apps.annotate.worlds import collect_folder
+
+CHROMIUM = shutil.which("chromium")
+MISSING = [name for name in ("gradio", "playwright") if importlib.util.find_spec(name) is None]
+MISSING += [] if CHROMIUM else ["chromium"]
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(bool(MISSING), reason=f"needs {', '.join(MISSING)} to open the page"),
+]
+
+FLAGS = [
+    "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+PASSWORD = "long enough"
+LETTERS = "ABCD"
+
+
+class Server:
+    """`rlhf annotate` in a process of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.folder, self.address = folder, f"http://127.0.0.1:{self.port}"
+        self.start()
+
+    def start(self) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "rlhf", "annotate", str(self.folder), "--port", str(self.port)],
+            env={
+                **os.environ,
+                "PYTHONPATH": os.pathsep.join(sys.path),
+                "GRADIO_ALLOWED_PATHS": "/",
+            },
+            stdout=subprocess.DEVNULL,
+        )
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            assert self.process.poll() is None, "the server ended"
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
+                    return
+            time.sleep(0.1)
+        raise AssertionError("the server does not answer")
+
+    def end(self, how: signal.Signals) -> None:
+        self.process.send_signal(how)
+        self.process.wait(timeout=20)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        launched = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield launched
+        launched.close()
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Job:
+    made = collect_folder(tmp_path, tasks=3)
+    for name in ("ann", "bob"):
+        add_user(made.database, name, PASSWORD, auditor=False)
+    return made
+
+
+@pytest.fixture
+def server(job: Job) -> Iterator[Server]:
+    started = Server(job.folder)
+    yield started
+    if started.process.poll() is None:
+        started.end(signal.SIGINT)
+
+
+def sign_in(browser: Any, server: Server, name: str, **context: Any) -> Any:
+    page = browser.new_context(**{"locale": "en-GB", **context}).new_page()
+    page.asked = []
+    page.on("request", lambda request: page.asked.append(request.url))
+    page.goto(server.address)
+    fill_in(page, name, PASSWORD)
+    page.wait_for_selector("#desk header")
+    return page
+
+
+def fill_in(page: Any, name: str, password: str) -> None:
+    page.locator("input[type=password]").fill(password)
+    page.locator("input").first.fill(name)
+    page.locator("input[type=password]").press("Enter")
+
+
+def settled(page: Any, count: int) -> None:
+    page.wait_for_function(
+        f"() => document.querySelector('#desk progress')?.getAttribute('value') === '{count}'"
+    )
+
+
+def question(page: Any) -> str:
+    return str(page.locator(".turn.last .text").inner_text())
+
+
+def press(page: Any, keys: str) -> None:
+    for key in keys:
+        page.keyboard.press(key)
+
+
+def test_two_annotators_at_once_by_keyboard(browser: Any, server: Server, job: Job) -> None:
+    ann, bob = sign_in(browser, server, "ann"), sign_in(browser, server, "bob", locale="zh-CN")
+    assert "question 0" in question(ann) and "question 1" in question(bob)
+    assert bob.locator(".finish .primary").inner_text().startswith("提交")
+    texts = {
+        name: page.locator("article .text").all_inner_texts()
+        for name, page in (("ann", ann), ("bob", bob))
+    }
+    press(ann, "2133")  # ranks of A to D: B, then A, then C and D tied
+    press(ann, "51h")
+    press(bob, "1234")
+    press(bob, "123n")
+    ann.keyboard.press("Enter")
+    bob.keyboard.press("Enter")
+    ann.wait_for_function("() => document.body.innerText.includes('question 2')")
+    press(ann, "1111h")
+    ann.keyboard.press("Enter")
+    ann.wait_for_selector(".nothing")
+    bob.wait_for_selector(".nothing")
+    records = {
+        record.id: record for record in read_jsonl(job.folder / "rankings.jsonl", RankingRecord)
+    }
+    shown = {
+        "t0": dict(zip(texts["ann"], (2, 1, 3, 3), strict=True)),
+        "t1": dict(zip(texts["bob"], (1, 2, 3, 4), strict=True)),
+    }
+    for name, ranks in shown.items():
+        record = records[name]
+        given = [ranks[response.text] for response in record.responses]
+        assert list(record.ranks) == given
+    assert (records["t0"].annotator, records["t0"].grades) == ("ann", (5, 1))
+    assert (records["t1"].annotator, records["t1"].grades) == ("bob", (1, 2, 3))
+    assert records["t1"].prompt.label == "harmless"
+    assert records["t2"].ranks == (1, 1, 1, 1)
+
+
+def test_answers_are_text_and_nothing_is_asked_of_others(browser: Any, server: Server) -> None:
+    page = sign_in(browser, server, "ann")
+    assert page.locator("article img").count() == 0
+    assert page.title() == "Annotation · 标注"
+    html = page.content()
+    assert "secret" not in html and "13b" not in html
+    others = [url for url in page.asked if not url.startswith((server.address, "data:", "blob:"))]
+    assert others == []
+
+
+def test_no_file_is_served(browser: Any, server: Server, job: Job) -> None:
+    page = sign_in(browser, server, "ann")
+    for path in ("/etc/passwd", job.database.path, job.folder / "tasks.jsonl", Path(__file__)):
+        answer = page.request.get(f"{server.address}/gradio_api/file={path}")
+        assert answer.status in (403, 404), path
+    upload = page.request.post(
+        f"{server.address}/gradio_api/upload",
+        multipart={"files": {"name": "x.txt", "mimeType": "text/plain", "buffer": b"too long"}},
+    )
+    assert upload.status == 413
+
+
+def test_strangers_get_nothing(browser: Any, server: Server) -> None:
+    page = browser.new_context(locale="en-GB").new_page()
+    page.goto(server.address)
+    fill_in(page, "ann", "wrong password")
+    page.wait_for_timeout(500)
+    assert page.locator("#desk").count() == 0
+    call = {"session_hash": "x", "component_id": 1, "fn_name": "call", "data": ["", "{}"]}
+    for path in ("config", "gradio_api/info", "gradio_api/file=/etc/passwd"):
+        assert page.request.get(f"{server.address}/{path}").status == 401
+    answer = page.request.post(f"{server.address}/gradio_api/component_server", data=call)
+    assert answer.status == 401
+
+
+def test_a_call_without_a_ticket_is_refused(browser: Any, server: Server) -> None:
+    page = sign_in(browser, server, "ann")
+    component = page.request.get(f"{server.address}/config").json()["components"]
+    number = next(part["id"] for part in component if part["type"] == "html")
+    call = {"session_hash": "x", "component_id": number, "fn_name": "call"}
+    data = ["guess", json.dumps({"action": "open"})]
+    answer = page.request.post(
+        f"{server.address}/gradio_api/component_server", data={**call, "data": data}
+    )
+    assert answer.json() == {"error": "forbidden"}
+
+
+def test_a_killed_server_loses_nothing(browser: Any, server: Server) -> None:
+    page = sign_in(browser, server, "ann")
+    press(page, "1234" + "123" + "h")
+    page.keyboard.press("Enter")
+    page.wait_for_function("() => document.body.innerText.includes('question 1')")
+    press(page, "432")
+    server.end(signal.SIGKILL)
+    press(page, "1" + "111" + "h")
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".toast.error")
+    server.start()
+    page.goto(server.address)
+    fill_in(page, "ann", PASSWORD)
+    settled(page, 1)
+    assert "question 1" in question(page)
+    chosen = page.locator(".rank [aria-pressed=true]").all_inner_texts()
+    assert chosen == ["4", "3", "2", "1"]
+    page.keyboard.press("Enter")
+    settled(page, 2)
+
+
+def test_drag_buttons_and_narrow_screen(browser: Any, server: Server) -> None:
+    page = sign_in(browser, server, "ann", viewport={"width": 390, "height": 844})
+    for place in range(4):
+        page.locator(f"[data-rank='{place}'] button").nth(place).click()
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    page.locator(".chip").nth(3).drag_to(page.locator(".tier").first)
+    tiers = page.locator(".panel ol .tier")
+    assert ["".join(c for c in text if c in LETTERS) for text in tiers.all_inner_texts()] == [
+        "AD",
+        "B",
+        "C",
+    ]
+    page.locator(".chip").nth(1).drag_to(page.locator(".zone").first)
+    assert tiers.first.locator(".chip").all_inner_texts() == ["D"]
+    press(page, "s")
+    page.wait_for_function("() => document.body.innerText.includes('question 1')")
+
+
+def test_auditor_sends_a_batch_back(browser: Any, server: Server, job: Job) -> None:
+    add_user(job.database, "zoe", PASSWORD, auditor=True)
+    ann = sign_in(browser, server, "ann")
+    press(ann, "1234" + "123" + "h")
+    ann.keyboard.press("Enter")
+    ann.wait_for_function("() => document.body.innerText.includes('question 1')")
+    ann.keyboard.press("f")
+    ann.locator("dialog textarea").fill("a phone number")
+    ann.locator("dialog .primary").click()
+    ann.wait_for_function("() => document.body.innerText.includes('question 2')")
+    zoe = sign_in(browser, server, "zoe")
+    assert "a phone number" in zoe.locator(".audit").inner_text()
+    zoe.locator("tbody tr").first.click()
+    zoe.wait_for_selector(".sample")
+    zoe.keyboard.press("n")
+    zoe.wait_for_selector(".item.bad")
+    zoe.locator(".verdict-note").fill("ranks upside down")
+    zoe.get_by_role("button", name="Send it back").click()
+    zoe.wait_for_selector(".state.rejected")
+    ann.reload()
+    ann.wait_for_selector("#desk .notice")
+    assert "ranks upside down" in ann.locator(".notice").first.inner_text()
+    settled(ann, 1)  # the flagged one
