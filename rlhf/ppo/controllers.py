@@ -10,6 +10,7 @@ from torch import Tensor
 from rlhf.config.schema import KLSection, OptimiserSection, ScoreSection
 
 State = dict[str, float]
+ScoreStatistics = tuple[float | None, float | None]
 
 
 class KLController(Protocol):
@@ -92,7 +93,7 @@ class ScoreNormaliser:
     far (`running`), or 0 and 1 (`none`).
     """
 
-    def __init__(self, section: ScoreSection, statistics: tuple[float, float] | None) -> None:
+    def __init__(self, section: ScoreSection, statistics: ScoreStatistics) -> None:
         """statistics: mean and standard deviation of the reward model's scores, None if unknown.
 
         Raises:
@@ -102,12 +103,13 @@ class ScoreNormaliser:
         self._running = section.normalisation == "running"
         self._count, self._mean, self._variance = 0, 0.0, 1.0
         if section.normalisation == "fixed":
-            if statistics is None:
+            mean, deviation = statistics
+            if mean is None or deviation is None:
                 raise ValueError(
                     "ppo.score.normalisation is 'fixed' but the reward model has no score_mean and "
                     "score_std in its config.json: set ppo.score.normalisation to 'running'"
                 )
-            self._mean, self._variance = statistics[0], statistics[1] ** 2
+            self._mean, self._variance = mean, deviation**2
 
     def normalise(self, scores: Tensor) -> Tensor:
         """scores: [B] raw -> [B]. A running scale takes them in first."""

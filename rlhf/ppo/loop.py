@@ -10,6 +10,7 @@ from statistics import fmean
 from rlhf.config.schema import PPOSection
 from rlhf.models.roles import Roles
 from rlhf.ppo.batching import generator, prompt_indices
+from rlhf.ppo.controllers import ScoreStatistics
 from rlhf.ppo.experience import make_experience
 from rlhf.ppo.flops import iteration_flops
 from rlhf.ppo.measure import measure
@@ -48,7 +49,7 @@ def train(
     prompts: Sequence[Sequence[int]],
     section: PPOSection,
     *,
-    score_statistics: tuple[float, float] | None,
+    score_statistics: ScoreStatistics,
     output_dir: Path,
     seed: int,
     metrics: MetricsLog,
@@ -60,7 +61,7 @@ def train(
         roles: the four models.
         prompts: lists of token ids, each ending where the answer begins.
         section: the config's `ppo`.
-        score_statistics: mean and standard deviation of the reward model's scores, if known.
+        score_statistics: mean and standard deviation of the reward model's scores, None if unknown.
         output_dir: for `checkpoints/`, and for the minibatch of a step that was refused.
         seed: of prompt order, sampling and minibatches.
         metrics: takes a row an iteration.

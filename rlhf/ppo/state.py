@@ -8,7 +8,12 @@ from typing import Any
 
 from rlhf.config.schema import PPOSection
 from rlhf.models.roles import Roles
-from rlhf.ppo.controllers import KLController, ScoreNormaliser, kl_controller
+from rlhf.ppo.controllers import (
+    KLController,
+    ScoreNormaliser,
+    ScoreStatistics,
+    kl_controller,
+)
 from rlhf.ppo.learner import Learner
 from rlhf.runtime import checkpoint
 
@@ -46,7 +51,7 @@ class TrainingState:
 
     @classmethod
     def start(
-        cls, roles: Roles, section: PPOSection, score_statistics: tuple[float, float] | None
+        cls, roles: Roles, section: PPOSection, score_statistics: ScoreStatistics
     ) -> TrainingState:
         """The state before the first iteration.
 

@@ -57,23 +57,23 @@ def test_fixed_scores_by_hand() -> None:
 
 def test_fixed_without_statistics_is_refused() -> None:
     with pytest.raises(ValueError, match="set ppo.score.normalisation to 'running'"):
-        ScoreNormaliser(ScoreSection(normalisation="fixed"), None)
+        ScoreNormaliser(ScoreSection(normalisation="fixed"), (None, None))
 
 
 def test_none_leaves_scores_alone() -> None:
-    normaliser = ScoreNormaliser(ScoreSection(normalisation="none", clip=None), None)
+    normaliser = ScoreNormaliser(ScoreSection(normalisation="none", clip=None), (None, None))
     torch.testing.assert_close(normaliser.normalise(torch.tensor([7.0])), torch.tensor([7.0]))
 
 
 def test_running_scores_use_all_scores_so_far() -> None:
     section = ScoreSection(normalisation="running", clip=None)
-    normaliser = ScoreNormaliser(section, None)
+    normaliser = ScoreNormaliser(section, (None, None))
     batches = [torch.randn(5) * 3 + 1, torch.randn(3), torch.randn(8) - 4]
     for count, batch in enumerate(batches, start=1):
         everything = torch.cat(batches[:count])
         expected = (batch - everything.mean()) / everything.std(correction=0)
         torch.testing.assert_close(normaliser.normalise(batch), expected)
-    resumed = ScoreNormaliser(section, None)
+    resumed = ScoreNormaliser(section, (None, None))
     resumed.load_state(normaliser.state())
     assert torch.equal(resumed.normalise(batches[0]), normaliser.normalise(batches[0]))
 

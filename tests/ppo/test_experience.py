@@ -17,7 +17,7 @@ def _make(
     roles: FakeRoles, rollout: Rollout, kl_coef: float = 0.0, **changes: object
 ) -> Experience:
     section = ppo_section(**changes)
-    normaliser = ScoreNormaliser(ScoreSection(normalisation="none", clip=None), None)
+    normaliser = ScoreNormaliser(ScoreSection(normalisation="none", clip=None), (None, None))
     return make_experience(roles, rollout, section, kl_coef=kl_coef, normaliser=normaliser)
 
 

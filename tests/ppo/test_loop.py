@@ -39,7 +39,7 @@ def _train(
             roles,
             prompts,
             section,
-            score_statistics=None,
+            score_statistics=(None, None),
             output_dir=directory,
             seed=3,
             metrics=metrics,

@@ -23,7 +23,7 @@ PROMPTS = [[3, 4, 5], [6], [7, 8], [9, 10, 11, 12], [13, 14], [5, 5, 5]]
 
 def _experience(roles: FakeRoles, section: PPOSection) -> Experience:
     rollout = sample(roles, PROMPTS, section, generator(0, "sampling", 0))
-    normaliser = ScoreNormaliser(section.score, None)
+    normaliser = ScoreNormaliser(section.score, (None, None))
     return make_experience(roles, rollout, section, kl_coef=0.1, normaliser=normaliser)
 
 

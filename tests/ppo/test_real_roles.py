@@ -1,0 +1,94 @@
+"""The loop on the real roles: a tiny checkpoint, a reward adapter on it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from rlhf.config.schema import PPOSection
+from rlhf.models.load import load_causal_lm, score_statistics
+from rlhf.models.roles import Roles
+from rlhf.ppo import PPOSummary, train
+from rlhf.runtime.metrics import MetricsLog, read_rows
+from tests.models.conftest import checkpoint, pieces
+from tests.models.test_roles import KINDS, World, world
+from tests.ppo.conftest import ppo_section
+
+__all__ = ["checkpoint", "pieces", "world"]  # fixtures
+
+PROMPTS = [[195, 300 + i, 320 + i, 196][i % 2 :] for i in range(8)]
+
+
+def _section(kind: str) -> PPOSection:
+    return ppo_section(
+        roles=kind.partition("-")[0],
+        tuning={"method": "full" if kind.endswith("full") else "lora"},
+        iterations=4,
+        rollout_batch=4,
+        minibatch=2,
+        epochs=2,
+        critic_warmup=1,
+        checkpoint_every=2,
+        score={"normalisation": "fixed"},
+    )
+
+
+class Interrupt(Exception):
+    pass
+
+
+def _train(
+    world: World, kind: str, directory: Path, interrupt_at: int | None = None
+) -> tuple[Roles, PPOSummary]:
+    def on_iteration(done: int, total: int, shown: dict[str, float]) -> None:
+        if done == interrupt_at:
+            raise Interrupt
+
+    torch.manual_seed(0)  # adapters start at random
+    roles = world.roles(kind)
+    with MetricsLog(directory) as metrics:
+        summary = train(
+            roles,
+            PROMPTS,
+            _section(kind),
+            score_statistics=score_statistics(world.reward),
+            output_dir=directory,
+            seed=0,
+            metrics=metrics,
+            on_iteration=on_iteration,
+        )
+    return roles, summary
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_real_roles_train_and_resume(world: World, kind: str, tmp_path: Path) -> None:
+    roles, summary = _train(world, kind, tmp_path / "whole")
+    rows = read_rows(tmp_path / "whole" / "metrics.jsonl")
+    assert all(row["ratio_deviation"] == 0 for row in rows)
+    assert all(row["engine_gap"] < 1e-3 for row in rows)
+    assert [abs(row["kl"]) < 1e-6 for row in rows] == [True, True, False, False]
+    assert roles.frozen_fingerprint() == world.roles(kind).frozen_fingerprint()
+
+    with pytest.raises(Interrupt):
+        _train(world, kind, tmp_path / "cut", interrupt_at=3)
+    resumed, same = _train(world, kind, tmp_path / "cut")
+    assert same == summary
+    assert read_rows(tmp_path / "cut" / "metrics.jsonl") == rows
+    for role in ("actor_state", "critic_state"):
+        after = getattr(resumed, role)()
+        for name, tensor in getattr(roles, role)().items():
+            assert torch.equal(tensor, after[name])
+
+
+def test_the_saved_actor_is_the_trained_one(world: World, tmp_path: Path) -> None:
+    roles, _ = _train(world, "shared", tmp_path)
+    roles.save_actor(tmp_path / "actor")
+    saved = load_causal_lm(tmp_path / "actor", dtype=torch.float32, device="cpu").eval()
+    start = load_causal_lm(world.sft, dtype=torch.float32, device="cpu").eval()
+    ids = torch.tensor([PROMPTS[0]])
+    with torch.no_grad(), roles.generating() as actor:
+        expected = actor(input_ids=ids).logits
+        torch.testing.assert_close(saved(input_ids=ids).logits, expected, rtol=1e-3, atol=1e-3)
+        assert (start(input_ids=ids).logits - expected).abs().max() > 1e-2
