@@ -132,6 +132,16 @@ def annotate(
     export: Annotated[
         bool, typer.Option("--export", help="Write the rankings that there are, and exit.")
     ] = False,
+    to_label_studio: Annotated[
+        Path | None,
+        typer.Option("--to-label-studio", metavar="FILE", help="Write the tasks as its JSON."),
+    ] = None,
+    from_label_studio: Annotated[
+        Path | None,
+        typer.Option(
+            "--from-label-studio", metavar="FILE", help="Write the rankings from its JSON export."
+        ),
+    ] = None,
     overlap: Annotated[
         int, typer.Option("--overlap", min=1, help="Annotators that each task needs.")
     ] = 1,
@@ -160,6 +170,8 @@ def annotate(
         new_user=add_user,
         auditor=auditor,
         export=export,
+        to_label_studio=to_label_studio,
+        from_label_studio=from_label_studio,
         overlap=overlap,
         port=port,
         ask_password=ask,

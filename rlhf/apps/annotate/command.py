@@ -9,6 +9,7 @@ from rlhf.apps.annotate.accounts import add_user, count_users
 from rlhf.apps.annotate.audit import Audit
 from rlhf.apps.annotate.desk import Desk
 from rlhf.apps.annotate.job import Job, open_job
+from rlhf.apps.annotate.label_studio import read_answers, write_tasks
 from rlhf.apps.annotate.store import Store
 from rlhf.config.paths import resource
 from rlhf.data.taxonomy import Taxonomy
@@ -20,12 +21,14 @@ def annotate(
     new_user: str | None,
     auditor: bool,
     export: bool,
+    to_label_studio: Path | None,
+    from_label_studio: Path | None,
     overlap: int,
     port: int | None,
     ask_password: Callable[[str], str],
     say: Callable[[str], None],
 ) -> None:
-    """Make an account, or export what is there, or serve the page until interrupted.
+    """Make an account, export, trade with Label Studio, or serve the page until interrupted.
 
     Args:
         tasks: a collect folder or a tasks file. ask_password: prompt -> what was typed.
@@ -37,8 +40,10 @@ def annotate(
     if new_user is not None:
         add_user(job.database, new_user, ask_password(f"Password for {new_user}"), auditor=auditor)
         say(f"{new_user} can sign in: rlhf annotate {tasks}")
-    elif export:
-        written = job.export()
+    elif to_label_studio is not None:
+        say(f"{write_tasks(job, to_label_studio)} tasks -> {to_label_studio}")
+    elif export or from_label_studio is not None:
+        written = read_answers(job, from_label_studio) if from_label_studio else job.export()
         if not written:
             raise ValueError(f"{tasks}: nothing has been ranked yet, so there is nothing to export")
         _report(written, say)

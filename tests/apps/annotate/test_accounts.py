@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,8 @@ def test_password(database: Database) -> None:
 def test_only_salted_hashes_are_kept(database: Database) -> None:
     add_user(database, "ann", "correct horse", auditor=False)
     add_user(database, "bob", "correct horse", auditor=False)
-    rows = sqlite3.connect(database.path).execute("SELECT password FROM users").fetchall()
+    with closing(sqlite3.connect(database.path)) as connection:
+        rows = connection.execute("SELECT password FROM users").fetchall()
     assert rows[0] != rows[1]
     assert all(row[0].startswith("scrypt$") for row in rows)
     files = b"".join(path.read_bytes() for path in database.path.parent.iterdir())

@@ -22,6 +22,8 @@ def run(
         new_user=new_user,
         auditor=auditor,
         export=export,
+        to_label_studio=None,
+        from_label_studio=None,
         overlap=1,
         port=None,
         ask_password=lambda prompt: "long enough",

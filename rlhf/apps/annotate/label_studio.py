@@ -1,0 +1,154 @@
+"""The same tasks for teams that work in Label Studio: its JSON out, its JSON back in.
+
+A Ranker over a List gives an order without ties; the gaps stay ungraded. The labelling interface:
+
+    <View>
+      <Text name="prompt" value="$prompt"/>
+      <List name="answers" value="$answers" title="Best first"/>
+      <Ranker name="rank" toName="answers"/>
+      <Choices name="label" toName="prompt" choice="single" required="true">
+        <Choice value="helpful"/><Choice value="harmless"/>
+      </Choices>
+    </View>
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AwareDatetime, BaseModel, Field, TypeAdapter, ValidationError
+
+from rlhf.apps.annotate.job import Job, rankings_name
+from rlhf.apps.annotate.ranking import as_given, shown_order
+from rlhf.data.jsonl import in_one_line, read_jsonl, write_jsonl
+from rlhf.data.records import Label, RankingRecord, RankingTask
+
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+ORDER = "label-studio"  # stands for the annotator in shown_order: there all see the same order
+
+
+class _Data(BaseModel):
+    source: str
+    task: str
+
+
+class _Result(BaseModel):
+    type: str
+    value: dict[str, Any] = {}
+
+
+class _Annotation(BaseModel):
+    result: list[_Result]
+    completed_by: int | str | dict[str, Any] = ""
+    created_at: AwareDatetime | None = None
+    was_cancelled: bool = False
+
+
+class _Row(BaseModel):
+    data: _Data
+    annotations: list[_Annotation] = []
+
+
+_Rows = TypeAdapter(Annotated[list[_Row], Field(min_length=1)])
+
+
+def write_tasks(job: Job, path: Path) -> int:
+    """Write all tasks as Label Studio's JSON, responses shuffled and without their sources."""
+    rows = []
+    for source in job.sources:
+        for task in read_jsonl(source, RankingTask):
+            shown = shown_order(ORDER, task.id, len(task.responses))
+            answers = [
+                {"id": letter, "body": task.responses[index].text}
+                for letter, index in zip(LETTERS[: len(shown)], shown, strict=True)
+            ]
+            turns = [f"[{message.role}] {message.content}" for message in task.prompt.messages]
+            prompt = task.prompt.text if len(turns) == 1 else "\n\n".join(turns)
+            category = " / ".join(task.prompt.category)
+            data = {"source": source.name, "task": task.id, "category": category}
+            rows.append({"data": {**data, "prompt": prompt, "answers": answers}})
+    path.write_text(json.dumps(rows, ensure_ascii=False, indent=1), encoding="utf-8")
+    return len(rows)
+
+
+def read_answers(job: Job, path: Path) -> dict[Path, int]:
+    """Turn Label Studio's JSON export of these tasks into ranking records beside them.
+
+    Cancelled annotations and tasks without one are passed over. Returns how many went where.
+
+    Raises:
+        ValueError: not such an export, a task that is not this job's, an order that is none.
+    """
+    try:
+        rows = _Rows.validate_json(path.read_bytes())
+    except OSError as error:
+        raise ValueError(f"{path}: {error.strerror}; name Label Studio's JSON export") from None
+    except ValidationError as error:
+        raise ValueError(f"{path}: not Label Studio's JSON: {in_one_line(error)}") from None
+    tasks = {
+        (source.name, task.id): task
+        for source in job.sources
+        for task in read_jsonl(source, RankingTask)
+    }
+    records: dict[str, list[RankingRecord]] = defaultdict(list)
+    for row in rows:
+        place = (row.data.source, row.data.task)
+        if place not in tasks:
+            raise ValueError(
+                f"{path}: task {row.data.task!r} of {row.data.source} is not this job's"
+            )
+        try:
+            records[row.data.source] += _records(tasks[place], row.annotations)
+        except ValueError as error:
+            raise ValueError(f"{path}: task {row.data.task!r}: {error}") from None
+    written = {}
+    for source in job.sources:
+        if own := records[source.name]:
+            target = source.with_name(rankings_name(source.name))
+            written[target] = write_jsonl(target, own)
+    return written
+
+
+def _records(task: RankingTask, annotations: list[_Annotation]) -> Iterator[RankingRecord]:
+    valid = [annotation for annotation in annotations if not annotation.was_cancelled]
+    times = Counter(_name(annotation) for annotation in valid)
+    for number, annotation in enumerate(valid):
+        name = _name(annotation)
+        suffix = f"@{name}" if times[name] == 1 else f"@{name}#{number}"
+        values = {result.type: result.value for result in annotation.result}
+        ranks = _ranks(values.get("ranker", {}), task)
+        label = _label(values.get("choices", {})) or task.prompt.label
+        yield RankingRecord(
+            id=task.id + (suffix if len(valid) > 1 else ""),
+            prompt=task.prompt.model_copy(update={"label": label}),
+            responses=task.responses,
+            ranks=ranks,
+            annotator=name,
+            time=annotation.created_at,
+        )
+
+
+def _ranks(value: dict[str, Any], task: RankingTask) -> tuple[int, ...]:
+    columns = value.get("ranker")
+    order = next(iter(columns.values()), None) if isinstance(columns, dict) else columns
+    letters = list(LETTERS[: len(task.responses)])
+    if not isinstance(order, list) or sorted(map(str, order)) != letters:
+        raise ValueError(f"the ranking {order} is not an order of {' '.join(letters)}")
+    ranks = [order.index(letter) + 1 for letter in letters]
+    return as_given(ranks, shown_order(ORDER, task.id, len(letters)))
+
+
+def _label(value: dict[str, Any]) -> Label | None:
+    chosen = value.get("choices") or [None]
+    return TypeAdapter[Label | None](Label | None).validate_python(chosen[0])
+
+
+def _name(annotation: _Annotation) -> str:
+    person = annotation.completed_by
+    if isinstance(person, dict):
+        person = person.get("email") or person.get("id") or ""
+    return str(person) or ORDER

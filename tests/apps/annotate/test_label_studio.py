@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rlhf.apps.annotate.job import Job
+from rlhf.apps.annotate.label_studio import read_answers, write_tasks
+from rlhf.data.records import RankingRecord, read_jsonl
+from tests.apps.annotate.worlds import collect_folder, task
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Job:
+    return collect_folder(tmp_path, tasks=2, held_out=1)
+
+
+def exported(job: Job) -> Any:
+    path = job.folder / "label_studio.json"
+    assert write_tasks(job, path) == 3
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def annotated(row: Any, order: list[str], by: object = 7, label: str | None = "harmless") -> Any:
+    results: list[Any] = [
+        {"type": "ranker", "from_name": "rank", "value": {"ranker": {"rank": order}}}
+    ]
+    if label:
+        results.append({"type": "choices", "value": {"choices": [label]}})
+    return {
+        "id": 1,
+        "completed_by": by,
+        "created_at": "2026-05-01T10:00:00Z",
+        "was_cancelled": False,
+        "result": results,
+    }
+
+
+def read_back(job: Job, rows: Any) -> dict[Path, int]:
+    path = job.folder / "export.json"
+    path.write_text(json.dumps(rows), encoding="utf-8")
+    return read_answers(job, path)
+
+
+def test_tasks_are_shuffled_and_without_sources(job: Job) -> None:
+    rows = exported(job)
+    text = json.dumps(rows)
+    assert not any(word in text for word in ("secret", "7b", "13b", "t0/", "baichuan"))
+    assert [row["data"]["task"] for row in rows] == ["e0", "t0", "t1"]
+    given = [response.text for response in task(0).responses]
+    for row in rows:
+        answers = row["data"]["answers"]
+        assert [answer["id"] for answer in answers] == ["A", "B", "C", "D"]
+        assert sorted(answer["body"] for answer in answers) == sorted(given)
+    assert any([a["body"] for a in row["data"]["answers"]] != given for row in rows)
+    assert rows[0]["data"]["prompt"].startswith("[user] I want to write more.\n\n[assistant]")
+
+
+def test_orders_come_back_as_ranks_of_the_given_responses(job: Job) -> None:
+    rows = exported(job)
+    rows[1]["annotations"] = [annotated(rows[1], ["C", "A", "D", "B"])]
+    assert read_back(job, rows) == {job.folder / "rankings.jsonl": 1}
+    (record,) = read_jsonl(job.folder / "rankings.jsonl", RankingRecord)
+    bodies = {answer["id"]: answer["body"] for answer in rows[1]["data"]["answers"]}
+    best_first = sorted(range(4), key=lambda index: record.ranks[index])
+    assert [record.responses[i].text for i in best_first] == [bodies[x] for x in "CADB"]
+    assert record.responses == task(0).responses  # the sources are those of the tasks file
+    assert (record.id, record.annotator, record.grades) == ("t0", "7", ())
+    assert record.prompt.label == "harmless"
+    assert record.time is not None
+
+
+def test_several_annotators_and_cancelled_work(job: Job) -> None:
+    rows = exported(job)
+    cancelled = {**annotated(rows[2], ["A", "B", "C", "D"]), "was_cancelled": True}
+    rows[2]["annotations"] = [
+        annotated(rows[2], ["A", "B", "C", "D"], {"id": 3, "email": "ann@x"}, None),
+        cancelled,
+        annotated(rows[2], ["D", "C", "B", "A"], {"id": 4}, None),
+    ]
+    read_back(job, rows)
+    records = list(read_jsonl(job.folder / "rankings.jsonl", RankingRecord))
+    assert [record.id for record in records] == ["t1@ann@x", "t1@4"]
+    assert [record.prompt.label for record in records] == ["helpful", "helpful"]
+    assert [5 - rank for rank in records[0].ranks] == list(records[1].ranks)
+
+
+def test_what_is_no_order(job: Job) -> None:
+    for order in (["A", "B", "C"], ["A", "A", "B", "C"], ["A", "B", "C", "E"]):
+        rows = exported(job)
+        rows[0]["annotations"] = [annotated(rows[0], order)]
+        with pytest.raises(
+            ValueError, match="task 'e0': the ranking .* is not an order of A B C D"
+        ):
+            read_back(job, rows)
+
+
+def test_what_is_no_export_of_this_job(job: Job) -> None:
+    with pytest.raises(ValueError, match="No such file"):
+        read_answers(job, job.folder / "nowhere.json")
+    with pytest.raises(ValueError, match="not Label Studio's JSON"):
+        read_back(job, {"rows": []})
+    rows = exported(job)
+    rows[0]["data"]["task"] = "elsewhere"
+    with pytest.raises(ValueError, match="'elsewhere' of eval_tasks.jsonl is not this job's"):
+        read_back(job, rows)
+    rows = exported(job)
+    rows[0]["annotations"] = [annotated(rows[0], ["A", "B", "C", "D"], label="rude")]
+    with pytest.raises(ValueError, match="task 'e0'"):
+        read_back(job, rows)
