@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 from safetensors.torch import save_file
@@ -127,7 +128,8 @@ def _critic_loss(roles: Roles, part: Experience, section: PPOSection) -> Tensor:
     return value_loss(values, part.old_values, part.returns, part.mask, section.value_clip)
 
 
-def _refuse(minibatch: Experience, found: Statistics, dump: Path) -> None:
+def _refuse(minibatch: Experience, found: Statistics, dump: Path) -> NoReturn:
+    """Save the minibatch that gave these statistics, and stop."""
     sequences = minibatch.sequences
     save_file(
         {

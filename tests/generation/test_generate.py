@@ -49,8 +49,10 @@ def _recomputed(model: PreTrainedModel, prompt: list[int], response: Completion)
 @pytest.mark.parametrize("penalty", [1.0, 1.4])
 def test_engines_agree_under_greedy(model: PreTrainedModel, penalty: float) -> None:
     sampling = GREEDY.model_copy(update={"repetition_penalty": penalty})
-    fast = _generate(model, sampling)
-    plain = _generate(model, sampling, engine="plain")
+    # transformers penalises the padding too, so a penalty is compared without any
+    batch_size = 8 if penalty == 1 else 1
+    fast = _generate(model, sampling, batch_size=batch_size)
+    plain = _generate(model, sampling, batch_size=batch_size, engine="plain")
     assert _tokens(fast) == _tokens(plain)
     assert [c.stop_reason for c in fast] == [c.stop_reason for c in plain]
     for ours, theirs in zip(fast, plain, strict=True):
