@@ -8,7 +8,7 @@ from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 
-class BufferLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
+class BufferLayer(CacheLayerMixin):
     """Keys and values of one layer in buffers [B, heads, capacity, head width].
 
     transformers' DynamicLayer copies the whole cache at every token, its StaticLayer attends over

@@ -55,6 +55,15 @@ def test_padding_on_either_side_changes_nothing() -> None:
             assert got[~mask].eq(0).all()
 
 
+def test_a_gap_in_the_mask_is_stepped_over() -> None:
+    rewards, values = torch.randn(2, 3), torch.randn(2, 3)
+    expected = gae(rewards, values, torch.ones(2, 3).bool(), gamma=0.9, lam=0.8)
+    mask = torch.tensor([[True, False, True, True]] * 2)
+    wide = [x[:, [0, 0, 1, 2]].masked_fill(~mask, math.nan) for x in (rewards, values)]
+    for got, plain in zip(gae(*wide, mask, 0.9, 0.8), expected, strict=True):
+        assert torch.equal(got[mask].view(2, 3), plain)
+
+
 def test_explained_variance_by_hand() -> None:
     returns = torch.tensor([[1.0, 3.0, math.nan]])
     mask = torch.tensor([[True, True, False]])

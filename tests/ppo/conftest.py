@@ -7,9 +7,12 @@ import torch
 
 from rlhf.config.schema import PPOSection
 from rlhf.generation import Completion
+from rlhf.generation.types import StopReason
 from rlhf.ppo.rollout import assemble
 from rlhf.ppo.types import Rollout
 from tests.ppo.fakes import EOS, FakeRoles, count_of
+
+STOP = 7
 
 
 @pytest.fixture
@@ -19,11 +22,12 @@ def roles() -> FakeRoles:
 
 @pytest.fixture
 def rollout() -> Rollout:
-    """Six prompts and responses of different lengths; the fourth and fifth were cut off."""
+    """Six responses of different lengths: three ended by EOS, two cut off, one by a stop token."""
     prompts = [[3, 4, 5], [6], [7, 8], [9, 10, 11, 12], [13, 14], [5, 5, 5]]
-    responses = [[5, 6, EOS], [EOS], [5, 5, 7, 8, EOS], [9, 9, 9, 9, 9], [4, 5, 4, 5, 4], [8, EOS]]
+    responses = [[5, 6, EOS], [EOS], [5, 5, 7, 8, EOS], [9, 9, 9, 9, 9], [4, 5, 4, 5, 4], [8, STOP]]
+    reasons: dict[int, StopReason] = {EOS: "eos", STOP: "stop"}
     completions = [
-        Completion(tuple(ids), (-1.0,) * len(ids), "eos" if ids[-1] == EOS else "length")
+        Completion(tuple(ids), (-1.0,) * len(ids), reasons.get(ids[-1], "length"))
         for ids in responses
     ]
     return assemble(prompts, completions, 0, torch.device("cpu"))

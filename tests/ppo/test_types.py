@@ -30,7 +30,7 @@ def test_states_are_read_one_column_before_their_token(rollout: Rollout) -> None
 
 def test_take_drops_columns_that_are_padding_in_all_rows(rollout: Rollout) -> None:
     taken = rollout.sequences.take(torch.tensor([5, 1]))
-    assert taken.input_ids.tolist() == [[5, 5, 5, 8, 2], [0, 0, 6, 2, 0]]
+    assert taken.input_ids.tolist() == [[5, 5, 5, 8, 7], [0, 0, 6, 2, 0]]
     assert taken.attention_mask.int().tolist() == [[1, 1, 1, 1, 1], [0, 0, 1, 1, 0]]
     assert taken.response_mask.int().tolist() == [[1, 1], [1, 0]]
     assert taken.prompt_width == 3

@@ -12,17 +12,13 @@ from rlhf.ppo.batching import generator
 from rlhf.ppo.controllers import ScoreNormaliser
 from rlhf.ppo.experience import make_experience
 from rlhf.ppo.learner import Learner
-from rlhf.ppo.rollout import sample
-from rlhf.ppo.types import Experience
+from rlhf.ppo.types import Experience, Rollout
 from rlhf.ppo.update import NonFinite, Statistics, update
 from tests.ppo.conftest import ppo_section
 from tests.ppo.fakes import FakeRoles, count_of
 
-PROMPTS = [[3, 4, 5], [6], [7, 8], [9, 10, 11, 12], [13, 14], [5, 5, 5]]
 
-
-def _experience(roles: FakeRoles, section: PPOSection) -> Experience:
-    rollout = sample(roles, PROMPTS, section, generator(0, "sampling", 0))
+def _experience(roles: FakeRoles, section: PPOSection, rollout: Rollout) -> Experience:
     normaliser = ScoreNormaliser(section.score, (None, None))
     return make_experience(roles, rollout, section, kl_coef=0.1, normaliser=normaliser)
 
@@ -45,21 +41,21 @@ def _update(
 
 @pytest.mark.parametrize(("minibatch", "microbatch"), [(3, 1), (3, 3), (6, 2), (6, 6)])
 def test_the_first_ratio_is_exactly_one(
-    roles: FakeRoles, tmp_path: Path, minibatch: int, microbatch: int
+    roles: FakeRoles, rollout: Rollout, tmp_path: Path, minibatch: int, microbatch: int
 ) -> None:
     section = ppo_section(minibatch=minibatch, microbatch=microbatch, epochs=2)
-    experience = _experience(roles, section)
+    experience = _experience(roles, section, rollout)
     found = _update(roles, section, experience, tmp_path)
     assert found["ratio_deviation"] == 0.0
     assert found["update_kl"] > 0.0  # later steps have moved
 
 
-def test_the_step_does_not_depend_on_the_microbatch(tmp_path: Path) -> None:
+def test_the_step_does_not_depend_on_the_microbatch(rollout: Rollout, tmp_path: Path) -> None:
     results = []
     for microbatch in (1, 2, 3, 6):
         roles = FakeRoles(count_of(5))
         section = ppo_section(minibatch=6, microbatch=microbatch)
-        experience = _experience(roles, section)
+        experience = _experience(roles, section, rollout)
         statistics = _update(roles, section, experience, tmp_path)
         weights = {**roles.actor_state(), **roles.critic_state()}
         results.append((statistics, weights))
@@ -71,32 +67,42 @@ def test_the_step_does_not_depend_on_the_microbatch(tmp_path: Path) -> None:
             torch.testing.assert_close(tensor, first_weights[name], rtol=1e-4, atol=1e-5)
 
 
-def test_the_loss_is_the_mean_over_the_minibatchs_tokens(roles: FakeRoles, tmp_path: Path) -> None:
+def test_the_loss_is_the_mean_over_the_minibatchs_tokens(
+    roles: FakeRoles, rollout: Rollout, tmp_path: Path
+) -> None:
     section = ppo_section(minibatch=6, microbatch=2)
-    experience = _experience(roles, section)
+    experience = _experience(roles, section, rollout)
+    sequences, mask = experience.sequences, experience.mask
+    values = sequences.states(roles.values(sequences.input_ids, sequences.attention_mask))
+    loss = 0.5 * (values - experience.returns)[mask].square().mean()
+    gradients = torch.autograd.grad(loss, roles.critic_parameters())
+    norm = torch.cat([gradient.flatten() for gradient in gradients]).norm().item()
     found = _update(roles, section, experience, tmp_path)
     # At ratio 1 the policy loss is minus the mean advantage, the value loss half the mean square.
-    mask = experience.mask
     assert found["policy_loss"] == pytest.approx(
         -experience.advantages[mask].mean().item(), abs=1e-6
     )
-    error = (experience.old_values - experience.returns)[mask]
-    assert found["value_loss"] == pytest.approx(0.5 * error.square().mean().item(), rel=1e-5)
+    assert found["value_loss"] == pytest.approx(loss.item(), rel=1e-5)
+    assert found["critic_grad_norm"] == pytest.approx(norm, rel=1e-4)
 
 
-def test_only_the_critic_learns_while_it_warms_up(roles: FakeRoles, tmp_path: Path) -> None:
+def test_only_the_critic_learns_while_it_warms_up(
+    roles: FakeRoles, rollout: Rollout, tmp_path: Path
+) -> None:
     section = ppo_section()
     actor, critic = roles.actor_state(), roles.critic_state()
-    found = _update(roles, section, _experience(roles, section), tmp_path, warm=False)
+    found = _update(roles, section, _experience(roles, section, rollout), tmp_path, warm=False)
     assert all(torch.equal(w, actor[name]) for name, w in roles.actor_state().items())
     assert not all(torch.equal(w, critic[name]) for name, w in roles.critic_state().items())
     assert found["grad_norm"] == 0.0 < found["critic_grad_norm"]
 
 
 @pytest.mark.parametrize("broken", ["advantages", "returns"])
-def test_nan_stops_before_the_optimiser(roles: FakeRoles, tmp_path: Path, broken: str) -> None:
+def test_nan_stops_before_the_optimiser(
+    roles: FakeRoles, rollout: Rollout, tmp_path: Path, broken: str
+) -> None:
     section = ppo_section()
-    experience = _experience(roles, section)
+    experience = _experience(roles, section, rollout)
     getattr(experience, broken)[0, 0] = math.nan
     before = {**roles.actor_state(), **roles.critic_state()}
     with pytest.raises(NonFinite, match="stopped before the optimiser step: .*loss nan"):
@@ -108,9 +114,11 @@ def test_nan_stops_before_the_optimiser(roles: FakeRoles, tmp_path: Path, broken
     assert len(saved["input_ids"]) == section.minibatch
 
 
-def test_the_actor_moves_to_what_is_liked(roles: FakeRoles, tmp_path: Path) -> None:
+def test_the_actor_moves_to_what_is_liked(
+    roles: FakeRoles, rollout: Rollout, tmp_path: Path
+) -> None:
     section = ppo_section(minibatch=6, microbatch=6)
-    experience = _experience(roles, section)
+    experience = _experience(roles, section, rollout)
     _update(roles, section, experience, tmp_path)
     liked = experience.advantages > 0
     assert liked.any()
