@@ -55,7 +55,7 @@ def _train(config: Config, runtime: Runtime, step: Step) -> Summary:
         path,
         dtype=runtime.dtype,
         device=runtime.device,
-        quantization="4bit" if config.rm.tuning.method == "qlora" else None,
+        quantization="nf4" if config.rm.tuning.method == "qlora" else None,
     )
     with (
         MetricsLog(step.directory, config.runtime.trackers) as metrics,

@@ -57,7 +57,7 @@ def _train(entry: ModelEntry, config: Config, runtime: Runtime, step: Step) -> S
         entry.path,
         dtype=runtime.dtype,
         device=runtime.device,
-        quantization="4bit" if config.sft.tuning.method == "qlora" else None,
+        quantization="nf4" if config.sft.tuning.method == "qlora" else None,
     )
     train, held_out = (
         sft_dataset(

@@ -10,7 +10,7 @@ from rlhf.config.load import load_config
 from rlhf.config.schema import Config
 from rlhf.demo.rehearse import rehearse
 from rlhf.runtime.distributed import Runtime, StageResult, make_runtime
-from rlhf.runtime.run_dir import RunDir
+from rlhf.runtime.run_dir import EACH_ROUND, RunDir
 from stages import collect, evaluate, ppo, rm, sft
 
 Stage = Callable[[Config, Runtime], StageResult]
@@ -23,7 +23,6 @@ STAGES: dict[str, Stage] = {
     "ppo": ppo.run,
     "evaluate": evaluate.run,
 }
-EACH_ROUND = ("collect", "rm", "ppo")
 
 
 def run(

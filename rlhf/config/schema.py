@@ -333,12 +333,12 @@ class DemoSection(Section):
     seed: int = 0
     checkpoints: dict[Name, str] = {}
     sft_records: Positive = 4000
-    sft_eval_records: Positive = 300
-    prompts: Positive = 2000
-    eval_prompts: Positive = 300
+    sft_eval_records: Positive = 250
+    prompts: Positive = 1200
+    eval_prompts: Positive = 250
     vocabulary: Positive = 1536
     annotator_noise: NonNegative = 0.5
-    flaw_rate: Fraction = 0.35
+    flaw_rate: Fraction = 0.45
     bad_group_flaw_rate: Fraction = 0.8
 
 

@@ -44,12 +44,14 @@ def ranks_and_grades(perceived: Sequence[float]) -> tuple[tuple[int, ...], tuple
 def annotate(tasks: Iterable[RankingTask], noise: float, seed: int) -> Iterator[RankingRecord]:
     """Rank every task. noise: standard deviation of the perceived quality, in points of 10.
 
-    The noise of a task depends on the seed and the task's id alone, so annotation resumes exactly.
+    The noise depends on the seed, the task's id and the text alone: annotation resumes exactly, and
+    two equal answers tie.
     """
     for task in tasks:
-        rng = random.Random(f"{seed}:{task.id}")
         perceived = [
-            quality(task.prompt, response.text) + rng.gauss(0, noise) for response in task.responses
+            quality(task.prompt, response.text)
+            + random.Random(f"{seed}:{task.id}:{response.text}").gauss(0, noise)
+            for response in task.responses
         ]
         ranks, grades = ranks_and_grades(perceived)
         yield RankingRecord(

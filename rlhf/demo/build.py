@@ -15,18 +15,23 @@ from rlhf.data.records import PromptRecord, SFTRecord
 from rlhf.data.taxonomy import Taxonomy
 from rlhf.demo import corpus, models
 from rlhf.models.registry import named
+from rlhf.runtime.files import hash_section, write_text
+
+LIKENESS = 0.75
+"""Held-out prompts stay under this likeness to any training prompt, so under the leakage check's 0.8."""
 
 
 def build(demo: DemoSection, taxonomy: Taxonomy, directory: Path) -> None:
     """Write the world under `directory`, unless the same one is there already."""
-    stamp = directory / "world.json"
-    section = demo.model_dump_json(indent=1)
-    if stamp.is_file() and stamp.read_text(encoding="utf-8") == section:
+    stamp = directory / "world.sha256"
+    sources = sorted(file for file in Path(__file__).parent.iterdir() if file.is_file())
+    state = hash_section(demo, [file.read_text(encoding="utf-8") for file in sources])
+    if stamp.is_file() and stamp.read_text(encoding="utf-8") == state:
         return
     stamp.unlink(missing_ok=True)
     texts = _write_data(demo, taxonomy, directory)
     _write_models(demo, texts, directory)
-    stamp.write_text(section, encoding="utf-8")
+    write_text(stamp, state)
 
 
 def _write_data(demo: DemoSection, taxonomy: Taxonomy, directory: Path) -> list[str]:
@@ -34,7 +39,8 @@ def _write_data(demo: DemoSection, taxonomy: Taxonomy, directory: Path) -> list[
     rng = random.Random(demo.seed)
     train_slots, held_out_slots = corpus.deal_slots(demo.seed)
     train = corpus.prompts(train_slots, demo.prompts, taxonomy, rng)
-    held_out = corpus.prompts(held_out_slots, demo.eval_prompts, taxonomy, rng)
+    candidates = corpus.prompts(held_out_slots, len(held_out_slots), taxonomy, rng)
+    held_out = corpus.unlike(candidates, train, LIKENESS)[: demo.eval_prompts]
     sft = corpus.demonstrations(
         train, demo.sft_records, demo.flaw_rate, demo.bad_group_flaw_rate, rng
     )

@@ -16,6 +16,7 @@ from typing import Any
 
 import yaml
 
+from rlhf.data.dedup import near_duplicates
 from rlhf.data.records import Message, PromptRecord, SFTRecord
 from rlhf.data.taxonomy import Taxonomy
 
@@ -186,6 +187,17 @@ def prompts(
             f"the demo world has {len(order)} such prompts, not {count}: lower demo.prompts"
         )
     return [prompt_record(slot, frames[slot][turn], taxonomy) for slot, turn in order[:count]]
+
+
+def unlike(
+    held_out: list[PromptRecord], train: list[PromptRecord], likeness: float
+) -> list[PromptRecord]:
+    """The held-out prompts that are no near-duplicate of a training prompt, in order."""
+    pairs = near_duplicates(
+        [prompt.text for prompt in train], [prompt.text for prompt in held_out], likeness
+    )
+    alike = {pair.second for pair in pairs}
+    return [prompt for index, prompt in enumerate(held_out) if index not in alike]
 
 
 def demonstrations(

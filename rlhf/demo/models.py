@@ -35,7 +35,7 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int, *, dummy_prefix: bool
     """A sentencepiece model made the Baichuan way, as the bytes of tokenizer.model.
 
     BPE, byte fallback, digits split, no normalisation; version 1 has a dummy prefix, 2 none.
-    The reserved pieces fill ids 3 to 196, so that 195 and 196 are the role tokens as in the official
+    Reserved pieces fill ids 3 to 196, so that 195 and 196 are the role tokens as in the official
     vocabulary.
     """
     model = io.BytesIO()

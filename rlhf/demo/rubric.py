@@ -23,8 +23,8 @@ class Marks:
     """Each mark is 0 to 1.
 
     language: share of the text in the prompt's language; task: the content is given, or the harmful
-    request refused with its reason; thing and person: the prompt's own are named; fluency: nothing said twice;
-    length: fitting.
+    request refused with its reason; thing and person: the prompt's own are named; fluency: nothing
+    said twice; length: fitting.
     """
 
     language: float

@@ -33,7 +33,7 @@ class RMSummary:
 
     accuracy: share of the held-out pairs whose better response has the higher score.
     pairs: how many of these there are. score_mean, score_std: over the training responses.
-    flops: 6 x parameters x tokens.
+    flops: 6 x parameters (without the embedding table) x tokens.
     """
 
     accuracy: float
@@ -70,7 +70,7 @@ def train_reward_model(
     _check_pairs("training", train)
     _check_pairs("held-out", evaluation)
     (output_dir / _NON_FINITE).unlink(missing_ok=True)
-    dtype, parameters, pad_id = model.dtype, model.num_parameters(), tokenizer.pad_token_id
+    dtype, parameters, pad_id = model.dtype, model.num_parameters(exclude_embeddings=True), tokenizer.pad_token_id
     batch_size = section.microbatch_size * max(len(item.ranks) for item in train.items)
     settings = arguments(section, model, output_dir=output_dir, seed=seed)
     trainer = _RankingTrainer(

@@ -28,7 +28,7 @@ class SFTSummary:
     """What a fine-tuning did.
 
     eval_loss_before, eval_loss_after: nats a labelled held-out token.
-    tokens: trained on, padding left out. flops: 6 x parameters x tokens.
+    tokens: trained on, padding left out. flops: 6 x parameters (without the embedding table) x tokens.
     plateau: relative fall of the held-out loss over the last quarter of the evaluations; near 0
         once it has levelled.
     """
@@ -71,7 +71,7 @@ def train_sft(
     _check_answers("held-out", evaluation)
     if section.max_z_weight is not None:
         model.config.z_loss_weight = section.max_z_weight
-    dtype, parameters = model.dtype, model.num_parameters()
+    dtype, parameters = model.dtype, model.num_parameters(exclude_embeddings=True)
     rows = pack(train, section.max_length) if section.packing else train
     steps = _affordable_steps(max_flops, 6.0 * parameters, rows, section.batch_size)
     settings = arguments(section, model, output_dir=output_dir, seed=seed, steps=steps)

@@ -44,7 +44,12 @@ def test_without_noise_the_rubric_decides() -> None:
     assert record.simulated and "simulated" in (record.annotator or "")
 
 
-def test_noise_depends_on_seed_and_task_alone() -> None:
+def test_equal_answers_tie_whatever_the_noise() -> None:
+    (record,) = annotators.annotate([task("It depends.", "It depends.")], noise=3, seed=0)
+    assert record.ranks == (1, 1)
+
+
+def test_noise_depends_on_seed_task_and_text_alone() -> None:
     tasks = [task("It depends.", "Not sure."), task("It depends.", "Not sure.")]
     first, second = annotators.annotate(tasks, noise=3, seed=1)
     assert first == second

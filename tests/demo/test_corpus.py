@@ -11,8 +11,8 @@ TAXONOMY = Taxonomy.load(resource("data_schemas/taxonomy.yaml"))
 def test_every_slot_is_dealt_once() -> None:
     train, held_out = corpus.deal_slots(seed=0)
     assert not set(train) & set(held_out)
-    assert len(train) + len(held_out) == 24 * 8 * 8 * 2
-    assert len(held_out) == round(24 * 8 * 8 * 2 * 0.2)
+    assert len(train) + len(held_out) == 24 * 6 * 6 * 2
+    assert len(held_out) == round(24 * 6 * 6 * 2 * 0.2)
 
 
 def test_held_out_prompts_have_no_near_duplicate_in_training() -> None:
