@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 from rlhf.config.schema import Config, SamplingSection, SourceEntry
 from rlhf.data.chat_format import encode_prompt, encode_response
@@ -39,9 +40,13 @@ def run(config: Config, runtime: Runtime) -> StageResult:
 
 def step(config: Config, runtime: Runtime) -> Step:
     inputs: dict[str, Path] = {}
+    # The sources are inputs: what they hold counts, not where they lie.
+    collected = config.collect.model_dump(exclude={"models": {"__all__": {"path"}}})
+    sections: list[Any] = [collected, config.annotation, config.demo, config.seed]
     if config.annotation.source == "file":
         assert config.data.rankings is not None, "the schema asks for it"
         inputs["rankings"] = Path(config.data.rankings)
+        sections += [config.data.held_out, config.data.near_duplicate_threshold]
     else:
         inputs |= {name: runtime.run_dir.data / f"{name}.jsonl" for name in SPLITS.values()}
         for index, entry in enumerate(sources(config, runtime)):
@@ -52,7 +57,7 @@ def step(config: Config, runtime: Runtime) -> Step:
         key=runtime.key(STAGE),
         stage=STAGE,
         directory=runtime.stage_dir(STAGE),
-        sections=(config.collect, config.annotation, config.demo, config.seed),
+        sections=tuple(sections),
         inputs=inputs,
         work=partial(_collect, config, runtime),
     )

@@ -19,6 +19,7 @@ from rlhf.evaluation.policy import compare_rows
 from rlhf.models.load import load_causal_lm, load_reward_model, load_tokenizer
 from rlhf.models.registry import spec_of
 from rlhf.runtime.distributed import Runtime, StageResult
+from rlhf.runtime.files import write_text
 from rlhf.runtime.metrics import MetricsLog, progress
 from rlhf.runtime.run_dir import read_manifest
 from rlhf.runtime.steps import Step, Summary, execute
@@ -37,6 +38,8 @@ def run(config: Config, runtime: Runtime) -> StageResult:
     if config.evaluate.extra_sft:
         execute(_extra_sft_step(config, runtime), runtime)
     result = execute(_judge_step(config, runtime), runtime)
+    for name, place in _places(config, runtime).items():
+        write_text(place, (result.directory / name).read_text(encoding="utf-8"))
     report.write(runtime.run_dir.root)
     runtime.console.print(f"report: {runtime.run_dir.root / 'report' / 'index.html'}")
     return result
@@ -117,15 +120,10 @@ def _judge_policies(config: Config, runtime: Runtime, step: Step) -> Summary:
         if name != "prompts":
             texts[name] = _answers(name, path, prompts, config, runtime)
             qualities[name] = judge.qualities(prompts, texts[name])
-    last, rounds = f"ppo {runtime.rounds}", runtime.rounds
-    comparisons = {
-        runtime.run_dir.stage("ppo", number, rounds) / "judge.jsonl": ("sft", f"ppo {number}")
-        for number in range(1, rounds + 1)
-    }
+    comparisons = {f"ppo_{n}.jsonl": ("sft", f"ppo {n}") for n in range(1, runtime.rounds + 1)}
     if "sft_extra" in texts:
-        extra = runtime.run_dir.stage("evaluate") / "judge_sft_extra.jsonl"
-        comparisons[extra] = ("sft_extra", last)
-    for path, (before, after) in comparisons.items():
+        comparisons["sft_extra.jsonl"] = ("sft_extra", f"ppo {runtime.rounds}")
+    for name, (before, after) in comparisons.items():
         rows = compare_rows(
             prompts,
             texts[before],
@@ -135,8 +133,21 @@ def _judge_policies(config: Config, runtime: Runtime, step: Step) -> Summary:
             judge=judge.name,
             simulated=judge.simulated,
         )
-        write_jsonl(path, rows)
+        write_jsonl(step.directory / name, rows)
     return {f"mean quality {name}": sum(q) / len(q) for name, q in qualities.items()}
+
+
+def _places(config: Config, runtime: Runtime) -> dict[str, Path]:
+    """Where the verdicts belong in the run directory. The step keeps its own copy: PPO trained
+    again to the same weights has an empty directory, and nothing to be judged anew."""
+    run_dir, rounds = runtime.run_dir, runtime.rounds
+    places = {
+        f"ppo_{number}.jsonl": run_dir.stage("ppo", number, rounds) / "judge.jsonl"
+        for number in range(1, rounds + 1)
+    }
+    if config.evaluate.extra_sft:
+        places["sft_extra.jsonl"] = run_dir.stage("evaluate") / "judge_sft_extra.jsonl"
+    return places
 
 
 def _answers(

@@ -47,6 +47,10 @@ def run(
     for flag, stage in (("--from", start), ("--only", only), ("--redo", redo)):
         if stage is not None and stage not in STAGES:
             raise ValueError(f"{flag} {stage}: no such stage; choose one of {' '.join(STAGES)}")
+    if only and (start or redo not in (None, only)):
+        raise ValueError(f"--only {only} runs nothing else; leave out --from, or --redo of another")
+    if start and redo and list(STAGES).index(redo) < list(STAGES).index(start):
+        raise ValueError(f"--redo {redo} comes before --from {start}; leave out --from")
     config = load_config(path, overrides)
     config = rehearse(config) if rehearsal else config
     with prepared_run(config) as (config, run_dir):
@@ -71,7 +75,7 @@ def _plan(
         mine = [work for work in order if work[0] == only]
         unfinished = (work for work in mine if not run_dir.is_done(*work, rounds))
         return [mine[-1] if only == redo else next(unfinished, mine[-1])]
-    if redo:
+    if redo and not start:
         return order[order.index((redo, _last(redo, rounds))) :]
     return order[[stage for stage, _ in order].index(start) :] if start else order
 

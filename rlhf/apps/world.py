@@ -13,6 +13,7 @@ from rlhf.config.schema import Config
 from rlhf.data.prepare import prepare
 from rlhf.data.taxonomy import Taxonomy
 from rlhf.demo import annotators, build
+from rlhf.models.load import check_checkpoint
 from rlhf.runtime.files import write_text
 from rlhf.runtime.run_dir import RunDir
 
@@ -27,7 +28,7 @@ def prepared_run(config: Config) -> Iterator[tuple[Config, RunDir]]:
     run_dir = RunDir(config.run_dir)
     demo_dir = run_dir.root / "demo"
     config = resolve_paths(config, {"run://": run_dir.root, "demo://": demo_dir})
-    _check_named_files(config, run_dir, demo_dir)
+    _check_named_files(config, run_dir)
     with run_dir.lock():
         if config.demo is not None:
             taxonomy = config.data.taxonomy or resource("data_schemas/taxonomy.yaml")
@@ -38,17 +39,19 @@ def prepared_run(config: Config) -> Iterator[tuple[Config, RunDir]]:
         yield config, run_dir
 
 
-def _check_named_files(config: Config, run_dir: RunDir, demo_dir: Path) -> None:
-    """One line for everything that the user has to bring and that is not there."""
-    named = [entry.path for entry in config.models.values()]
-    named += [entry.path for entry in config.collect.models]
-    named += [path for path in config.data.model_dump().values() if isinstance(path, str)]
+def _check_named_files(config: Config, run_dir: RunDir) -> None:
+    """One line for all that the user has to bring and has not, or that is no checkpoint."""
+    models = [entry.path for entry in (*config.models.values(), *config.collect.models)]
     given = (config.rm.model, config.ppo.actor, config.ppo.reward_model, config.evaluate.judge)
-    named += [path for path in (*given, config.annotation.judge) if path]
-    outside = (path for path in named if not Path(path).is_relative_to(run_dir.root))
-    missing = [path for path in dict.fromkeys(outside) if not Path(path).exists()]
+    models += [path for path in (*given, config.annotation.judge) if path]
+    models = [path for path in models if not Path(path).is_relative_to(run_dir.root)]
+    files = [path for path in config.data.model_dump().values() if isinstance(path, str)]
+    files = [path for path in files if not Path(path).is_relative_to(run_dir.root)]
+    missing = [path for path in dict.fromkeys([*models, *files]) if not Path(path).exists()]
     if missing:
         raise ValueError(
             f"{config.name}: not there: {', '.join(missing)}; put them in place or correct the "
             "paths in the config (--rehearse runs it without any of them)"
         )
+    for path in models:
+        check_checkpoint(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -41,8 +42,8 @@ def prepare(
         auditor: the authoritative verdicts; None reads them from `section.audits`.
 
     Raises:
-        ValueError: a file is missing, damaged or empty, a sampled demonstration has no verdict, or
-            held-out texts are near-duplicates of training texts.
+        ValueError: a file is missing, damaged or empty, a sampled demonstration has no verdict, no
+            batch of them was accepted, or held-out texts are near-duplicates of training texts.
     """
     named = {kind: getattr(section, kind) for kind in KINDS if getattr(section, kind)}
     held_out_named = {kind: getattr(section, f"{kind}_eval") for kind in named}
@@ -53,13 +54,17 @@ def prepare(
     if stamp.is_file() and stamp.read_text(encoding="utf-8") == state:
         return
     train = {kind: _read(path, kind) for kind, path in named.items()}
+    curated = None
     if curation is not None and "sft" in train:
         verdicts = auditor or file_auditor(section.audits)
         demonstrations = [record for record in train["sft"] if isinstance(record, SFTRecord)]
-        result = curate(demonstrations, verdicts, curation, seed)
-        train["sft"] = list(result.kept)
-        report = json.dumps(asdict(result.report), indent=1, ensure_ascii=False)
-        write_text(directory / "curation.json", report)
+        curated = curate(demonstrations, verdicts, curation, seed)
+        if not curated.kept:
+            raise ValueError(
+                f"{section.sft}: every batch was sent back ({curated.report.batches[0].reason}); "
+                "have them written again, or lower sft.curation.threshold"
+            )
+        train["sft"] = list(curated.kept)
     held_out = {kind: _read(path, kind) for kind, path in held_out_named.items() if path}
     train, split_off = _split(
         train, [kind for kind in named if kind not in held_out], section, seed
@@ -67,6 +72,11 @@ def prepare(
     held_out |= split_off
     if not section.allow_leakage:
         check_leakage(_questions(train), _questions(held_out), section.near_duplicate_threshold)
+    # Nothing of other sources may stay behind, nor pass for theirs after an interruption.
+    shutil.rmtree(directory, ignore_errors=True)
+    if curated is not None:
+        report = json.dumps(asdict(curated.report), indent=1, ensure_ascii=False)
+        write_text(directory / "curation.json", report)
     for kind in named:
         write_jsonl(directory / f"{kind}.jsonl", train[kind])
         write_jsonl(directory / f"{kind}_eval.jsonl", held_out[kind])

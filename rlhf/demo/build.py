@@ -18,7 +18,7 @@ from rlhf.models.registry import named
 from rlhf.runtime.files import hash_section, write_text
 
 LIKENESS = 0.75
-"""Held-out prompts stay under this likeness to any training prompt, so under the leakage check's 0.8."""
+"""Likeness to any training prompt that held-out prompts stay under; the leakage check's is 0.8."""
 
 
 def build(demo: DemoSection, taxonomy: Taxonomy, directory: Path) -> None:
@@ -59,9 +59,15 @@ def _write_data(demo: DemoSection, taxonomy: Taxonomy, directory: Path) -> list[
 def _write_models(demo: DemoSection, texts: list[str], directory: Path) -> None:
     for index, (name, architecture) in enumerate(sorted(demo.checkpoints.items())):
         spec = named(architecture)
-        tokenizer = models.train_tokenizer(
-            texts, demo.vocabulary, dummy_prefix=spec.generation == 1
-        )
+        try:
+            tokenizer = models.train_tokenizer(
+                texts, demo.vocabulary, dummy_prefix=spec.generation == 1
+            )
+        except RuntimeError as error:
+            reason = str(error).partition("] ")[2]
+            raise ValueError(
+                f"demo.vocabulary = {demo.vocabulary} does not fit: {reason}"
+            ) from None
         models.write_checkpoint(
             directory / "models" / name, spec, tokenizer, seed=demo.seed + index
         )

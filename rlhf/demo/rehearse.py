@@ -9,45 +9,45 @@ from typing import Any
 from rlhf.config.schema import Config, SourceEntry
 from rlhf.models.registry import REGISTRY
 
-SAMPLING = {"max_new_tokens": 32}
-DATA = {
-    "sft": "demo://sft.jsonl",
-    "sft_eval": "demo://sft_eval.jsonl",
-    "prompts": "demo://prompts.jsonl",
-    "prompts_eval": "demo://prompts_eval.jsonl",
-    "audits": None,
-    "rankings": None,
+MOST: dict[str, dict[str, int]] = {
+    "sft": {"max_length": 128, "max_steps": 30, "eval_every": 10},
+    "collect": {"prompts": 48, "eval_prompts": 24},
+    "rm": {"max_steps": 8, "eval_every": 4},
+    "ppo": {"iterations": 4, "critic_warmup": 1, "checkpoint_every": 2},
+    "evaluate": {"prompts": 24},
 }
-SHRUNK: dict[str, dict[str, Any]] = {
+"""Counts that a rehearsal lowers to this, and leaves where they are lower."""
+REPLACED: dict[str, dict[str, Any]] = {
     "runtime": {"device": "cpu", "precision": "float32"},
-    "sft": {
-        "max_length": 128,
-        "max_steps": 30,
-        "batch_size": 16,
-        "microbatch_size": 16,
-        "eval_every": 10,
+    "data": {
+        "sft": "demo://sft.jsonl",
+        "sft_eval": "demo://sft_eval.jsonl",
+        "prompts": "demo://prompts.jsonl",
+        "prompts_eval": "demo://prompts_eval.jsonl",
+        "audits": None,
+        "rankings": None,
+        "taxonomy": None,
+        "near_duplicate_threshold": 0.8,
     },
-    "collect": {"prompts": 48, "eval_prompts": 24, "batch_size": 48},
-    "rm": {"max_steps": 8, "batch_size": 8, "microbatch_size": 8, "eval_every": 4},
-    "ppo": {
-        "iterations": 4,
-        "rollout_batch": 16,
-        "minibatch": 16,
-        "microbatch": 8,
-        "critic_warmup": 1,
-        "checkpoint_every": 2,
-    },
-    "evaluate": {"prompts": 24, "batch_size": 24},
+    "sft": {"batch_size": 16, "microbatch_size": 16},
+    "collect": {"batch_size": 48},
+    "rm": {"batch_size": 8, "microbatch_size": 8},
+    "ppo": {"rollout_batch": 16, "minibatch": 16, "microbatch": 8},
+    "evaluate": {"batch_size": 24},
 }
+GIVEN = (("rm", "model"), ("ppo", "actor"), ("ppo", "reward_model"), ("evaluate", "judge"))
+"""Inputs that another run may have made."""
+ANSWER_TOKENS = 32
+CURATION = {"sample": 30, "threshold": 0.45}
 WORLD = {"sft_records": 800, "sft_eval_records": 60, "prompts": 600, "eval_prompts": 60}
 
 
 def rehearse(config: Config) -> Config:
     """A config in miniature: its stages, rounds, roles and tuning stay as they are.
 
-    The checkpoints it names are replaced by random ones in the official layout; NF4 becomes plain
-    LoRA, since its
-    kernels want a GPU; rankings come from the simulated annotators.
+    The checkpoints it names are replaced by random ones in the official layout, results of other
+    runs by this run's own; NF4 becomes plain LoRA, since its kernels want a GPU; rankings come from
+    the simulated annotators.
     """
     values = config.model_dump()
     checkpoints = {name: entry.architecture for name, entry in config.models.items()}
@@ -55,19 +55,27 @@ def rehearse(config: Config) -> Config:
         entry["path"] = f"demo://models/{name}"
     for source, entry in zip(config.collect.models, values["collect"]["models"], strict=True):
         if not source.path.startswith("run://"):
-            name = Path(source.path).name
+            name = "source-" + re.sub(r"[^A-Za-z0-9._-]", "-", Path(source.path).name)
             checkpoints[name] = _architecture(source, config)
             entry["path"] = f"demo://models/{name}"
-    for section, shrunk in SHRUNK.items():
-        values[section] |= shrunk
+    for section, most in MOST.items():
+        for key, count in most.items():
+            values[section][key] = min(values[section][key] or count, count)
+    for section, replaced in REPLACED.items():
+        values[section] |= replaced
     for section in ("sft", "rm", "ppo"):
         if values[section]["tuning"]["method"] == "qlora":
             values[section]["tuning"]["method"] = "lora"
     for section in ("collect", "ppo", "evaluate"):
-        values[section]["sampling"] |= SAMPLING
+        sampling = values[section]["sampling"]
+        sampling["max_new_tokens"] = min(sampling["max_new_tokens"], ANSWER_TOKENS)
+    if config.sft.curation is not None:
+        values["sft"]["curation"] |= CURATION
+    for section, key in GIVEN:
+        if not (values[section][key] or "").startswith("run://"):
+            values[section][key] = None
     values |= {
         "name": f"{config.name}-rehearsal",
-        "data": values["data"] | DATA,
         "annotation": {"source": "simulated"},
         "demo": {"seed": config.seed, "checkpoints": checkpoints, **WORLD},
     }
