@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -61,9 +61,16 @@ def run(
 
         rlhf run configs/baichuan2_7b.yaml --from ppo --set ppo.kl.initial=0.1
     """
+    _run(config, overrides, start=start, only=only, redo=redo, rehearsal=rehearse)
+
+
+def _run(path: Path, overrides: list[str] | None, **options: Any) -> None:
+    from rlhf.config.load import load_config
+
+    config = load_config(path, overrides or [])  # before torch, so that a mistake is told at once
     from rlhf.apps.run import run as run_config
 
-    run_config(config, overrides or [], start=start, only=only, redo=redo, rehearsal=rehearse)
+    run_config(config, **options)
 
 
 def _single_stage(stage: str, summary: str) -> None:
@@ -73,10 +80,8 @@ def _single_stage(stage: str, summary: str) -> None:
         redo: Annotated[bool, typer.Option("--redo", help="Start it afresh.")] = False,
         rehearse: Rehearse = False,
     ) -> None:
-        from rlhf.apps.run import run as run_config
-
         again = stage if redo else None
-        run_config(config, overrides or [], start=None, only=stage, redo=again, rehearsal=rehearse)
+        _run(config, overrides, start=None, only=stage, redo=again, rehearsal=rehearse)
 
     app.command(stage, help=f"{summary}\n\nExample: rlhf {stage} configs/tiny.yaml")(command)
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable
 
 from rlhf.apps.world import prepared_run
-from rlhf.config.load import load_config
 from rlhf.config.schema import Config
 from rlhf.demo.rehearse import rehearse
 from rlhf.runtime.distributed import Runtime, StageResult, make_runtime
@@ -26,8 +24,7 @@ STAGES: dict[str, Stage] = {
 
 
 def run(
-    path: Path,
-    overrides: Sequence[str],
+    config: Config,
     *,
     start: str | None,
     only: str | None,
@@ -51,7 +48,6 @@ def run(
         raise ValueError(f"--only {only} runs nothing else; leave out --from, or --redo of another")
     if start and redo and list(STAGES).index(redo) < list(STAGES).index(start):
         raise ValueError(f"--redo {redo} comes before --from {start}; leave out --from")
-    config = load_config(path, overrides)
     config = rehearse(config) if rehearsal else config
     with prepared_run(config) as (config, run_dir):
         for stage, number in _plan(config.rounds, run_dir, start, only, redo):

@@ -41,7 +41,8 @@ def prepared_run(config: Config) -> Iterator[tuple[Config, RunDir]]:
 
 def _check_named_files(config: Config, run_dir: RunDir) -> None:
     """One line for all that the user has to bring and has not, or that is no checkpoint."""
-    models = [entry.path for entry in (*config.models.values(), *config.collect.models)]
+    models = [entry.path for entry in config.models.values()]
+    models += [entry.path for entry in config.collect.models]
     given = (config.rm.model, config.ppo.actor, config.ppo.reward_model, config.evaluate.judge)
     models += [path for path in (*given, config.annotation.judge) if path]
     models = [path for path in models if not Path(path).is_relative_to(run_dir.root)]

@@ -60,7 +60,7 @@ def miniature(name: str, folder: Path, **changes: Any) -> Path:
 def call(config: Path, *overrides: str, **options: Any) -> None:
     """`rlhf run`, in this process."""
     chosen = {"start": None, "only": None, "redo": None, "rehearsal": False} | options
-    run(config, overrides, **chosen)
+    run(load_config(config, overrides), **chosen)
 
 
 def run_killed(config: Path, target: str) -> None:

@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rlhf.apps.run import _plan, run
+from rlhf.config.load import load_config
+from rlhf.runtime.run_dir import RunDir, StageManifest
+
+ALL = [
+    ("sft", 1),
+    ("collect", 1),
+    ("rm", 1),
+    ("ppo", 1),
+    ("collect", 2),
+    ("rm", 2),
+    ("ppo", 2),
+    ("evaluate", 2),
+]
+
+
+@pytest.fixture
+def run_dir(tmp_path: Path) -> RunDir:
+    return RunDir(tmp_path / "run")
+
+
+def plan(run_dir: RunDir, rounds: int = 2, **options: str) -> list[tuple[str, int]]:
+    chosen = {"start": None, "only": None, "redo": None} | options
+    return _plan(rounds, run_dir, chosen["start"], chosen["only"], chosen["redo"])
+
+
+def finish(run_dir: RunDir, key: str, status: str = "done") -> None:
+    manifest = StageManifest(
+        stage=key.split("/")[-1],
+        status=status,
+        config_hash="",
+        inputs={},
+        versions={},
+        started="2026-01-01T00:00:00+00:00",
+    )
+    run_dir.record(run_dir.root / key, manifest)
+
+
+def test_rounds_repeat_collect_rm_and_ppo(run_dir):
+    assert plan(run_dir) == ALL
+    assert plan(run_dir, rounds=1) == [*ALL[:4], ("evaluate", 1)]
+
+
+def test_from_begins_in_the_first_round(run_dir):
+    assert plan(run_dir, start="rm") == ALL[2:]
+    assert plan(run_dir, start="evaluate") == ALL[-1:]
+
+
+def test_redo_begins_in_the_last_round_unless_from_says_where(run_dir):
+    assert plan(run_dir, redo="rm") == ALL[5:]
+    assert plan(run_dir, redo="sft") == ALL
+    assert plan(run_dir, redo="ppo", start="rm") == ALL[2:]
+
+
+def test_only_takes_the_first_round_that_lacks_the_stage(run_dir):
+    assert plan(run_dir, only="rm") == [("rm", 1)]
+    finish(run_dir, "rounds/1/rm")
+    assert plan(run_dir, only="rm") == [("rm", 2)]
+    finish(run_dir, "rm", status="running")
+    assert plan(run_dir, only="rm") == [("rm", 2)]
+    finish(run_dir, "rm")
+    assert plan(run_dir, only="rm") == [("rm", 2)]
+
+
+def test_only_with_redo_is_the_last_round(run_dir):
+    assert plan(run_dir, only="rm", redo="rm") == [("rm", 2)]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"start": "rlhf"}, "--from rlhf: no such stage; choose one of sft collect rm ppo"),
+        ({"only": "pp"}, "--only pp: no such stage"),
+        ({"redo": "report"}, "--redo report: no such stage"),
+        ({"only": "rm", "start": "sft"}, "--only rm runs nothing else"),
+        ({"only": "rm", "redo": "ppo"}, "--only rm runs nothing else"),
+        ({"start": "ppo", "redo": "rm"}, "--redo rm comes before --from ppo"),
+    ],
+)
+def test_stages_that_do_not_go_together(options, message):
+    chosen = {"start": None, "only": None, "redo": None} | options
+    with pytest.raises(ValueError, match=message):
+        run(load_config("tiny"), rehearsal=False, **chosen)

@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from rlhf.config.schema import CurationSection, DataSection
+from rlhf.data.jsonl import read_jsonl, write_jsonl
+from rlhf.data.prepare import Verdict, file_auditor, prepare
+from rlhf.data.records import Message, PromptRecord, SFTRecord
+
+CURATION = CurationSection(sample=5, threshold=0.5)
+QUESTIONS = [
+    "How do I bake bread without an oven?",
+    "Why is the sky blue in the morning and red at night?",
+    "我怎样才能学会游泳？",
+    "Which tree grows fastest in a cold country?",
+    "什么时候最适合种西红柿？",
+    "Explain compound interest to a child of ten.",
+    "What did the Romans eat for breakfast?",
+    "请写一首关于秋天的短诗。",
+    "Is it safe to look at an eclipse through smoked glass?",
+    "Name three rivers that flow north.",
+]
+
+
+def demonstration(number: int, batch: str = "one") -> SFTRecord:
+    question = Message(role="user", content=QUESTIONS[number])
+    return SFTRecord(
+        id=f"s{number}",
+        messages=(question, Message(role="assistant", content=f"Answer {number}.")),
+        source="crowd",
+        annotator="ann",
+        batch=batch,
+    )
+
+
+def prompt(number: int, text: str | None = None) -> PromptRecord:
+    return PromptRecord(
+        id=f"p{number}", messages=(Message(role="user", content=text or QUESTIONS[number]),)
+    )
+
+
+class World:
+    def __init__(self, folder: Path):
+        self.folder, self.out = folder, folder / "data"
+
+    def file(self, name: str, records) -> str:
+        write_jsonl(self.folder / name, records)
+        return str(self.folder / name)
+
+    def prepare(self, section: DataSection, curation=None, auditor=None) -> None:
+        prepare(section, curation, auditor, self.out, seed=0)
+
+    def ids(self, name: str) -> list[str]:
+        model = SFTRecord if name.startswith("sft") else PromptRecord
+        return [record.id for record in read_jsonl(self.out / f"{name}.jsonl", model)]
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path)
+
+
+def test_a_question_is_held_out_of_every_kind(world):
+    """Each question is both a demonstration and a prompt."""
+    section = DataSection(
+        sft=world.file("sft.jsonl", map(demonstration, range(10))),
+        prompts=world.file("prompts.jsonl", map(prompt, range(10))),
+        held_out=0.3,
+    )
+    world.prepare(section)
+    assert len(world.ids("sft_eval")) == len(world.ids("prompts_eval")) == 3
+    assert [n[1:] for n in world.ids("sft_eval")] == [n[1:] for n in world.ids("prompts_eval")]
+    assert sorted(world.ids("sft") + world.ids("sft_eval")) == [f"s{n}" for n in range(10)]
+
+
+def test_a_given_held_out_file_is_left_as_it_is(world):
+    section = DataSection(
+        prompts=world.file("prompts.jsonl", map(prompt, range(8))),
+        prompts_eval=world.file("eval.jsonl", map(prompt, (8, 9))),
+    )
+    world.prepare(section)
+    assert len(world.ids("prompts")) == 8 and world.ids("prompts_eval") == ["p8", "p9"]
+
+
+def test_leakage_is_refused_unless_allowed(world):
+    given = {
+        "prompts": world.file("prompts.jsonl", map(prompt, range(8))),
+        "prompts_eval": world.file("eval.jsonl", [prompt(9, QUESTIONS[0].upper())]),
+    }
+    with pytest.raises(ValueError, match="1 of 1 held-out texts are near-duplicates"):
+        world.prepare(DataSection(**given))
+    assert not world.out.exists()
+    world.prepare(DataSection(**given, allow_leakage=True))
+    assert world.ids("prompts_eval") == ["p9"]
+
+
+def test_too_few_to_split_names_the_file(world):
+    section = DataSection(
+        sft=world.file("sft.jsonl", [demonstration(0)]),
+        prompts=world.file("prompts.jsonl", map(prompt, range(1, 10))),
+    )
+    with pytest.raises(ValueError, match=r"sft\.jsonl: 1 records are too few to hold out 5%"):
+        world.prepare(section)
+
+
+def test_verdicts_come_from_the_file_and_a_bad_batch_goes_back(world):
+    """Batch one: 4 of 5 acceptable, lower bound 0.38; batch two: 5 of 5, 0.57."""
+    records = [demonstration(n, "one" if n < 5 else "two") for n in range(10)]
+    verdicts = [Verdict(id=f"s{n}", acceptable=n != 0) for n in range(10)]
+    section = DataSection(
+        sft=world.file("sft.jsonl", records),
+        audits=world.file("audits.jsonl", verdicts),
+        held_out=0.2,
+    )
+    world.prepare(section, CURATION)
+    assert sorted(world.ids("sft") + world.ids("sft_eval")) == ["s5", "s6", "s7", "s8", "s9"]
+    report = json.loads((world.out / "curation.json").read_text("utf-8"))
+    assert [batch["accepted"] for batch in report["batches"]] == [False, True]
+    world.prepare(section)
+    assert len(world.ids("sft")) == 8 and not (world.out / "curation.json").exists()
+
+
+def test_a_sampled_record_without_verdict_is_named(world):
+    audits = world.file("audits.jsonl", [Verdict(id="s0", acceptable=True)])
+    sft = world.file("sft.jsonl", map(demonstration, range(5)))
+    with pytest.raises(ValueError, match=r"audits\.jsonl: no verdict on s[1-4], which was sampled"):
+        world.prepare(DataSection(sft=sft, audits=audits), CURATION)
+
+
+def test_curation_without_an_auditor_says_what_to_do():
+    with pytest.raises(ValueError, match=r"data\.audits .* or set sft\.curation to null"):
+        file_auditor(None)
+
+
+def test_nothing_accepted_is_an_error(world):
+    section = DataSection(sft=world.file("sft.jsonl", map(demonstration, range(5))))
+    with pytest.raises(ValueError, match=r"every batch was sent back .*sft\.curation\.threshold"):
+        world.prepare(section, CURATION, lambda record: False)
+
+
+def test_unchanged_sources_are_not_prepared_again(world):
+    section = DataSection(prompts=world.file("prompts.jsonl", map(prompt, range(10))))
+    world.prepare(section)
+    before = (world.out / "prompts.jsonl").stat().st_mtime_ns
+    world.prepare(section)
+    assert (world.out / "prompts.jsonl").stat().st_mtime_ns == before
+    world.file("prompts.jsonl", map(prompt, range(9)))
+    world.prepare(section)
+    assert len(world.ids("prompts") + world.ids("prompts_eval")) == 9
+
+
+def test_kinds_that_are_no_longer_named_do_not_stay_behind(world):
+    prompts = world.file("prompts.jsonl", map(prompt, range(10)))
+    sft = world.file("sft.jsonl", map(demonstration, range(10)))
+    world.prepare(DataSection(sft=sft, prompts=prompts, held_out=0.3))
+    world.prepare(DataSection(prompts=prompts))
+    assert not (world.out / "sft.jsonl").exists() and (world.out / "prompts.jsonl").exists()

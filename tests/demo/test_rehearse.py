@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from rlhf.config.load import load_config
+from rlhf.config.schema import Config
+from rlhf.demo.rehearse import rehearse
+
+
+def real(**changes: Any) -> Config:
+    """configs/baichuan2_7b.yaml with other sections; mappings are merged one level deep."""
+    values = load_config("baichuan2_7b").model_dump()
+    for key, change in changes.items():
+        values[key] = values[key] | change if isinstance(change, dict) else change
+    return Config.model_validate(values)
+
+
+def test_structure_stays():
+    config = real(rounds=2)
+    small = rehearse(config)
+    assert small.rounds == 2
+    assert [(s.size, s.stage) for s in small.collect.models] == [
+        (s.size, s.stage) for s in config.collect.models
+    ]
+    assert small.collect.responses_per_prompt == config.collect.responses_per_prompt
+    assert small.ppo.roles == config.ppo.roles and small.ppo.kl == config.ppo.kl
+    for section in ("sft", "rm", "ppo"):
+        assert getattr(small, section).tuning == getattr(config, section).tuning
+    assert small.sft.max_z_weight == config.sft.max_z_weight
+
+
+def test_nothing_of_the_users_is_needed():
+    small = rehearse(real(data={"taxonomy": "own.yaml", "audits": "audits.jsonl"}))
+    assert small.name == "baichuan2_7b-rehearsal"
+    assert small.annotation.source == "simulated"
+    named = [small.main.path, *(source.path for source in small.collect.models)]
+    named += [value for value in small.data.model_dump().values() if isinstance(value, str)]
+    assert all(path.startswith(("demo://", "run://")) for path in named)
+    assert small.data.taxonomy is None and small.data.audits is None
+
+
+def test_models_are_small_ones_of_the_same_architecture():
+    demo = rehearse(load_config("baichuan2_7b")).demo
+    assert demo is not None and demo.checkpoints == {
+        "main": "baichuan2-7b",
+        "source-Baichuan2-7B-Chat": "baichuan2-7b",
+        "source-Baichuan2-13B-Chat": "baichuan2-13b",
+    }
+
+
+def test_odd_directory_names_are_no_obstacle():
+    source = {"path": "/models/my chat (v2)", "size": "7b", "stage": "ppo"}
+    same_name = {"path": "/elsewhere/main", "size": "13b", "stage": "ppo"}
+    small = rehearse(real(collect={"models": (source, same_name)}))
+    assert small.demo is not None
+    assert {"main", "source-my-chat--v2-", "source-main"} == set(small.demo.checkpoints)
+
+
+def test_counts_shrink_and_never_grow():
+    small = rehearse(real(ppo={"iterations": 2}, rm={"max_steps": 3}, sft={"max_steps": None}))
+    assert (small.ppo.iterations, small.rm.max_steps, small.sft.max_steps) == (2, 3, 30)
+    assert rehearse(load_config("baichuan2_7b")).ppo.iterations == 4
+    assert small.ppo.sampling.max_new_tokens == 32
+
+
+def test_nf4_becomes_plain_lora():
+    tuning = {"method": "qlora", "r": 4}
+    small = rehearse(real(sft={"tuning": tuning}, ppo={"tuning": tuning}))
+    assert (small.sft.tuning.method, small.ppo.tuning.method) == ("lora", "lora")
+    assert small.sft.tuning.r == 4
+
+
+def test_inputs_from_other_runs_become_this_runs_own():
+    small = rehearse(
+        real(ppo={"actor": "runs/x/sft/main", "reward_model": "run://rm"}, rm={"model": "w"})
+    )
+    assert (small.ppo.actor, small.ppo.reward_model, small.rm.model) == (None, "run://rm", None)
+
+
+@pytest.mark.parametrize("curation", [None, {"sample": 200, "threshold": 0.9}])
+def test_curation_is_kept_but_leaves_the_demo_something(curation):
+    small = rehearse(real(sft={"curation": curation})).sft.curation
+    assert (small is None) == (curation is None)
+    assert small is None or small.threshold < 0.5
+
+
+def test_a_rehearsal_can_be_rehearsed():
+    small = rehearse(load_config("tiny"))
+    assert set(small.models) == {"main", "large"} and small.rounds == 2

@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from rlhf.config.schema import SamplingSection
+from rlhf.data.records import Message, PromptRecord
+from rlhf.evaluation import answers
+from rlhf.evaluation.answers import Answerer
+from rlhf.generation import Completion
+
+SPEC: Any = SimpleNamespace(
+    name="v2",
+    user_token_id=195,
+    assistant_token_id=196,
+    eos_after_answer=False,
+    system_style="raw",
+)
+
+
+class Letters:
+    """One id a character. EOS is 2."""
+
+    eos_token_id, pad_token_id = 2, 0
+
+    def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
+        return [ord(letter) for letter in text]
+
+    def decode(self, ids: list[int], skip_special_tokens: bool) -> str:
+        assert skip_special_tokens
+        return "".join(chr(number) for number in ids if number != self.eos_token_id)
+
+
+@pytest.fixture
+def answerer() -> Answerer:
+    model: Any = object()
+    tokenizer: Any = Letters()
+    return Answerer(model, tokenizer, SPEC)
+
+
+def prompt(text: str) -> PromptRecord:
+    return PromptRecord(id=text, messages=(Message(role="user", content=text),))
+
+
+def test_prompts_go_out_in_the_chat_format_and_come_back_in_order(answerer, monkeypatch):
+    seen: dict[str, Any] = {}
+
+    def generate(model, prompts, sampling, **options):
+        seen.update(model=model, prompts=prompts, sampling=sampling, **options)
+        return [Completion((*ids, 2), (0.0,) * (len(ids) + 1), "eos") for ids in prompts]
+
+    monkeypatch.setattr(answers, "generate", generate)
+    sampling, generator = SamplingSection(max_new_tokens=3), torch.Generator()
+    completions = answerer.complete([prompt("ab"), prompt("c")], sampling, generator, 7)
+    assert seen["prompts"] == [[195, 97, 98, 196], [195, 99, 196]]
+    assert seen["model"] is answerer.model and seen["generator"] is generator
+    assert (seen["pad_id"], seen["eos_id"], seen["batch_size"]) == (0, 2, 7)
+    assert [completion.token_ids[1] for completion in completions] == [97, 99]
+
+
+def test_people_do_not_read_the_end_token(answerer):
+    assert answerer.text(Completion((72, 105, 2), (0.0, 0.0, 0.0), "eos")) == "Hi"
+    assert answerer.text(Completion((72,), (0.0,), "length")) == "H"
