@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from rlhf.data.datasets import RankingItem
+from rlhf.ops.padding import pad_right
 
 
 @dataclass(frozen=True)
@@ -48,22 +49,6 @@ def collate_rankings(items: Sequence[RankingItem], pad_id: int) -> RankingBatch:
         ranks=pad_right([item.ranks for item in items], 0)[0],
         grades=torch.stack([_grade_matrix(item, most) for item in items]),
     )
-
-
-def pad_right(sequences: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Tensor]:
-    """Ids [B, T] with padding after each sequence, and the mask [B, T], True at real tokens."""
-    lengths = torch.tensor([len(sequence) for sequence in sequences])
-    width = int(lengths.max())
-    ids = torch.tensor(
-        [[*row, *[pad_id] * (width - len(row))] for row in sequences], dtype=torch.long
-    )
-    return ids, torch.arange(width) < lengths[:, None]
-
-
-def pad_left(sequences: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Tensor]:
-    """Ids [B, T] with padding before each sequence, and the mask [B, T], True at real tokens."""
-    ids, mask = pad_right([row[::-1] for row in sequences], pad_id)
-    return ids.flip(1), mask.flip(1)
 
 
 def _filled(rows: Sequence[Sequence[int]], count: int) -> list[Sequence[int]]:

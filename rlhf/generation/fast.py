@@ -10,6 +10,7 @@ from rlhf.config.schema import SamplingSection
 from rlhf.generation.cache import BufferCache
 from rlhf.generation.sampler import choose
 from rlhf.ops.logprobs import token_logprobs
+from rlhf.ops.masking import positions
 
 # Finished rows leave the cache once this share of it or less is still being written: dropping rows
 # copies the cache, so it must not happen at every row's end.
@@ -48,7 +49,7 @@ def complete(
     # A pad in the history would be penalised; the prompt's last token is in the history anyway.
     history = torch.cat([torch.where(mask, input_ids, input_ids[:, -1:]), tokens], dim=1)
     mask = torch.cat([mask, mask.new_ones(batch, limit)], dim=1)
-    positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
+    places = positions(mask)
     cache = BufferCache(model.config.num_hidden_layers, capacity=width + limit)
     rows = torch.arange(batch, device=input_ids.device)  # of the batch, still in the cache
     writing = torch.ones_like(rows, dtype=torch.bool)  # of those, not yet ended
@@ -58,7 +59,7 @@ def complete(
         output = model(
             input_ids=inputs,
             attention_mask=mask[rows, :end],
-            position_ids=positions[rows, start:end],
+            position_ids=places[rows, start:end],
             past_key_values=cache,
             use_cache=True,
             logits_to_keep=1,

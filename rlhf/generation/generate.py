@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 from rlhf.config.schema import SamplingSection
 from rlhf.generation import fast, plain
 from rlhf.generation.types import Completion, StopReason
+from rlhf.ops.padding import pad_left
 
 ENGINES = {"fast": fast.complete, "plain": plain.complete}
 
@@ -68,23 +69,13 @@ def generate(
     completions: dict[int, Completion] = {}
     for start in range(0, len(order), batch_size):
         rows = order[start : start + batch_size]
-        input_ids, mask = pad_left([prompts[i] for i in rows], pad_id, model.device)
+        input_ids, mask = pad_left([prompts[i] for i in rows], pad_id, device=model.device)
         tokens, logprobs = ENGINES[engine](
             model, input_ids, mask, sampling, ends=ends, pad_id=pad_id, uniforms=uniforms[rows]
         )
         found = _completions(tokens, logprobs, eos_id, stop_ids)
         completions.update(zip(rows, found, strict=True))
     return [completions[i] for i in range(len(prompts))]
-
-
-def pad_left(
-    prompts: Sequence[Sequence[int]], pad_id: int, device: torch.device
-) -> tuple[Tensor, Tensor]:
-    """Token ids [B, P] and boolean mask [B, P] of prompts that end at the same column."""
-    width = max(len(prompt) for prompt in prompts)
-    ids = [[pad_id] * (width - len(prompt)) + list(prompt) for prompt in prompts]
-    mask = [[False] * (width - len(prompt)) + [True] * len(prompt) for prompt in prompts]
-    return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
 
 
 def _completions(

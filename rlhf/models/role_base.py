@@ -17,6 +17,7 @@ from rlhf.models.baichuan.modeling import BaichuanForCausalLM
 from rlhf.models.baichuan.tokenization import BaichuanTokenizer
 from rlhf.models.export import save_checkpoint
 from rlhf.models.spec import ModelSpec
+from rlhf.ops.masking import last_index, positions
 
 Speaker = Literal["actor", "reference"]
 Scorer = Literal["critic", "reward"]
@@ -77,9 +78,8 @@ class Roles(ABC):
     def scores(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """input_ids, attention_mask: [B, T] -> [B], read at the last real token."""
         scores = self.token_scores("reward", input_ids, attention_mask)
-        places = torch.arange(scores.shape[1], device=scores.device)
-        last = (places * attention_mask.bool()).argmax(-1, keepdim=True)
-        return scores.gather(1, last).squeeze(1)
+        rows = torch.arange(len(scores), device=scores.device)
+        return scores[rows, last_index(attention_mask.bool())]
 
     @contextmanager
     def generating(self) -> Iterator[BaichuanForCausalLM]:
@@ -126,11 +126,6 @@ class Roles(ABC):
             raw = tensor.detach().cpu().contiguous().view(-1).view(torch.uint8)
             total.update(raw.numpy().tobytes())
         return total.hexdigest()
-
-
-def positions(attention_mask: Tensor) -> Tensor:
-    """attention_mask: [B, T] -> [B, T] position ids, from 0 at the first real token."""
-    return (attention_mask.long().cumsum(-1) - 1).clamp(min=0)
 
 
 def _predicting_logits(

@@ -19,8 +19,9 @@ from rlhf.models.baichuan.modeling import BaichuanForCausalLM
 from rlhf.models.baichuan.tokenization import BaichuanTokenizer
 from rlhf.models.export import merge_adapter
 from rlhf.models.load import Quantization, load_causal_lm, load_reward_model
-from rlhf.models.role_base import Learner, Roles, Scorer, Speaker, positions
+from rlhf.models.role_base import Learner, Roles, Scorer, Speaker
 from rlhf.models.spec import ModelSpec
+from rlhf.ops.masking import positions
 
 
 class SeparateRoles(Roles):

@@ -20,8 +20,9 @@ from rlhf.models.baichuan.modeling import BaichuanForCausalLM, BaichuanForSequen
 from rlhf.models.baichuan.tokenization import BaichuanTokenizer
 from rlhf.models.export import assemble, merged_weights
 from rlhf.models.load import HEAD, Quantization, checkpoint_hash, is_adapter, load_causal_lm
-from rlhf.models.role_base import Learner, Roles, Scorer, Speaker, positions
+from rlhf.models.role_base import Learner, Roles, Scorer, Speaker
 from rlhf.models.spec import ModelSpec
+from rlhf.ops.masking import positions
 
 Role = Speaker | Scorer
 

@@ -48,14 +48,22 @@ def last_index(mask: Tensor) -> Tensor:
     Returns:
         [B] int64; -1 for a row that keeps nothing.
     """
-    positions = torch.arange(mask.shape[1], device=mask.device)
-    return torch.where(mask, positions, -1).amax(dim=1)
+    columns = torch.arange(mask.shape[1], device=mask.device)
+    return torch.where(mask, columns, -1).amax(dim=1)
+
+
+def positions(mask: Tensor) -> Tensor:
+    """Position [B, T] of every token in its row: 0 at the first that `mask` [B, T] keeps.
+
+    Padding before it has 0 too, padding after the last one that one's position.
+    """
+    return (mask.long().cumsum(dim=1) - 1).clamp(min=0)
 
 
 def is_last(mask: Tensor) -> Tensor:
     """Boolean [B, R], True at the last kept entry of every row of `mask` [B, R]."""
-    positions = torch.arange(mask.shape[1], device=mask.device)
-    return mask & (positions == last_index(mask)[:, None])
+    columns = torch.arange(mask.shape[1], device=mask.device)
+    return mask & (columns == last_index(mask)[:, None])
 
 
 def _kept(x: Tensor, mask: Tensor) -> Tensor:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
 
 from rlhf.config.schema import PPOSection
 from rlhf.generation import Completion, generate
-from rlhf.generation.generate import pad_left
 from rlhf.models.roles import Roles
+from rlhf.ops.padding import pad_left, pad_right
 from rlhf.ppo.types import Rollout, Sequences
 
 
@@ -63,10 +62,12 @@ def assemble(
     device: torch.device,
 ) -> Rollout:
     """Put prompts and their completions side by side, as `rlhf.ppo.types` says."""
-    prompt_ids, prompt_mask = pad_left(prompts, pad_id, device)
-    response_ids = _pad_right([c.token_ids for c in completions], pad_id, torch.long, device)
-    response_mask = _pad_right(
-        [[True] * len(c.token_ids) for c in completions], False, torch.bool, device
+    prompt_ids, prompt_mask = pad_left(prompts, pad_id, device=device)
+    response_ids, response_mask = pad_right(
+        [completion.token_ids for completion in completions], pad_id, device=device
+    )
+    engine_logprobs, _ = pad_right(
+        [completion.logprobs for completion in completions], 0.0, dtype=torch.float32, device=device
     )
     return Rollout(
         sequences=Sequences(
@@ -74,15 +75,7 @@ def assemble(
             attention_mask=torch.cat([prompt_mask, response_mask], dim=1),
             response_mask=response_mask,
         ),
-        engine_logprobs=_pad_right([c.logprobs for c in completions], 0.0, torch.float32, device),
+        engine_logprobs=engine_logprobs,
         ended=torch.tensor([c.stop_reason != "length" for c in completions], device=device),
         completions=tuple(completions),
     )
-
-
-def _pad_right(
-    rows: Sequence[Sequence[float]], fill: float, dtype: torch.dtype, device: torch.device
-) -> Tensor:
-    width = max(len(row) for row in rows)
-    padded = [[*row, *[fill] * (width - len(row))] for row in rows]
-    return torch.tensor(padded, dtype=dtype, device=device)

@@ -13,6 +13,8 @@ from transformers import PreTrainedModel
 from trl.data_utils import pack_dataset
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
+from rlhf.ops.padding import pad_right
+
 Collator = Callable[[Sequence[dict[str, Any]]], dict[str, Any]]
 
 
@@ -47,14 +49,14 @@ class PackedRows:
 
     def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
         """rows: N with input_ids, labels and seq_lengths. Returns tensors [N, T]."""
-        width = max(len(row["input_ids"]) for row in rows)
-        ids, labels, positions = [], [], []
-        for row in rows:
-            padding = width - len(row["input_ids"])
-            ids.append([*row["input_ids"], *[self.pad_id] * padding])
-            labels.append([*row["labels"], *[-100] * padding])
-            positions.append([p for n in (*row["seq_lengths"], padding) for p in range(n)])
+        ids, real = pad_right([row["input_ids"] for row in rows], self.pad_id)
+        labels, _ = pad_right([row["labels"] for row in rows], -100)
+        padding = (~real).sum(dim=1).tolist()
+        positions = [
+            [p for n in (*row["seq_lengths"], count) for p in range(n)]
+            for row, count in zip(rows, padding, strict=True)
+        ]
         position_ids = torch.tensor(positions)
         # A conversation's first token is not predicted from the last one of its neighbour.
-        masked = torch.tensor(labels).masked_fill(position_ids == 0, -100)
-        return {"input_ids": torch.tensor(ids), "labels": masked, "position_ids": position_ids}
+        masked = labels.masked_fill(position_ids == 0, -100)
+        return {"input_ids": ids, "labels": masked, "position_ids": position_ids}

@@ -11,6 +11,7 @@ from statistics import fmean, pstdev
 from typing import Any
 
 import torch
+from peft import PeftModel
 from torch import Tensor
 from transformers import PreTrainedModel, Trainer, TrainingArguments
 
@@ -46,7 +47,7 @@ class RMSummary:
 
 @quiet()
 def train_reward_model(
-    model: PreTrainedModel,
+    model: PreTrainedModel | PeftModel,
     tokenizer: BaichuanTokenizer,
     train: RankingDataset,
     evaluation: RankingDataset,
@@ -64,13 +65,17 @@ def train_reward_model(
             those to compute in.
 
     Raises:
-        ValueError: one of the data sets is empty, or the batch sizes do not divide.
+        ValueError: one of the data sets is empty, the batch sizes do not divide, or the model is an
+            adapter on another checkpoint.
         FloatingPointError: a score is not finite; `output_dir/non_finite.json` names the records.
     """
+    if isinstance(model, PeftModel):
+        raise ValueError("rm.model is an adapter; name its base or a whole checkpoint instead")
     _check_pairs("training", train)
     _check_pairs("held-out", evaluation)
     (output_dir / _NON_FINITE).unlink(missing_ok=True)
-    dtype, parameters, pad_id = model.dtype, model.num_parameters(exclude_embeddings=True), tokenizer.pad_token_id
+    dtype, pad_id = model.dtype, tokenizer.pad_token_id
+    parameters = model.num_parameters(exclude_embeddings=True)
     batch_size = section.microbatch_size * max(len(item.ranks) for item in train.items)
     settings = arguments(section, model, output_dir=output_dir, seed=seed)
     trainer = _RankingTrainer(

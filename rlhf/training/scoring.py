@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 
-from rlhf.data.collate import pad_right
 from rlhf.data.datasets import RankingDataset
 from rlhf.data.records import pair_grades
 from rlhf.ops.losses import ranking_loss
+from rlhf.ops.padding import pad_right
 
 
 def score_responses(

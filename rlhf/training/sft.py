@@ -28,7 +28,8 @@ class SFTSummary:
     """What a fine-tuning did.
 
     eval_loss_before, eval_loss_after: nats a labelled held-out token.
-    tokens: trained on, padding left out. flops: 6 x parameters (without the embedding table) x tokens.
+    tokens: trained on, padding left out.
+    flops: 6 x parameters (without the embedding table) x tokens.
     plateau: relative fall of the held-out loss over the last quarter of the evaluations; near 0
         once it has levelled.
     """

@@ -2,22 +2,13 @@ from __future__ import annotations
 
 import torch
 
-from rlhf.data.collate import collate_rankings, pad_left, pad_right
+from rlhf.data.collate import collate_rankings
 from rlhf.data.datasets import ranking_dataset
 
 from .stand_ins import ASSISTANT, EOS, TOKENIZER, USER, V2
 from .test_datasets import ranking
 
 A, B, Q = ord("A"), ord("B"), ord("Q")
-
-
-def test_padding_on_either_side() -> None:
-    ids, mask = pad_right([[5, 6, 7], [8]], pad_id=0)
-    assert ids.tolist() == [[5, 6, 7], [8, 0, 0]]
-    assert mask.tolist() == [[True, True, True], [True, False, False]]
-    ids, mask = pad_left([[5, 6, 7], [8]], pad_id=0)
-    assert ids.tolist() == [[5, 6, 7], [0, 0, 8]]
-    assert mask.tolist() == [[True, True, True], [False, False, True]]
 
 
 def test_ranking_batch_by_hand() -> None:

@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from rlhf.ops.masking import is_last, last_index, masked_mean, masked_sum, masked_whiten
+from rlhf.ops.masking import is_last, last_index, masked_mean, masked_sum, masked_whiten, positions
 
 X = torch.tensor([[1.0, 2.0, math.nan], [6.0, math.inf, math.nan]])
 MASK = torch.tensor([[True, True, False], [True, False, False]])
@@ -52,3 +52,8 @@ def test_last_index_for_either_padding_a_gap_and_an_empty_row() -> None:
     mask = torch.tensor([[1, 1, 0, 0], [0, 0, 1, 1], [1, 0, 1, 0], [0, 0, 0, 0]]).bool()
     assert last_index(mask).tolist() == [1, 3, 2, -1]
     assert is_last(mask).int().tolist() == [[0, 1, 0, 0], [0, 0, 0, 1], [0, 0, 1, 0], [0, 0, 0, 0]]
+
+
+def test_positions_for_either_padding() -> None:
+    mask = torch.tensor([[0, 0, 1, 1], [1, 1, 1, 0], [0, 0, 0, 0]]).bool()
+    assert positions(mask).tolist() == [[0, 0, 0, 1], [0, 1, 2, 2], [0, 0, 0, 0]]

@@ -14,7 +14,8 @@ from transformers import PreTrainedModel
 
 from rlhf.models.baichuan.configuration import BaichuanConfig
 from rlhf.models.baichuan.modeling import BaichuanForCausalLM, BaichuanForSequenceClassification
-from rlhf.models.role_base import Learner, Roles, Scorer, Speaker, positions
+from rlhf.models.role_base import Learner, Roles, Scorer, Speaker
+from rlhf.ops.masking import positions
 
 PAD, EOS = 0, 2
 Score = Callable[[Tensor, Tensor], Tensor]

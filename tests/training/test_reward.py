@@ -8,6 +8,7 @@ import torch
 
 from rlhf.config.schema import TuningSection
 from rlhf.data.datasets import RankingDataset
+from rlhf.models.adapter import add_lora
 from rlhf.models.baichuan.modeling import BaichuanForSequenceClassification
 from rlhf.models.load import load_reward_model, score_statistics
 from rlhf.ops.losses import ranking_loss
@@ -62,7 +63,9 @@ def test_tokens_and_flops_are_those_of_the_responses(tmp_path: Path) -> None:
     tokens = sum(len(ids) for item in rankings(60).items for ids in item.input_ids)
     summary = run(tmp_path, max_steps=None, epochs=2)
     assert summary.steps == 16  # 60 prompts, 8 a step, the last step of an epoch has 4
-    assert summary.flops == 6.0 * reward_model().num_parameters() * 2 * tokens
+    assert (
+        summary.flops == 6.0 * reward_model().num_parameters(exclude_embeddings=True) * 2 * tokens
+    )
 
 
 @pytest.mark.parametrize("margins", [None, (0.0, 0.5, 1.0, 2.0, 3.0)])
@@ -132,6 +135,14 @@ def test_lora_trains_adapters_and_head_and_is_the_same_when_loaded(tmp_path: Pat
     sequences = [ids for item in train.items for ids in item.input_ids]
     assert fmean(score_responses(loaded, sequences, 0, 16)) == summary.score_mean
     assert score_statistics(tmp_path / "rm") == (summary.score_mean, summary.score_std)
+
+
+def test_an_adapter_is_no_start(tmp_path: Path) -> None:
+    """Its successor would be saved without it."""
+    trunk = fresh_reward_model(saved_trunk(tmp_path / "sft"))
+    adapted = add_lora(trunk, TuningSection(method="lora", r=4), "reward")
+    with pytest.raises(ValueError, match="rm.model is an adapter"):
+        run(tmp_path / "rm", model=adapted)
 
 
 def test_scores_keep_their_order_and_do_not_depend_on_the_batch() -> None:

@@ -14,6 +14,7 @@ from transformers.utils.generic import can_return_tuple
 from rlhf.models.baichuan.configuration import BaichuanConfig
 from rlhf.models.baichuan.head import NormHead
 from rlhf.models.baichuan.trunk import BaichuanModel, BaichuanPreTrainedModel
+from rlhf.ops.masking import last_index
 
 
 class BaichuanForCausalLM(BaichuanPreTrainedModel, GenerationMixin):
@@ -172,6 +173,5 @@ def _last_real(hidden: torch.Tensor, attention_mask: torch.Tensor | None) -> tor
     """hidden: [B, T, H], attention_mask: [B, T] -> [B, H] at the last position that is kept."""
     if attention_mask is None:
         return hidden[:, -1]
-    positions = torch.arange(hidden.shape[1], device=hidden.device)
-    last = (positions * attention_mask.to(hidden.device).bool()).argmax(-1)
-    return hidden[torch.arange(hidden.shape[0], device=hidden.device), last]
+    rows = torch.arange(len(hidden), device=hidden.device)
+    return hidden[rows, last_index(attention_mask.to(hidden.device).bool())]
