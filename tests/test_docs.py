@@ -1,0 +1,65 @@
+"""The documents name only what is there."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+
+from rlhf.cli import app
+from rlhf.config.schema import Config, Section
+from rlhf.data.formats import READERS
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+SECTIONS = {name for name in Config.model_fields if name != "name"}
+
+
+@pytest.fixture(params=DOCUMENTS, ids=lambda path: path.name)
+def document(request) -> tuple[Path, str]:
+    return request.param, request.param.read_text(encoding="utf-8")
+
+
+def test_links_lead_somewhere(document):
+    path, text = document
+    links = re.findall(r"[^!]\[[^]]+\]\(([^)#]+)\)", text)
+    assert [link for link in links if not (path.parent / link).exists()] == []
+
+
+def test_config_keys_exist(document):
+    sections = "|".join(SECTIONS)
+    keys = re.findall(rf"[`\s]((?:{sections})(?:\.[a-z_0-9]+)+)[`=:]", document[1])
+    assert [key for key in keys if not key.endswith((".jsonl", ".json")) and not exists(key)] == []
+
+
+def exists(key: str) -> bool:
+    section: type[Section] = Config
+    for part in key.split("."):
+        if part not in section.model_fields:
+            return False
+        inner = section.model_fields[part].annotation
+        found = [inner, *getattr(inner, "__args__", ())]
+        sections = [one for one in found if isinstance(one, type) and issubclass(one, Section)]
+        section = sections[0] if sections else Section
+    return True
+
+
+def test_commands_exist(document):
+    commands = get_command(app).commands
+    used = re.findall(r"(?:^ *|`)rlhf ([a-z]+)", document[1], flags=re.MULTILINE)
+    assert set(used) <= set(commands)
+
+
+def test_the_map_of_the_house_is_true():
+    text = (ROOT / "README.md").read_text(encoding="utf-8").partition("## The house")[2]
+    named = re.findall(r"^    (\S+) ", text, flags=re.MULTILINE)
+    assert len(named) > 10 and [name for name in named if not (ROOT / name).exists()] == []
+    packages = {f"rlhf/{path.parent.name}" for path in (ROOT / "rlhf").glob("*/__init__.py")}
+    assert packages <= set(named)
+
+
+def test_every_format_is_in_the_table():
+    text = (ROOT / "docs/data.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"^\| `([a-z][a-z0-9-]+)` \|", text, flags=re.MULTILINE)) == set(READERS)
