@@ -18,10 +18,10 @@ from rlhf.demo import annotators
 from rlhf.evaluation.answers import Answerer
 from rlhf.models.load import checkpoint_hash, load_causal_lm, load_reward_model, load_tokenizer
 from rlhf.models.registry import spec_of
+from rlhf.models.scoring import score_responses
 from rlhf.runtime.distributed import Runtime, StageResult
 from rlhf.runtime.metrics import progress
 from rlhf.runtime.steps import Step, Summary, Waiting, execute
-from rlhf.training.scoring import score_responses
 
 STAGE = "collect"
 SPLITS = {"": "prompts", "eval_": "prompts_eval"}

@@ -18,12 +18,12 @@ from rlhf.evaluation.answers import Answerer
 from rlhf.evaluation.policy import compare_rows
 from rlhf.models.load import load_causal_lm, load_reward_model, load_tokenizer
 from rlhf.models.registry import spec_of
+from rlhf.models.scoring import score_responses
 from rlhf.runtime.distributed import Runtime, StageResult
 from rlhf.runtime.files import write_text
 from rlhf.runtime.metrics import MetricsLog, progress
 from rlhf.runtime.run_dir import read_manifest
 from rlhf.runtime.steps import Step, Summary, execute
-from rlhf.training.scoring import score_responses
 from rlhf.training.sft import train_sft
 
 STAGE = "evaluate"

@@ -1,4 +1,4 @@
-"""Scores of a reward model over many sequences, and how well they agree with a ranking."""
+"""Scores of a reward model over rankings, and how well the two agree."""
 
 from __future__ import annotations
 
@@ -9,31 +9,8 @@ import torch
 
 from rlhf.data.datasets import RankingDataset
 from rlhf.data.records import pair_grades
+from rlhf.models.scoring import score_responses
 from rlhf.ops.losses import ranking_loss
-from rlhf.ops.padding import pad_right
-
-
-def score_responses(
-    model: Any, sequences: Sequence[Sequence[int]], pad_id: int, batch_size: int
-) -> list[float]:
-    """One score a sequence, in the order given. Batches hold like lengths, so little is padding."""
-    order = sorted(range(len(sequences)), key=lambda index: len(sequences[index]), reverse=True)
-    scores = [0.0] * len(sequences)
-    was_training = model.training
-    model.eval()
-    with torch.no_grad():
-        for start in range(0, len(order), batch_size):
-            chosen = order[start : start + batch_size]
-            ids, mask = pad_right([sequences[index] for index in chosen], pad_id)
-            logits = model(
-                input_ids=ids.to(model.device),
-                attention_mask=mask.to(model.device),
-                use_cache=False,
-            ).logits
-            for index, score in zip(chosen, logits.squeeze(-1).float().tolist(), strict=True):
-                scores[index] = score
-    model.train(was_training)
-    return scores
 
 
 def score_rankings(

@@ -11,9 +11,10 @@ from rlhf.data.datasets import RankingDataset
 from rlhf.models.adapter import add_lora
 from rlhf.models.baichuan.modeling import BaichuanForSequenceClassification
 from rlhf.models.load import load_reward_model, score_statistics
+from rlhf.models.scoring import score_responses
 from rlhf.ops.losses import ranking_loss
 from rlhf.training.reward import RMSummary, train_reward_model
-from rlhf.training.scoring import pair_accuracy, pair_loss, score_responses
+from rlhf.training.scoring import pair_accuracy, pair_loss
 from tests.training.worlds import (
     Rows,
     checkpoints,
@@ -143,14 +144,6 @@ def test_an_adapter_is_no_start(tmp_path: Path) -> None:
     adapted = add_lora(trunk, TuningSection(method="lora", r=4), "reward")
     with pytest.raises(ValueError, match="rm.model is an adapter"):
         run(tmp_path / "rm", model=adapted)
-
-
-def test_scores_keep_their_order_and_do_not_depend_on_the_batch() -> None:
-    model = reward_model()
-    sequences = [ids for item in rankings(5).items for ids in item.input_ids]
-    sequences = [ids + (9,) * (index % 4) for index, ids in enumerate(sequences)]
-    alone = [score_responses(model, [ids], 0, 1)[0] for ids in sequences]
-    assert score_responses(model, sequences, 0, 4) == pytest.approx(alone, abs=1e-6)
 
 
 def test_accuracy_is_over_pairs_not_over_prompts() -> None:
