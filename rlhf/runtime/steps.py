@@ -13,7 +13,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from rlhf.runtime.distributed import Runtime, StageResult, Summary, barrier, broadcast
+from rlhf.runtime.distributed import (
+    Runtime,
+    StageResult,
+    Summary,
+    barrier,
+    broadcast,
+    seed_everything,
+)
 from rlhf.runtime.files import hash_section, write_text
 from rlhf.runtime.metrics import stage_table
 from rlhf.runtime.run_dir import (
@@ -60,6 +67,8 @@ def execute(step: Step, runtime: Runtime) -> StageResult:
     if manifest.status == "done":
         runtime.console.print(f"{step.key}: finished before, reused")
         return StageResult(step.directory, manifest.summary)
+    # Here, so that a step gives the same numbers whatever ran before it in this process.
+    seed_everything(runtime.seed)
     meter = Meter()
     try:
         summary = step.work(step)

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from rlhf.runtime.run_dir import read_manifest
 from rlhf.runtime.steps import Step, Waiting, execute
@@ -120,3 +123,17 @@ def test_an_input_whose_stage_has_not_finished(world):
     later = Step("ppo", "ppo", directory.parent / "ppo", (), {"rm": directory / "progress"}, print)
     with pytest.raises(ValueError, match="ppo needs .*progress, but stage rm has not finished"):
         execute(later, world.runtime)
+
+
+def test_a_step_draws_the_same_numbers_whatever_ran_before_it(world, monkeypatch):
+    drawn = []
+
+    def draw(step: Step) -> dict[str, float | int | str | None]:
+        drawn.append((random.random(), np.random.random(), torch.rand(()).item()))
+        return {}
+
+    monkeypatch.setattr(world, "work", draw)
+    world.run(setting=0)
+    torch.rand(7)
+    world.run(setting=1)
+    assert drawn[0] == drawn[1]
