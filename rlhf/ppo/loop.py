@@ -18,9 +18,9 @@ from rlhf.ppo.monitors import Monitor
 from rlhf.ppo.rollout import fitting, sample
 from rlhf.ppo.state import Progress, TrainingState
 from rlhf.ppo.update import update
+from rlhf.runtime.files import CHECKPOINTS
 from rlhf.runtime.metrics import MetricsLog
 
-CHECKPOINTS = "checkpoints"
 REFUSED = "refused_minibatch.safetensors"
 
 

@@ -15,7 +15,9 @@ from pydantic_core import to_jsonable_python
 
 # Logs, records about a stage, and what only resuming needs: they differ between equal results.
 RECORDS = ("manifest.json", "summary.json", "metrics.jsonl", "*.log", ".*")
-RECORD_FOLDERS = ("checkpoints", "tensorboard", "wandb", "mlruns")
+CHECKPOINTS = "checkpoints"
+"""Folder in a stage's directory for what it resumes from; removed once the stage is done."""
+RECORD_FOLDERS = (CHECKPOINTS, "tensorboard", "wandb", "mlruns")
 
 
 def sync(path: Path) -> None:

@@ -7,6 +7,7 @@ one step, SFT one for each model.
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -21,7 +22,7 @@ from rlhf.runtime.distributed import (
     broadcast,
     seed_everything,
 )
-from rlhf.runtime.files import hash_section, write_text
+from rlhf.runtime.files import CHECKPOINTS, hash_section, write_text
 from rlhf.runtime.metrics import stage_table
 from rlhf.runtime.run_dir import (
     Artifact,
@@ -59,12 +60,13 @@ def execute(step: Step, runtime: Runtime) -> StageResult:
     """Do a step's work unless it is done.
 
     Results of the same config and inputs are reused when finished and resumed when not; results of
-    others are set aside first. Raises ValueError when an input is not there or comes from a stage
+    others are set aside first. Of a finished step's directory `checkpoints` goes. Raises ValueError when an input is not there or comes from a stage
     that has not finished.
     """
     manifest = broadcast(_begin(step, runtime) if runtime.main_process else None)
     assert manifest is not None
     if manifest.status == "done":
+        _discard_checkpoints(step, runtime)  # what a crash right after finishing has left
         runtime.console.print(f"{step.key}: finished before, reused")
         return StageResult(step.directory, manifest.summary)
     # Here, so that a step gives the same numbers whatever ran before it in this process.
@@ -77,6 +79,7 @@ def execute(step: Step, runtime: Runtime) -> StageResult:
         return StageResult(step.directory, {}, waiting=str(reason))
     barrier()
     _record(step, runtime, manifest, meter, status="done", summary=dict(summary))
+    _discard_checkpoints(step, runtime)
     return StageResult(step.directory, summary)
 
 
@@ -147,6 +150,12 @@ def _record(
     if done:
         rows = {**changes["summary"], **usage}
         runtime.console.print(stage_table(step.key, rows))
+
+
+def _discard_checkpoints(step: Step, runtime: Runtime) -> None:
+    """They are for resuming, and several times the size of the result."""
+    if runtime.main_process:
+        shutil.rmtree(step.directory / CHECKPOINTS, ignore_errors=True)
 
 
 def _now() -> str:

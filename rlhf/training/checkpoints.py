@@ -14,7 +14,7 @@ from typing import Any
 from accelerate import PartialState
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from rlhf.runtime.files import sync, write_text
+from rlhf.runtime.files import CHECKPOINTS, sync, write_text
 
 _SEAL = "complete.json"
 _PREFIX = "checkpoint-"
@@ -22,7 +22,7 @@ _PREFIX = "checkpoint-"
 
 def checkpoint_root(output_dir: Path) -> Path:
     """Where the stage that writes to `output_dir` keeps its checkpoints."""
-    return output_dir / "checkpoints"
+    return output_dir / CHECKPOINTS
 
 
 def latest(root: Path) -> Path | None:
@@ -33,11 +33,6 @@ def latest(root: Path) -> Path | None:
             return checkpoint
         shutil.rmtree(checkpoint, ignore_errors=True)
     return None
-
-
-def discard(output_dir: Path) -> None:
-    """Remove the checkpoints of a stage that is done."""
-    shutil.rmtree(checkpoint_root(output_dir), ignore_errors=True)
 
 
 class SealCheckpoints(TrainerCallback):

@@ -137,3 +137,21 @@ def test_a_step_draws_the_same_numbers_whatever_ran_before_it(world, monkeypatch
     torch.rand(7)
     world.run(setting=1)
     assert drawn[0] == drawn[1]
+
+
+def test_checkpoints_go_once_the_step_is_done_and_not_before(world):
+    checkpoints = world.step().directory / "checkpoints"
+    (checkpoints / "step-000001").mkdir(parents=True)
+    world.fails = RuntimeError("killed")
+    with pytest.raises(RuntimeError):
+        world.run()
+    assert checkpoints.is_dir()
+    world.fails = Waiting("for people")
+    world.run()
+    assert checkpoints.is_dir()
+    world.fails = None
+    world.run()
+    assert not checkpoints.exists()
+    checkpoints.mkdir()
+    world.run()  # killed between the manifest and the removal
+    assert (checkpoints.exists(), world.times) == (False, 3)

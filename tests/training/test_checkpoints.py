@@ -3,7 +3,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from rlhf.training.checkpoints import SealCheckpoints, checkpoint_root, discard, latest
+from rlhf.training.checkpoints import SealCheckpoints, latest
 
 
 @pytest.fixture
@@ -35,13 +35,6 @@ def test_a_damaged_one_is_passed_over(root: Path, damage: bytes | None) -> None:
 
 def test_none_when_there_is_none(tmp_path: Path) -> None:
     assert latest(tmp_path / "nowhere") is None
-
-
-def test_discard(tmp_path: Path) -> None:
-    _write(checkpoint_root(tmp_path), 1)
-    discard(tmp_path)
-    discard(tmp_path)
-    assert list(tmp_path.iterdir()) == []
 
 
 def _write(root: Path, step: int) -> None:
