@@ -42,7 +42,11 @@ class Artifact(BaseModel):
 
 
 class StageManifest(BaseModel):
-    """What made a stage directory. Times are in UTC, ISO 8601."""
+    """What made a stage directory. Times are in UTC, ISO 8601.
+
+    started: the first attempt. seconds, cpu_seconds: summed over the attempts, those that were
+    killed left out. peak_memory_gib: the largest of theirs.
+    """
 
     model_config = ConfigDict(frozen=True)
 

@@ -31,9 +31,12 @@ from rlhf.runtime.run_dir import (
     outputs_of,
     read_manifest,
 )
-from rlhf.runtime.usage import Meter, versions
+from rlhf.runtime.usage import Meter, Usage, versions
 
 __all__ = ["StageResult", "Step", "Summary", "Waiting", "execute"]
+
+_SUMMED = ("started", "seconds", "cpu_seconds", "peak_memory_gib")
+"""What a manifest keeps of the attempts before, as far as these could still write it down."""
 
 
 class Waiting(Exception):
@@ -60,8 +63,8 @@ def execute(step: Step, runtime: Runtime) -> StageResult:
     """Do a step's work unless it is done.
 
     Results of the same config and inputs are reused when finished and resumed when not; results of
-    others are set aside first. Of a finished step's directory `checkpoints` goes. Raises ValueError when an input is not there or comes from a stage
-    that has not finished.
+    others are set aside first. Once a step is done, its directory `checkpoints` is removed. Raises
+    ValueError when an input is not there or comes from a stage that has not finished.
     """
     manifest = broadcast(_begin(step, runtime) if runtime.main_process else None)
     assert manifest is not None
@@ -71,12 +74,15 @@ def execute(step: Step, runtime: Runtime) -> StageResult:
         return StageResult(step.directory, manifest.summary)
     # Here, so that a step gives the same numbers whatever ran before it in this process.
     seed_everything(runtime.seed)
-    meter = Meter()
+    meter = Meter(Usage(manifest.seconds, manifest.cpu_seconds, manifest.peak_memory_gib))
     try:
         summary = step.work(step)
     except Waiting as reason:
         _record(step, runtime, manifest, meter, status="waiting")
         return StageResult(step.directory, {}, waiting=str(reason))
+    except BaseException:  # Ctrl-C too: what was used until here counts
+        _record(step, runtime, manifest, meter, status="running")
+        raise
     barrier()
     _record(step, runtime, manifest, meter, status="done", summary=dict(summary))
     _discard_checkpoints(step, runtime)
@@ -104,6 +110,8 @@ def _begin(step: Step, runtime: Runtime) -> StageManifest:
         versions=versions(),
         started=_now(),
     )
+    if before is not None and before.status != "done" and before.matches(config_hash, inputs):
+        manifest = manifest.model_copy(update={name: getattr(before, name) for name in _SUMMED})
     runtime.run_dir.record(step.directory, manifest)
     return manifest
 
@@ -119,6 +127,8 @@ def _input(step: Step, name: str, runtime: Runtime) -> Artifact:
     if not path.exists():
         stage = runtime.run_dir.stage_of(path)
         mend = f"run stage {stage} first: --from {stage}" if stage else "check the path"
+        if path.parent == runtime.run_dir.data:
+            mend = f"name its source in the config: data.{path.stem}"
         raise ValueError(f"{step.key} needs {path} ({name}), which is not there; {mend}")
     return Artifact.of(path)
 
@@ -136,7 +146,7 @@ def _record(
     meter: Meter,
     **changes: Any,
 ) -> None:
-    """Complete the manifest; of a finished step also write summary.json and print its table."""
+    """Bring the manifest up to date; of a finished step also write summary.json, print a table."""
     if not runtime.main_process:
         return
     done = changes["status"] == "done"
@@ -145,8 +155,9 @@ def _record(
         write_text(step.directory / "summary.json", text + "\n")
         changes |= {"outputs": outputs_of(step.directory)}
     usage = asdict(meter.read())
-    completed = manifest.model_copy(update={**usage, **changes, "finished": _now()})
-    runtime.run_dir.record(step.directory, completed)
+    finished = None if changes["status"] == "running" else _now()
+    current = manifest.model_copy(update={**usage, **changes, "finished": finished})
+    runtime.run_dir.record(step.directory, current)
     if done:
         rows = {**changes["summary"], **usage}
         runtime.console.print(stage_table(step.key, rows))

@@ -31,18 +31,19 @@ class Usage:
 
 
 class Meter:
-    """Measures from its creation on."""
+    """Measures from its creation on, and adds what was used `earlier`."""
 
-    def __init__(self) -> None:
+    def __init__(self, earlier: Usage) -> None:
         _reset_peak_memory()
+        self._earlier = earlier
         self._wall = time.monotonic()
         self._cpu = _cpu_seconds()
 
     def read(self) -> Usage:
         return Usage(
-            seconds=time.monotonic() - self._wall,
-            cpu_seconds=_cpu_seconds() - self._cpu,
-            peak_memory_gib=_peak_memory() / GIB,
+            seconds=self._earlier.seconds + time.monotonic() - self._wall,
+            cpu_seconds=self._earlier.cpu_seconds + _cpu_seconds() - self._cpu,
+            peak_memory_gib=max(self._earlier.peak_memory_gib, _peak_memory() / GIB),
         )
 
 

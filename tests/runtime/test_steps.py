@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import json
 import random
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,7 +21,7 @@ class World:
         self.runtime = runtime
         self.source = source
         self.times = 0
-        self.fails: Exception | None = None
+        self.fails: BaseException | None = None
 
     def step(self, setting: int = 0) -> Step:
         return Step(
@@ -155,3 +157,23 @@ def test_checkpoints_go_once_the_step_is_done_and_not_before(world):
     checkpoints.mkdir()
     world.run()  # killed between the manifest and the removal
     assert (checkpoints.exists(), world.times) == (False, 3)
+
+
+@pytest.mark.parametrize("end", [RuntimeError("killed"), KeyboardInterrupt(), Waiting("for you")])
+def test_time_is_summed_over_attempts(world, monkeypatch, end):
+    ticks = (0.0, 100.0, 1000.0, 1007.0, 2000.0, 2001.0)
+    wall, cpu = iter(ticks), iter(2 * tick for tick in ticks)
+    monkeypatch.setattr("rlhf.runtime.usage.time", SimpleNamespace(monotonic=lambda: next(wall)))
+    monkeypatch.setattr("rlhf.runtime.usage._cpu_seconds", lambda: next(cpu))
+    world.fails = end
+    with nullcontext() if isinstance(end, Waiting) else pytest.raises(type(end)):
+        world.run()
+    first = read_manifest(world.step().directory)
+    assert (first.status == "done", first.seconds) == (False, 100.0)
+    world.fails = None
+    world.run()
+    second = read_manifest(world.step().directory)
+    assert (second.status, second.seconds, second.started) == ("done", 107.0, first.started)
+    assert (first.cpu_seconds, second.cpu_seconds) == (200.0, 214.0)
+    world.run(setting=1)  # other results: what these took is no part of them
+    assert read_manifest(world.step().directory).seconds == 1.0
