@@ -150,6 +150,12 @@ def test_a_stage_before_its_input(fails, tmp_path):
     assert line.startswith("ppo needs ") and line.endswith("run stage sft first: --from sft")
 
 
+def test_a_stage_whose_data_the_config_does_not_name(fails, tmp_path):
+    config = miniature("bare", tmp_path)
+    line = fails("sft", str(config), "--set", "data.sft=null")
+    assert line.endswith("which is not there; name its source in the config: data.sft")
+
+
 def test_a_run_directory_in_use(fails, tmp_path):
     config = miniature("busy", tmp_path)
     with RunDir(tmp_path / "busy").lock():

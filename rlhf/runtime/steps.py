@@ -24,6 +24,7 @@ from rlhf.runtime.distributed import (
 )
 from rlhf.runtime.files import CHECKPOINTS, hash_section, write_text
 from rlhf.runtime.metrics import stage_table
+from rlhf.runtime.quiet import warnings_on
 from rlhf.runtime.run_dir import (
     Artifact,
     StageManifest,
@@ -76,7 +77,8 @@ def execute(step: Step, runtime: Runtime) -> StageResult:
     seed_everything(runtime.seed)
     meter = Meter(Usage(manifest.seconds, manifest.cpu_seconds, manifest.peak_memory_gib))
     try:
-        summary = step.work(step)
+        with warnings_on(runtime.console):
+            summary = step.work(step)
     except Waiting as reason:
         _record(step, runtime, manifest, meter, status="waiting")
         return StageResult(step.directory, {}, waiting=str(reason))

@@ -37,12 +37,13 @@ CONTRACT = [
     "ppo/judge.jsonl",
     *(f"ppo/actor/{name}" for name in MODEL),
     *(f"ppo/critic/{name}" for name in MODEL),
+    "evaluate/judge_sft_extra.jsonl",
     "report/index.html",
     "report/report.json",
     "report/rm_by_grade.png",
     "report/rm_by_margin.png",
 ]
-STAGES = ["sft/main", "collect", "rm", "ppo", "evaluate/policy"]
+STAGES = ["sft/main", "collect", "rm", "ppo", "evaluate/sft_extra", "evaluate/policy"]
 RESULTS = (
     "sft/main/model.safetensors",
     "sft/main/metrics.jsonl",
@@ -55,6 +56,7 @@ RESULTS = (
     "ppo/critic/model.safetensors",
     "ppo/metrics.jsonl",
     "ppo/judge.jsonl",
+    "evaluate/judge_sft_extra.jsonl",
 )
 
 
@@ -116,7 +118,7 @@ def test_redo_sets_the_old_result_aside_and_keeps_what_came_before(copy_of, caps
     before, judged = manifests(run_dir), (run_dir / "ppo/judge.jsonl").read_bytes()
     call(config, redo="ppo")
     assert "ppo" in changed(before, manifests(run_dir))
-    assert set(changed(before, manifests(run_dir))) <= {"ppo", "evaluate/policy"}
+    assert not set(changed(before, manifests(run_dir))) & {"sft/main", "collect", "rm"}
     assert (run_dir / "aside/ppo/actor/model.safetensors").is_file()
     out = capsys.readouterr().out
     assert "sft/main" not in out and "collect" not in out
@@ -128,7 +130,7 @@ def test_a_changed_key_runs_its_stage_and_what_follows(copy_of):
     config, run_dir = copy_of()
     before = manifests(run_dir)
     call(config, "ppo.kl.initial=0.5", "ppo.kl.final=0.5")
-    assert changed(before, manifests(run_dir)) == ["ppo", "evaluate/policy"]
+    assert changed(before, manifests(run_dir)) == STAGES[3:]
     assert (run_dir / "aside/ppo/metrics.jsonl").is_file()
     first = json.loads((run_dir / "ppo/metrics.jsonl").read_text("utf-8").splitlines()[0])
     assert first["kl_coef"] == 0.5
@@ -232,8 +234,9 @@ def test_a_reward_model_can_rank(finished, copy_of):
     config, run_dir = copy_of()
     judge = finished.parent / "mini" / "rm"
     overrides = ("annotation.source=judge", f"annotation.judge={judge}")
-    call(config, *overrides)
+    call(config, *overrides, only="collect")
     records = list(read_jsonl(run_dir / "collect/rankings.jsonl", RankingRecord))
     assert all(record.annotator == f"judge {judge}" and not record.grades for record in records)
-    report = json.loads((run_dir / "report/report.json").read_text("utf-8"))
-    assert report["rm"]["by_grade"] == [] and report["rm"]["pairs"] > 0
+    call(config, *overrides, only="rm")
+    pairs = (run_dir / "rm/pairs.jsonl").read_text("utf-8").splitlines()
+    assert pairs and not any("grade" in json.loads(row) for row in pairs)

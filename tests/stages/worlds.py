@@ -40,7 +40,7 @@ SMALLER: dict[str, dict[str, Any]] = {
         "critic_warmup": 1,
         "checkpoint_every": 1,
     },
-    "evaluate": {"prompts": 8, "batch_size": 8},
+    "evaluate": {"prompts": 8, "batch_size": 8, "extra_sft": True},
 }
 
 
