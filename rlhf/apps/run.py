@@ -8,6 +8,7 @@ from rlhf.apps.world import prepared_run
 from rlhf.config.schema import Config
 from rlhf.demo.rehearse import rehearse
 from rlhf.runtime.distributed import Runtime, StageResult, make_runtime
+from rlhf.runtime.quiet import quiet
 from rlhf.runtime.run_dir import EACH_ROUND, RunDir
 from stages import collect, evaluate, ppo, rm, sft
 
@@ -23,6 +24,7 @@ STAGES: dict[str, Stage] = {
 }
 
 
+@quiet()
 def run(
     config: Config,
     *,

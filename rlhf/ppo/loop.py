@@ -14,7 +14,7 @@ from rlhf.ppo.controllers import ScoreStatistics
 from rlhf.ppo.experience import make_experience
 from rlhf.ppo.flops import iteration_flops
 from rlhf.ppo.measure import measure
-from rlhf.ppo.monitors import Monitor
+from rlhf.ppo.monitors import Monitor, check
 from rlhf.ppo.rollout import fitting, sample
 from rlhf.ppo.state import Progress, TrainingState
 from rlhf.ppo.update import update
@@ -64,7 +64,7 @@ def train(
         score_statistics: mean and standard deviation of the reward model's scores, None if unknown.
         output_dir: for `checkpoints/`, and for the minibatch of a step that was refused.
         seed: of prompt order, sampling and minibatches.
-        metrics: takes a row an iteration.
+        metrics: takes a row an iteration, with the number of alarms that are on.
         on_iteration: called with the iterations done, those in all, and what a progress bar shows.
 
     Raises:
@@ -81,14 +81,15 @@ def train(
     fingerprint = roles.frozen_fingerprint()
     while state.progress.iteration < section.iterations:
         row = _iterate(state, kept, section, seed, output_dir / REFUSED)
+        alarms = check(row, section.monitors)
         done = state.progress.iteration
-        metrics.log(done - 1, row)
+        metrics.log(done - 1, {**row, "alarms": len(alarms)})
         if done % section.checkpoint_every == 0 or done == section.iterations:
             state.save(output_dir / CHECKPOINTS, keep=section.keep_checkpoints)
         if on_iteration:
             shown = {name: row[name] for name in ("score", "kl", "response_length")}
             on_iteration(done, section.iterations, shown)
-        monitor.watch(done, row)
+        monitor.watch(done, alarms)
     assert roles.frozen_fingerprint() == fingerprint, "reference or reward model has changed"
     return _summary(state.progress, dropped=len(prompts) - len(kept))
 

@@ -61,15 +61,14 @@ class Monitor:
         self._section = section
         self._ringing: set[str] = set()
 
-    def watch(self, done: int, row: Mapping[str, float]) -> None:
-        """Look at the metrics of iteration `done`, counted from 1.
+    def watch(self, done: int, alarms: Sequence[Alarm]) -> None:
+        """Take in the alarms of iteration `done`, counted from 1.
 
         An alarm is warned of where it begins, since a long one would fill the screen.
 
         Raises:
             Stopped: the action is `stop` and an alarm went off.
         """
-        alarms = check(row, self._section)
         for alarm in alarms:
             if self._section.action == "stop":
                 raise Stopped(f"ppo iteration {done}: {alarm}")

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import math
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import datasets
 import torch
 from accelerate import PartialState
 from transformers import (
@@ -23,7 +20,6 @@ from transformers import (
     TrainingArguments,
     set_seed,
 )
-from transformers.utils import logging
 
 from rlhf.config.schema import OptimiserSection, RMSection, SFTSection
 from rlhf.models.adapter import Task, add_lora
@@ -175,26 +171,6 @@ def trained(trainer: Trainer, dtype: torch.dtype) -> Any:
 def evaluations(state: TrainerState, name: str) -> list[float]:
     """Every evaluation's value of a field, in the order of steps."""
     return [row[name] for row in state.log_history if name in row]
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Silences the libraries' own bars and notices, which would break the progress display."""
-    verbosity = logging.get_verbosity()
-    bars, dataset_bars = logging.is_progress_bar_enabled(), datasets.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    datasets.disable_progress_bars()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)
-            yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()
-        if dataset_bars:
-            datasets.enable_progress_bars()
 
 
 def _schedule(optimiser: OptimiserSection) -> tuple[str, dict[str, float]]:

@@ -22,7 +22,7 @@ from rlhf.models.baichuan.tokenization import BaichuanTokenizer
 from rlhf.models.export import save_reward_model
 from rlhf.ops.losses import ranking_loss
 from rlhf.runtime.metrics import MetricsLog
-from rlhf.training.common import OnLog, Watch, arguments, evaluations, fit, prepare, quiet, trained
+from rlhf.training.common import OnLog, Watch, arguments, evaluations, fit, prepare, trained
 from rlhf.training.scoring import count_pairs, pair_accuracy, pair_loss, score_rankings
 
 _NON_FINITE = "non_finite.json"
@@ -45,7 +45,6 @@ class RMSummary:
     flops: float
 
 
-@quiet()
 def train_reward_model(
     model: PreTrainedModel | PeftModel,
     tokenizer: BaichuanTokenizer,

@@ -19,7 +19,7 @@ from rlhf.models.baichuan.tokenization import BaichuanTokenizer
 from rlhf.models.export import save_checkpoint
 from rlhf.ops.logprobs import token_logprobs
 from rlhf.runtime.metrics import MetricsLog
-from rlhf.training.common import OnLog, Watch, arguments, evaluations, fit, prepare, quiet, trained
+from rlhf.training.common import OnLog, Watch, arguments, evaluations, fit, prepare, trained
 from rlhf.training.packing import pack, packed_collator
 
 
@@ -42,7 +42,6 @@ class SFTSummary:
     plateau: float
 
 
-@quiet()
 def train_sft(
     model: PreTrainedModel,
     tokenizer: BaichuanTokenizer,

@@ -134,6 +134,8 @@ def test_an_alarm_warns_or_stops(
         _train(roles, ppo_section(iterations=2, monitors=monitors), tmp_path / "warn")
     assert "past ppo.monitors.eos_rate_min = 1" in caplog.text
     assert caplog.text.count("eos_rate") == 2  # said once, not at every iteration
+    rows = read_rows(tmp_path / "warn" / "metrics.jsonl")
+    assert [row["alarms"] for row in rows] == [1, 1]
     with pytest.raises(Stopped, match="ppo iteration 1: eos_rate"):
         stop = {**monitors, "action": "stop"}
         _train(roles, ppo_section(monitors=stop), tmp_path / "stop")

@@ -1,15 +1,13 @@
 import importlib.util
-import logging
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from transformers import TrainingArguments, get_scheduler
-from transformers.utils import logging as library_logging
 
 from rlhf.config.schema import OptimiserSection
-from rlhf.training.common import arguments, prepare, quiet
+from rlhf.training.common import arguments, prepare
 from tests.training.worlds import language_model, sft_section
 
 
@@ -70,12 +68,3 @@ def test_computing_follows_the_model_and_learning_is_in_float32() -> None:
 def test_eight_bit_optimiser_names_its_extra() -> None:
     with pytest.raises(ValueError, match=r"\.\[gpu\]"):
         settings(optimiser=OptimiserSection(kind="adamw-8bit"))
-
-
-def test_quiet_gives_back_what_it_found() -> None:
-    before = library_logging.get_verbosity()
-    with pytest.raises(KeyError), quiet():
-        assert library_logging.get_verbosity() == logging.ERROR
-        raise KeyError
-    assert library_logging.get_verbosity() == before
-    assert library_logging.is_progress_bar_enabled()

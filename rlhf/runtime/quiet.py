@@ -1,0 +1,46 @@
+"""What a run says: our own warnings, and not the libraries' notices and bars."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import datasets
+from rich.console import Console
+from rich.logging import RichHandler
+from transformers.utils import logging as library_logging
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silences the libraries' own bars and notices, which would break the progress display."""
+    verbosity = library_logging.get_verbosity()
+    bars = library_logging.is_progress_bar_enabled()
+    dataset_bars = datasets.is_progress_bar_enabled()
+    library_logging.set_verbosity_error()
+    library_logging.disable_progress_bar()
+    datasets.disable_progress_bars()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
+    finally:
+        library_logging.set_verbosity(verbosity)
+        if bars:
+            library_logging.enable_progress_bar()
+        if dataset_bars:
+            datasets.enable_progress_bars()
+
+
+@contextmanager
+def warnings_on(console: Console) -> Iterator[None]:
+    """Shows what this project's loggers warn of, above a progress bar that may be running."""
+    logger = logging.getLogger("rlhf")
+    handler = RichHandler(logging.WARNING, console, show_time=False, show_path=False)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
