@@ -70,7 +70,12 @@ def _run(path: Path, overrides: list[str] | None, **options: Any) -> None:
     config = load_config(path, overrides or [])  # before torch, so that a mistake is told at once
     from rlhf.apps.run import run as run_config
 
-    run_config(config, **options)
+    try:
+        run_config(config, **options)
+    except KeyboardInterrupt:
+        again = "the same command without --redo" if options["redo"] else "the same command"
+        typer.echo(f"rlhf: interrupted; {again} goes on from the last checkpoint", err=True)
+        raise typer.Exit(130) from None
 
 
 def _single_stage(stage: str, summary: str) -> None:
