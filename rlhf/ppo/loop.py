@@ -122,7 +122,8 @@ def _iterate(
         dump=refused,
     )
     row = {**measure(rollout, experience), "kl_coef": kl_coef, **learned}
-    state.kl.observe(row["kl"], section.episodes)
+    if train_actor:  # until then the actor is the reference, and a KL of 0 says nothing
+        state.kl.observe(row["kl"], section.episodes)
     with roles.generating() as model:
         parameters = model.num_parameters(exclude_embeddings=True)
     tokens = int(rollout.sequences.lengths.sum())

@@ -114,6 +114,15 @@ def test_metrics_say_what_happened(roles: FakeRoles, tmp_path: Path) -> None:
     assert summary.flops > 0
 
 
+def test_an_adaptive_coefficient_waits_for_the_actor(roles: FakeRoles, tmp_path: Path) -> None:
+    """While the critic warms up the KL is 0 of necessity: no reason to loosen the penalty."""
+    kl = {"initial": 0.3, "target": 1.0, "horizon": 60}
+    _train(roles, ppo_section(iterations=4, critic_warmup=2, kl=kl), tmp_path)
+    coefficients = [row["kl_coef"] for row in read_rows(tmp_path / "metrics.jsonl")]
+    # The first iteration that trains the actor is measured before it has moved: 0, held to -0.2.
+    assert coefficients == pytest.approx([0.3, 0.3, 0.3, 0.3 * (1 - 0.2 * 6 / 60)])
+
+
 def test_plain_engine_and_gradient_checkpointing_train_as_well(tmp_path: Path) -> None:
     greedy = {"sampling": {"max_new_tokens": 5, "temperature": 0}, "iterations": 3}
     results = []
