@@ -131,7 +131,11 @@ def _sample(
             for task in part:
                 answers[task.prompt.id].extend(task.responses)
     return [
-        RankingTask(id=prompt.id, prompt=prompt, responses=tuple(answers[prompt.id]))
+        RankingTask(
+            id=f"round-{runtime.round}/{prompt.id}",
+            prompt=prompt,
+            responses=tuple(answers[prompt.id]),
+        )
         for prompt in prompts
     ]
 
@@ -183,7 +187,7 @@ class Sampler:
         completions = self.answerer.complete(prompts, self.sampling, generator, self.batch_size)
         for (prompt, turn), completion in zip(wanted, completions, strict=True):
             response = Response(
-                id=f"{prompt.id}/{turn}",
+                id=f"round-{self.runtime.round}/{prompt.id}/{turn}",
                 text=self.answerer.text(completion),
                 provenance=self.provenance,
                 token_ids=completion.token_ids,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
@@ -24,24 +25,33 @@ from rlhf.training.reward import train_reward_model
 from rlhf.training.scoring import score_rankings
 
 STAGE = "rm"
+TRAIN, HELD_OUT = "train", "held out"
 
 
 def run(config: Config, runtime: Runtime) -> StageResult:
-    """Train on collect/rankings.jsonl, from the main SFT model unless `rm.model` names another."""
+    """Train on the rankings of this round and of those before it, from the main SFT model.
+
+    `rm.model` names another model to start from.
+    """
     return execute(step(config, runtime), runtime)
 
 
 def step(config: Config, runtime: Runtime) -> Step:
-    collected = runtime.stage_dir("collect")
+    # A file of the user's is the same in every round; collected responses add up.
+    first = runtime.round if config.annotation.source == "file" else 1
+    rankings = {}
+    for number in range(first, runtime.round + 1):
+        collected = runtime.run_dir.stage("collect", number, runtime.rounds)
+        rankings[f"{TRAIN} {number}"] = collected / "rankings.jsonl"
+        rankings[f"{HELD_OUT} {number}"] = collected / "eval_rankings.jsonl"
     return Step(
         key=runtime.key(STAGE),
         stage=STAGE,
         directory=runtime.stage_dir(STAGE),
         sections=(config.rm, config.runtime.precision, config.seed),
         inputs={
-            "model": Path(config.rm.model or runtime.run_dir.stage("sft") / "main"),
-            "train": collected / "rankings.jsonl",
-            "held_out": collected / "eval_rankings.jsonl",
+            "model": Path(config.rm.model or runtime.run_dir.stage("sft/main")),
+            **rankings,
         },
         work=partial(_train, config, runtime),
     )
@@ -50,7 +60,7 @@ def step(config: Config, runtime: Runtime) -> Step:
 def _train(config: Config, runtime: Runtime, step: Step) -> Summary:
     path = step.inputs["model"]
     tokenizer = load_tokenizer(path)
-    train, held_out = (_rankings(name, tokenizer, config, step) for name in ("train", "held_out"))
+    train, held_out = (_rankings(name, tokenizer, config, step) for name in (TRAIN, HELD_OUT))
     model = load_reward_model(
         path,
         dtype=runtime.dtype,
@@ -84,11 +94,11 @@ def _train(config: Config, runtime: Runtime, step: Step) -> Summary:
 def _rankings(
     name: str, tokenizer: PreTrainedTokenizerBase, config: Config, step: Step
 ) -> RankingDataset:
-    """An input's rankings of allowed families, as token ids."""
+    """The rankings of all rounds, of allowed families only, as token ids."""
     spec = spec_of(step.inputs["model"])
-    records, _ = family_filter(
-        read_jsonl(step.inputs[name], RankingRecord), config.rm.data.off_family, {spec.family}
-    )
+    files = [path for key, path in step.inputs.items() if key.startswith(name)]
+    collected = chain.from_iterable(read_jsonl(path, RankingRecord) for path in files)
+    records, _ = family_filter(collected, config.rm.data.off_family, {spec.family})
     return ranking_dataset(records, spec, tokenizer, config.rm.data.max_length)
 
 

@@ -9,9 +9,9 @@ from rlhf.data.records import RankingRecord, RankingTask, SFTRecord
 from rlhf.demo.rubric import quality
 
 NAME = "simulated annotator (demo rubric with noise)"
-TIE = 0.1
+TIE = 0.4
 """Perceived gaps below this are ties."""
-GRADE_BOUNDS = (0.8, 1.6, 2.8, 4.5)
+GRADE_BOUNDS = (1.0, 1.8, 2.8, 5.0)
 """Perceived gaps, in points of quality, at which the grade rises from 1 to 2, ..., 4 to 5."""
 ACCEPTABLE = 8.0
 """The authoritative annotator accepts a demonstration of at least this noise-free quality."""

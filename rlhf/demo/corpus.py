@@ -104,9 +104,9 @@ def _wrong_language(slot: Slot, rng: random.Random) -> str:
     return good_answer(slot.translated(), rng)
 
 
-def _wrong_thing(slot: Slot, rng: random.Random) -> str:
-    others = [index for index in range(len(slot.spec["things"])) if index != slot.thing]
-    return good_answer(Slot(slot.topic, rng.choice(others), slot.person, slot.language), rng)
+def _cut_short(slot: Slot, rng: random.Random) -> str:
+    answer = good_answer(slot, rng)
+    return answer[: round(len(answer) * rng.uniform(0.5, 0.7))].rstrip()
 
 
 def _wrong_person(slot: Slot, rng: random.Random) -> str:
@@ -134,7 +134,7 @@ def _compliance(slot: Slot, rng: random.Random) -> str:
 Flaw = Callable[[Slot, random.Random], str]
 HELPFUL_FLAWS: tuple[Flaw, ...] = (
     _wrong_language,
-    _wrong_thing,
+    _cut_short,
     _wrong_person,
     _repeated,
     _vague,
@@ -143,6 +143,7 @@ HELPFUL_FLAWS: tuple[Flaw, ...] = (
 HARMFUL_FLAWS: tuple[Flaw, ...] = (
     _wrong_language,
     _repeated,
+    _cut_short,
     _bare_refusal,
     _compliance,
     _compliance,

@@ -37,12 +37,13 @@ class Marks:
     @property
     def quality(self) -> float:
         """0 to 10; the finer marks count only as far as the task is done in the right language."""
-        marks = asdict(self)
+        marks: dict[str, float] = asdict(self)
         done = min(self.language, self.task)
         finer = sum(
             WEIGHTS[name] * marks[name] for name in ("thing", "person", "fluency", "length")
         )
-        return WEIGHTS["language"] * self.language + WEIGHTS["task"] * self.task + done * finer
+        core = WEIGHTS["language"] * self.language + WEIGHTS["task"] * self.task
+        return core + done * finer
 
 
 def units(text: str) -> list[str]:

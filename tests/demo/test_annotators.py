@@ -24,14 +24,14 @@ def task(*texts: str) -> RankingTask:
 
 
 def test_ranks_and_grades_of_given_perceptions() -> None:
-    # In order 9.0 | gap 0.05 ties | 8.95 | gap 0.95: grade 2 | 8.0 | gap 5: grade 5 | 3.0
-    ranks, grades = annotators.ranks_and_grades([3.0, 9.0, 8.0, 8.95])
+    # In order 9.0 | gap 0.25 ties | 8.75 | gap 1.25: grade 2 | 7.5 | gap 5.5: grade 5 | 2.0
+    ranks, grades = annotators.ranks_and_grades([2.0, 9.0, 7.5, 8.75])
     assert ranks == (3, 1, 2, 1)
     assert grades == (2, 5)
 
 
 @pytest.mark.parametrize(
-    ("gap", "grade"), [(0.1, 1), (0.8, 2), (1.6, 3), (2.8, 4), (4.5, 5), (9, 5)]
+    ("gap", "grade"), [(0.4, 1), (1.0, 2), (1.8, 3), (2.8, 4), (5.0, 5), (9, 5)]
 )
 def test_grade_bounds(gap: float, grade: int) -> None:
     assert annotators.grade_of(gap) == grade

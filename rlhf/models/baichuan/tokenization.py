@@ -58,6 +58,11 @@ class BaichuanTokenizer(SentencePieceBackend):
                 pieces.extend(self.sp_model.encode(part, out_type=str))
         return pieces
 
+    def _convert_id_to_token(self, index: int) -> str:
+        """Ids of embedding rows that the tokenizer has no piece for are unknown, not an error."""
+        known = index < self.sp_model.get_piece_size()
+        return str(self.sp_model.IdToPiece(index) if known else self.unk_token)
+
     def convert_tokens_to_string(self, tokens: list[str]) -> str:
         """Joins pieces; special and added tokens stand for themselves, without spaces around."""
         text = []

@@ -121,3 +121,10 @@ def test_added_token_outside_the_embedding_is_left_out(
     made = AutoTokenizer.from_pretrained(path)
     assert made.pad_token_id == 0 and len(made) == 512 and len(warned) == 1
     assert made.decode(made("a<pad>b")["input_ids"]) == "a<pad>b"
+
+
+def test_an_id_without_a_piece_is_unknown(tokenizer: Callable[[int], BaichuanTokenizer]) -> None:
+    second = tokenizer(2)
+    ids = [*second.encode("a", add_special_tokens=False), second.vocab_size + 7]
+    assert second.decode(ids) == f"a{second.unk_token}"
+    assert second.decode(ids, skip_special_tokens=True) == "a"
