@@ -15,7 +15,7 @@ def wilson(successes: float, total: int, confidence: float = 0.95) -> tuple[floa
         confidence: probability that the interval covers the true proportion, between 0 and 1.
 
     Returns:
-        (low, high), both in [0, 1].
+        (low, high) in [0, 1], with the rate itself between them to the last bit.
     """
     assert 0 <= successes <= total, f"{successes} successes of {total}"
     assert 0 < confidence < 1, f"confidence {confidence}"
@@ -26,4 +26,4 @@ def wilson(successes: float, total: int, confidence: float = 0.95) -> tuple[floa
     scale = 1 / (1 + z * z / total)
     centre = scale * (rate + z * z / (2 * total))
     half = scale * z * sqrt(rate * (1 - rate) / total + z * z / (4 * total * total))
-    return max(0.0, centre - half), min(1.0, centre + half)
+    return max(0.0, min(rate, centre - half)), min(1.0, max(rate, centre + half))

@@ -39,3 +39,11 @@ def test_no_trials_know_nothing() -> None:
 def test_more_successes_than_trials_is_a_bug() -> None:
     with pytest.raises(AssertionError):
         wilson(3, 2)
+
+
+def test_the_rate_itself_lies_inside_to_the_last_bit() -> None:
+    # Rounding puts the bound of 209 of 209, among others, below 1.
+    for total in range(1, 400):
+        for successes in (0, total / 2, total - 0.5, total):
+            low, high = wilson(successes, total)
+            assert 0 <= low <= successes / total <= high <= 1
