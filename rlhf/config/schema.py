@@ -8,44 +8,46 @@ the run makes for itself).
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-Positive = Annotated[int, Field(gt=0)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-NonNegative = Annotated[float, Field(ge=0)]
+from rlhf.config.base import (
+    Fraction,
+    Name,
+    NonNegative,
+    OptimiserSection,
+    Positive,
+    SamplingSection,
+    Section,
+    TuningSection,
+    check_divides,
+)
+from rlhf.config.ppo import KLSection, MonitorSection, PPOSection, ScoreSection
 
-
-def _plain_name(value: str) -> str:
-    if not value or set(value) - set(
-        "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-"
-    ):
-        raise ValueError("use letters, digits, '.', '_' and '-' only")
-    if value.startswith("."):
-        raise ValueError("must not start with '.'")
-    return value
-
-
-def _check_divides(section: AnySection, whole: str, part: str) -> AnySection:
-    if getattr(section, whole) % getattr(section, part):
-        raise ValueError(
-            f"{whole} = {getattr(section, whole)} is not a multiple of "
-            f"{part} = {getattr(section, part)}"
-        )
-    return section
-
-
-Name = Annotated[str, AfterValidator(_plain_name)]
-
-
-class Section(BaseModel):
-    """Base of every section: frozen, unknown keys refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-AnySection = TypeVar("AnySection", bound=Section)
+__all__ = [
+    "AnnotationSection",
+    "CollectSection",
+    "Config",
+    "CurationSection",
+    "DataSection",
+    "DemoSection",
+    "EvaluateSection",
+    "KLSection",
+    "ModelEntry",
+    "MonitorSection",
+    "OptimiserSection",
+    "PPOSection",
+    "RMDataSection",
+    "RMSection",
+    "RuntimeSection",
+    "SFTSection",
+    "SamplingSection",
+    "ScoreSection",
+    "Section",
+    "SourceEntry",
+    "TuningSection",
+]
 
 
 class RuntimeSection(Section):
@@ -84,30 +86,6 @@ class DataSection(Section):
     allow_leakage: bool = False
 
 
-class TuningSection(Section):
-    """Which weights learn. full: all; lora: low-rank adapters; qlora: adapters on an NF4 trunk."""
-
-    method: Literal["full", "lora", "qlora"] = "full"
-    r: Positive = 16
-    alpha: Positive = 32
-    dropout: Fraction = 0.0
-    targets: tuple[str, ...] | Literal["all-linear"] = "all-linear"
-
-
-class OptimiserSection(Section):
-    """AdamW and its schedule. `minimum`: the share of the learning rate that it ends at."""
-
-    learning_rate: Annotated[float, Field(gt=0)] = 2e-5
-    schedule: Literal["constant", "linear", "cosine"] = "cosine"
-    warmup_steps: Annotated[int, Field(ge=0)] = 0
-    minimum: Fraction = 0.0
-    weight_decay: NonNegative = 0.0
-    beta1: Fraction = 0.9
-    beta2: Fraction = 0.95
-    grad_clip: Annotated[float, Field(gt=0)] = 1.0
-    kind: Literal["adamw", "adamw-8bit"] = "adamw"
-
-
 class CurationSection(Section):
     """Acceptance of crowd batches after an authoritative annotator's check of a sample."""
 
@@ -136,17 +114,7 @@ class SFTSection(Section):
 
     @model_validator(mode="after")
     def _divides(self) -> SFTSection:
-        return _check_divides(self, "batch_size", "microbatch_size")
-
-
-class SamplingSection(Section):
-    """How a model is sampled. temperature 0 is greedy; top_k 0 and top_p 1 are off."""
-
-    max_new_tokens: Positive = 512
-    temperature: NonNegative = 1.0
-    top_k: Annotated[int, Field(ge=0)] = 0
-    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
-    repetition_penalty: Annotated[float, Field(gt=0)] = 1.0
+        return check_divides(self, "batch_size", "microbatch_size")
 
 
 class SourceEntry(Section):
@@ -211,101 +179,7 @@ class RMSection(Section):
 
     @model_validator(mode="after")
     def _divides(self) -> RMSection:
-        return _check_divides(self, "batch_size", "microbatch_size")
-
-
-class KLSection(Section):
-    """The penalty on leaving the reference: coefficient, its decay over the run, estimator."""
-
-    initial: NonNegative = 0.2
-    final: NonNegative = 0.005
-    schedule: Literal["linear", "cosine", "exponential", "constant"] = "linear"
-    target: Annotated[float, Field(gt=0)] | None = None
-    horizon: Positive = 10_000
-    estimator: Literal["k1", "k2", "k3"] = "k1"
-
-    @model_validator(mode="after")
-    def _exponential_positive(self) -> KLSection:
-        if self.schedule == "exponential" and min(self.initial, self.final) == 0:
-            raise ValueError("an exponential schedule needs initial and final above 0")
-        return self
-
-
-class ScoreSection(Section):
-    """From score to reward. `fixed`: by the mean and standard deviation stored with the model."""
-
-    normalisation: Literal["none", "fixed", "running"] = "fixed"
-    clip: Annotated[float, Field(gt=0)] | None = 5.0
-    missing_eos_penalty: NonNegative = 1.0
-
-
-Action = Literal["warn", "stop"]
-
-
-class MonitorSection(Section):
-    """Alarms on the running loop; null switches one off."""
-
-    action: Action = "warn"
-    kl_max: Annotated[float, Field(gt=0)] | None = 50.0
-    entropy_min: NonNegative | None = 0.05
-    clip_fraction_max: Fraction | None = 0.5
-    repetition_max: Fraction | None = 0.5
-    eos_rate_min: Fraction | None = 0.2
-    engine_gap_max: Annotated[float, Field(gt=0)] | None = 0.2
-
-
-class PPOSection(Section):
-    """Stage 3: PPO. Defaults are the Baichuan 2 report's where it states them."""
-
-    actor: str | None = None
-    reward_model: str | None = None
-    roles: Literal["shared", "separate"] = "shared"
-    iterations: Positive = 350
-    rollout_batch: Positive = 64
-    responses_per_prompt: Positive = 1
-    minibatch: Positive = 64
-    microbatch: Positive = 8
-    epochs: Positive = 1
-    critic_warmup: Annotated[int, Field(ge=0)] = 20
-    clip: Annotated[float, Field(gt=0)] = 0.1
-    value_clip: Annotated[float, Field(gt=0)] | None = 0.2
-    gamma: Fraction = 1.0
-    lam: Fraction = 0.95
-    whiten_advantages: bool = True
-    max_prompt_tokens: Positive = 512
-    kl: KLSection = KLSection()
-    score: ScoreSection = ScoreSection()
-    sampling: SamplingSection = SamplingSection()
-    engine: Literal["plain", "fast"] = "fast"
-    tuning: TuningSection = TuningSection(method="lora")
-    actor_optimiser: OptimiserSection = OptimiserSection(
-        learning_rate=5e-6, schedule="constant", grad_clip=0.5
-    )
-    critic_optimiser: OptimiserSection = OptimiserSection(
-        learning_rate=5e-6, schedule="constant", grad_clip=0.5
-    )
-    monitors: MonitorSection = MonitorSection()
-    checkpoint_every: Positive = 25
-    keep_checkpoints: Positive = 2
-    gradient_checkpointing: bool = False
-
-    @property
-    def episodes(self) -> int:
-        """Responses sampled in one iteration."""
-        return self.rollout_batch * self.responses_per_prompt
-
-    @model_validator(mode="after")
-    def _arithmetic(self) -> PPOSection:
-        if self.episodes % self.minibatch:
-            raise ValueError(
-                f"rollout_batch x responses_per_prompt = {self.episodes} is not a multiple of "
-                f"minibatch = {self.minibatch}; choose a minibatch that divides it"
-            )
-        if self.roles == "shared" and self.tuning.method == "full":
-            raise ValueError(
-                "roles: shared needs ppo.tuning.method lora or qlora; use roles: separate for full"
-            )
-        return _check_divides(self, "minibatch", "microbatch")
+        return check_divides(self, "batch_size", "microbatch_size")
 
 
 class EvaluateSection(Section):
@@ -332,14 +206,14 @@ class DemoSection(Section):
 
     seed: int = 0
     checkpoints: dict[Name, str] = {}
-    sft_records: Positive = 4000
+    sft_records: Positive = 5000
     sft_eval_records: Positive = 250
     prompts: Positive = 1200
     eval_prompts: Positive = 250
     vocabulary: Positive = 1536
     annotator_noise: NonNegative = 0.5
-    flaw_rate: Fraction = 0.45
-    bad_group_flaw_rate: Fraction = 0.8
+    flaw_rate: Fraction = 0.5
+    bad_group_flaw_rate: Fraction = 0.95
 
 
 class Config(Section):

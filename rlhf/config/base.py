@@ -1,0 +1,76 @@
+"""What config models are made of: field types, the base, and the sections that stages share."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+Positive = Annotated[int, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+NonNegative = Annotated[float, Field(ge=0)]
+
+
+def _plain_name(value: str) -> str:
+    if not value or set(value) - set(
+        "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-"
+    ):
+        raise ValueError("use letters, digits, '.', '_' and '-' only")
+    if value.startswith("."):
+        raise ValueError("must not start with '.'")
+    return value
+
+
+def check_divides(section: AnySection, whole: str, part: str) -> AnySection:
+    if getattr(section, whole) % getattr(section, part):
+        raise ValueError(
+            f"{whole} = {getattr(section, whole)} is not a multiple of "
+            f"{part} = {getattr(section, part)}"
+        )
+    return section
+
+
+Name = Annotated[str, AfterValidator(_plain_name)]
+
+
+class Section(BaseModel):
+    """Base of every section: frozen, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+AnySection = TypeVar("AnySection", bound=Section)
+
+
+class TuningSection(Section):
+    """Which weights learn. full: all; lora: low-rank adapters; qlora: adapters on an NF4 trunk."""
+
+    method: Literal["full", "lora", "qlora"] = "full"
+    r: Positive = 16
+    alpha: Positive = 32
+    dropout: Fraction = 0.0
+    targets: tuple[str, ...] | Literal["all-linear"] = "all-linear"
+
+
+class OptimiserSection(Section):
+    """AdamW and its schedule. `minimum`: the share of the learning rate that it ends at."""
+
+    learning_rate: Annotated[float, Field(gt=0)] = 2e-5
+    schedule: Literal["constant", "linear", "cosine"] = "cosine"
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    minimum: Fraction = 0.0
+    weight_decay: NonNegative = 0.0
+    beta1: Fraction = 0.9
+    beta2: Fraction = 0.95
+    grad_clip: Annotated[float, Field(gt=0)] = 1.0
+    kind: Literal["adamw", "adamw-8bit"] = "adamw"
+
+
+class SamplingSection(Section):
+    """How a model is sampled. temperature 0 is greedy; top_k 0 and top_p 1 are off."""
+
+    max_new_tokens: Positive = 512
+    temperature: NonNegative = 1.0
+    top_k: Annotated[int, Field(ge=0)] = 0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    repetition_penalty: Annotated[float, Field(gt=0)] = 1.0
