@@ -4,30 +4,23 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rlhf.config.schema import Config, SamplingSection, SourceEntry
-from rlhf.data.chat_format import encode_prompt, encode_response
+from rlhf.config.schema import Config, SourceEntry
 from rlhf.data.jsonl import read_jsonl, write_jsonl
-from rlhf.data.records import PromptRecord, Provenance, RankingRecord, RankingTask, Response
+from rlhf.data.records import PromptRecord, RankingRecord, RankingTask, Response
 from rlhf.data.split import held_out_split
 from rlhf.demo import annotators
-from rlhf.evaluation.answers import Answerer
-from rlhf.models.load import checkpoint_hash, load_causal_lm, load_reward_model, load_tokenizer
-from rlhf.models.registry import spec_of
-from rlhf.models.scoring import score_responses
+from rlhf.evaluation.answers import Scorer
+from rlhf.evaluation.sampling import Sampler
 from rlhf.runtime.distributed import Runtime, StageResult
-from rlhf.runtime.metrics import progress
 from rlhf.runtime.steps import Step, Summary, Waiting, execute
 
 STAGE = "collect"
 SPLITS = {"": "prompts", "eval_": "prompts_eval"}
 """Prefix of the files written here -> the prompts they come from."""
-Wanted = tuple[PromptRecord, int]
-"""A prompt, and which of its K responses."""
 
 
 def run(config: Config, runtime: Runtime) -> StageResult:
@@ -140,68 +133,10 @@ def _sample(
     ]
 
 
-@dataclass(frozen=True)
-class Sampler:
-    """Samples one source, part by part; a part that lies on disk is not sampled again."""
-
-    entry: SourceEntry
-    sampling: SamplingSection
-    batch_size: int
-    runtime: Runtime
-
-    def parts(
-        self, wanted: Sequence[Wanted], directory: Path, title: str
-    ) -> Iterator[list[RankingTask]]:
-        """Tasks of one response each, `batch_size` at a time, in order."""
-        with progress(title, self.runtime) as bar:
-            for start in range(0, len(wanted), self.batch_size):
-                path = directory / f"{start}.jsonl"
-                if not path.is_file():
-                    write_jsonl(path, self._answer(wanted[start : start + self.batch_size], start))
-                bar.update(min(start + self.batch_size, len(wanted)), len(wanted))
-                yield list(read_jsonl(path, RankingTask))
-
-    @cached_property
-    def answerer(self) -> Answerer:
-        """The source's model, loaded when the first part that is not on disk needs it."""
-        model = load_causal_lm(
-            self.entry.path, dtype=self.runtime.dtype, device=self.runtime.device
-        )
-        return Answerer(model, load_tokenizer(self.entry.path), spec_of(self.entry.path))
-
-    @cached_property
-    def provenance(self) -> Provenance:
-        return Provenance(
-            family=spec_of(self.entry.path).family,
-            model=Path(self.entry.path).name,
-            size=self.entry.size,
-            stage=self.entry.stage,
-            checkpoint_hash=checkpoint_hash(self.entry.path),
-            sampling=self.sampling.model_dump(),
-        )
-
-    def _answer(self, wanted: Sequence[Wanted], start: int) -> Iterator[RankingTask]:
-        prompts = [prompt for prompt, _ in wanted]
-        purpose = f"collect:{self.provenance.checkpoint_hash}:{wanted[0][0].id}:{start}"
-        generator = self.runtime.generator(purpose)
-        completions = self.answerer.complete(prompts, self.sampling, generator, self.batch_size)
-        for (prompt, turn), completion in zip(wanted, completions, strict=True):
-            response = Response(
-                id=f"round-{self.runtime.round}/{prompt.id}/{turn}",
-                text=self.answerer.text(completion),
-                provenance=self.provenance,
-                token_ids=completion.token_ids,
-                stop_reason=completion.stop_reason,
-            )
-            yield RankingTask(id=response.id, prompt=prompt, responses=(response,))
-
-
 def _rank(split: str, config: Config, runtime: Runtime, step: Step) -> None:
     """Turn a split's tasks into rankings, or raise Waiting when people have to do it."""
-    tasks, rankings = (
-        step.directory / f"{split}tasks.jsonl",
-        step.directory / f"{split}rankings.jsonl",
-    )
+    tasks = step.directory / f"{split}tasks.jsonl"
+    rankings = step.directory / f"{split}rankings.jsonl"
     source, seed = config.annotation.source, runtime.seed + runtime.round
     if source == "simulated":
         assert config.demo is not None, "the schema asks for it"
@@ -217,14 +152,10 @@ def _rank(split: str, config: Config, runtime: Runtime, step: Step) -> None:
 
 def _judged(tasks: Path, judge: Path, runtime: Runtime) -> Iterator[RankingRecord]:
     """Ranks by a reward model's scores, without grades: only people grade."""
-    model = load_reward_model(judge, dtype=runtime.dtype, device=runtime.device)
-    tokenizer, spec = load_tokenizer(judge), spec_of(judge)
+    scorer = Scorer.load(judge, runtime)
     for task in read_jsonl(tasks, RankingTask):
-        prompt = encode_prompt(spec, tokenizer, task.prompt.messages)
-        sequences = [
-            [*prompt, *encode_response(tokenizer, response.text)] for response in task.responses
-        ]
-        scores = score_responses(model, sequences, tokenizer.pad_token_id, len(sequences))
+        texts = [response.text for response in task.responses]
+        scores = scorer.scores([task.prompt] * len(texts), texts, len(texts))
         distinct = sorted(set(scores), reverse=True)
         yield RankingRecord(
             id=task.id,

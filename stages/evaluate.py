@@ -3,28 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from rlhf.config.schema import Config
-from rlhf.data.chat_format import encode_prompt, encode_response
-from rlhf.data.datasets import sft_dataset
 from rlhf.data.jsonl import read_jsonl, write_jsonl
-from rlhf.data.records import PromptRecord, SFTRecord
+from rlhf.data.records import PromptRecord
 from rlhf.demo import rubric
 from rlhf.evaluation import report
-from rlhf.evaluation.answers import Answerer
+from rlhf.evaluation.answers import Answerer, Scorer
 from rlhf.evaluation.policy import compare_rows
-from rlhf.models.load import load_causal_lm, load_reward_model, load_tokenizer
-from rlhf.models.registry import spec_of
-from rlhf.models.scoring import score_responses
 from rlhf.runtime.distributed import Runtime, StageResult
 from rlhf.runtime.files import write_text
-from rlhf.runtime.metrics import MetricsLog, progress
+from rlhf.runtime.metrics import progress
 from rlhf.runtime.run_dir import read_manifest
 from rlhf.runtime.steps import Step, Summary, execute
-from rlhf.training.sft import train_sft
+from rlhf.training.fine_tune import fine_tune
 
 STAGE = "evaluate"
 
@@ -67,31 +62,8 @@ def _train_extra(config: Config, runtime: Runtime, ppo: Path, step: Step) -> Sum
     assert manifest is not None and manifest.status == "done", (
         "the actor exists, so PPO has finished"
     )
-    path = step.inputs["model"]
-    spec, tokenizer = spec_of(path), load_tokenizer(path)
-    train, held_out = (
-        sft_dataset(
-            read_jsonl(step.inputs[name], SFTRecord), spec, tokenizer, config.sft.max_length
-        )
-        for name in ("train", "held_out")
-    )
-    with (
-        MetricsLog(step.directory, config.runtime.trackers) as metrics,
-        progress(step.key, runtime) as bar,
-    ):
-        summary = train_sft(
-            load_causal_lm(path, dtype=runtime.dtype, device=runtime.device),
-            tokenizer,
-            train,
-            held_out,
-            config.sft,
-            output_dir=step.directory,
-            seed=runtime.seed,
-            metrics=metrics,
-            max_flops=float(manifest.summary["flops"] or 0),
-            on_log=bar.update,
-        )
-    return asdict(summary)
+    budget = float(manifest.summary["flops"] or 0)
+    return fine_tune(step, config.sft, runtime, config.runtime.trackers, max_flops=budget)
 
 
 def _judge_step(config: Config, runtime: Runtime) -> Step:
@@ -154,8 +126,7 @@ def _answers(
     name: str, path: Path, prompts: list[PromptRecord], config: Config, runtime: Runtime
 ) -> list[str]:
     """Each policy's answers, sampled with the same random numbers."""
-    model = load_causal_lm(path, dtype=runtime.dtype, device=runtime.device)
-    answerer = Answerer(model, load_tokenizer(path), spec_of(path))
+    answerer = Answerer.load(path, runtime)
     size, texts = config.evaluate.batch_size, []
     with progress(f"evaluate {name}", runtime) as bar:
         for start in range(0, len(prompts), size):
@@ -182,16 +153,10 @@ def _judge(config: Config, runtime: Runtime) -> Judge:
         return Judge("demo rubric without noise", True, _rubric_qualities)
     path = Path(config.evaluate.judge or runtime.stage_dir("rm"))
     own = "" if config.evaluate.judge else " (PPO trained on it: no independent judge)"
-    model = load_reward_model(path, dtype=runtime.dtype, device=runtime.device)
-    tokenizer, spec = load_tokenizer(path), spec_of(path)
+    scorer = Scorer.load(path, runtime)
 
     def qualities(prompts: Sequence[PromptRecord], texts: Sequence[str]) -> list[float]:
-        sequences = [
-            encode_prompt(spec, tokenizer, prompt.messages) + encode_response(tokenizer, text)
-            for prompt, text in zip(prompts, texts, strict=True)
-        ]
-        batch_size = config.evaluate.batch_size
-        return score_responses(model, sequences, tokenizer.pad_token_id, batch_size)
+        return scorer.scores(prompts, texts, config.evaluate.batch_size)
 
     return Judge(f"reward model {path}{own}", False, qualities)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
 from functools import partial
 from itertools import chain
@@ -12,13 +13,14 @@ from transformers import PreTrainedTokenizerBase
 from rlhf.config.schema import Config
 from rlhf.data.datasets import RankingDataset, ranking_dataset
 from rlhf.data.jsonl import read_jsonl, write_jsonl
-from rlhf.data.provenance import family_filter, keep_responses
+from rlhf.data.provenance import ProvenanceReport, family_filter, keep_responses
 from rlhf.data.records import RankingRecord
 from rlhf.demo import rubric
 from rlhf.evaluation.preference import pair_rows
-from rlhf.models.load import load_reward_model, load_tokenizer
+from rlhf.models.load import checkpoint_hash, load_reward_model, load_tokenizer
 from rlhf.models.registry import spec_of
 from rlhf.runtime.distributed import Runtime, StageResult
+from rlhf.runtime.files import write_text
 from rlhf.runtime.metrics import MetricsLog, progress
 from rlhf.runtime.steps import Step, Summary, execute
 from rlhf.training.reward import train_reward_model
@@ -60,7 +62,10 @@ def step(config: Config, runtime: Runtime) -> Step:
 def _train(config: Config, runtime: Runtime, step: Step) -> Summary:
     path = step.inputs["model"]
     tokenizer = load_tokenizer(path)
-    train, held_out = (_rankings(name, tokenizer, config, step) for name in (TRAIN, HELD_OUT))
+    train, train_origin = _rankings(TRAIN, tokenizer, config, runtime, step)
+    held_out, held_out_origin = _rankings(HELD_OUT, tokenizer, config, runtime, step)
+    origins = {TRAIN: asdict(train_origin), HELD_OUT: asdict(held_out_origin)}
+    write_text(step.directory / "provenance.json", json.dumps(origins, indent=1) + "\n")
     model = load_reward_model(
         path,
         dtype=runtime.dtype,
@@ -87,19 +92,30 @@ def _train(config: Config, runtime: Runtime, step: Step) -> Summary:
         "responses_too_long": train.responses_too_long,
         "records_too_few": train.records_too_few,
         "records_all_tied": train.records_all_tied,
+        "responses_off_family": train_origin.responses_dropped,
     }
     return asdict(summary) | dropped
 
 
 def _rankings(
-    name: str, tokenizer: PreTrainedTokenizerBase, config: Config, step: Step
-) -> RankingDataset:
-    """The rankings of all rounds, of allowed families only, as token ids."""
+    name: str, tokenizer: PreTrainedTokenizerBase, config: Config, runtime: Runtime, step: Step
+) -> tuple[RankingDataset, ProvenanceReport]:
+    """The rankings of all rounds, of allowed families only, as token ids, and where from."""
     spec = spec_of(step.inputs["model"])
     files = [path for key, path in step.inputs.items() if key.startswith(name)]
     collected = chain.from_iterable(read_jsonl(path, RankingRecord) for path in files)
-    records, _ = family_filter(collected, config.rm.data.off_family, {spec.family})
-    return ranking_dataset(records, spec, tokenizer, config.rm.data.max_length)
+    records, report = family_filter(
+        collected, config.rm.data.off_family, {spec.family}, _own_checkpoints(config, runtime)
+    )
+    return ranking_dataset(records, spec, tokenizer, config.rm.data.max_length), report
+
+
+def _own_checkpoints(config: Config, runtime: Runtime) -> set[str]:
+    """Hashes of the models that this run has made so far: responses of theirs are proven."""
+    made = [runtime.run_dir.stage("sft") / name for name in config.models]
+    for number in range(1, runtime.round):
+        made.append(runtime.run_dir.stage("ppo", number, runtime.rounds) / "actor")
+    return {checkpoint_hash(path) for path in made if (path / "config.json").is_file()}
 
 
 def _write_pairs(held_out: RankingDataset, config: Config, runtime: Runtime, step: Step) -> None:
@@ -108,5 +124,5 @@ def _write_pairs(held_out: RankingDataset, config: Config, runtime: Runtime, ste
     pad_id = load_tokenizer(step.directory).pad_token_id
     scores = score_rankings(model, held_out, pad_id, config.rm.microbatch_size * 4)
     records = [keep_responses(item.record, item.kept) for item in held_out.items]
-    oracle = rubric.quality if config.demo else None
+    oracle = rubric.quality if config.annotation.source == "simulated" else None
     write_jsonl(step.directory / "pairs.jsonl", pair_rows(records, scores, oracle))

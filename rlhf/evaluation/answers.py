@@ -1,27 +1,40 @@
-"""Answers of a model to prompts of people: chat format, sampling, and back to text."""
+"""Answers of a model to people's prompts, and a reward model's scores of them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
 
 import torch
+from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlhf.config.schema import SamplingSection
-from rlhf.data.chat_format import encode_prompt
+from rlhf.data.chat_format import encode_prompt, encode_response
 from rlhf.data.records import PromptRecord
 from rlhf.generation import Completion, generate
+from rlhf.models.load import load_causal_lm, load_reward_model, load_tokenizer
+from rlhf.models.registry import spec_of
+from rlhf.models.scoring import score_responses
 from rlhf.models.spec import ModelSpec
+from rlhf.runtime.distributed import Runtime
 
 
 @dataclass(frozen=True)
 class Answerer:
-    """A model with what it takes to talk to it."""
+    """A language model with what it takes to talk to it."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     spec: ModelSpec
+
+    @classmethod
+    def load(cls, path: str | Path, runtime: Runtime) -> Self:
+        """From a checkpoint directory, on the run's device and in its type."""
+        model = load_causal_lm(path, dtype=runtime.dtype, device=runtime.device)
+        return cls(model, load_tokenizer(path), spec_of(path))
 
     def complete(
         self,
@@ -46,3 +59,29 @@ class Answerer:
         text = self.tokenizer.decode(list(completion.token_ids), skip_special_tokens=True)
         assert isinstance(text, str), "one sequence decodes to one text"
         return text
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """A reward model with what it takes to ask for its opinion of a text."""
+
+    model: PreTrainedModel | PeftModel
+    tokenizer: PreTrainedTokenizerBase
+    spec: ModelSpec
+
+    @classmethod
+    def load(cls, path: str | Path, runtime: Runtime) -> Self:
+        """From a reward model's directory, on the run's device and in its type."""
+        model = load_reward_model(path, dtype=runtime.dtype, device=runtime.device)
+        return cls(model, load_tokenizer(path), spec_of(path))
+
+    def scores(
+        self, prompts: Sequence[PromptRecord], texts: Sequence[str], batch_size: int
+    ) -> list[float]:
+        """The score of each text as the complete answer to its prompt, in order."""
+        sequences = [
+            encode_prompt(self.spec, self.tokenizer, prompt.messages)
+            + encode_response(self.tokenizer, text)
+            for prompt, text in zip(prompts, texts, strict=True)
+        ]
+        return score_responses(self.model, sequences, self.tokenizer.pad_token_id, batch_size)

@@ -1,0 +1,55 @@
+"""A supervised fine-tuning from files to files: what a step of a run does."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from rlhf.config.schema import SFTSection
+from rlhf.data.datasets import sft_dataset
+from rlhf.data.jsonl import read_jsonl
+from rlhf.data.records import SFTRecord
+from rlhf.models.load import load_causal_lm, load_tokenizer
+from rlhf.models.registry import spec_of
+from rlhf.runtime.distributed import Runtime
+from rlhf.runtime.metrics import MetricsLog, progress
+from rlhf.runtime.steps import Step, Summary
+from rlhf.training.sft import train_sft
+
+
+def fine_tune(
+    step: Step,
+    section: SFTSection,
+    runtime: Runtime,
+    trackers: tuple[str, ...],
+    max_flops: float | None = None,
+) -> Summary:
+    """Train the step's input `model` on its inputs `train` and `held_out`, into its directory.
+
+    max_flops: a budget instead of the section's epochs (rlhf.training.sft.train_sft).
+    """
+    path = step.inputs["model"]
+    spec, tokenizer = spec_of(path), load_tokenizer(path)
+    model = load_causal_lm(
+        path,
+        dtype=runtime.dtype,
+        device=runtime.device,
+        quantization="nf4" if section.tuning.method == "qlora" else None,
+    )
+    train, held_out = (
+        sft_dataset(read_jsonl(step.inputs[name], SFTRecord), spec, tokenizer, section.max_length)
+        for name in ("train", "held_out")
+    )
+    with MetricsLog(step.directory, trackers) as metrics, progress(step.key, runtime) as bar:
+        summary = train_sft(
+            model,
+            tokenizer,
+            train,
+            held_out,
+            section,
+            output_dir=step.directory,
+            seed=runtime.seed,
+            metrics=metrics,
+            max_flops=max_flops,
+            on_log=bar.update,
+        )
+    return asdict(summary)
