@@ -23,7 +23,7 @@ from rlhf.data.taxonomy import Taxonomy
 LANGUAGES = ("zh", "en")
 CROWD = ("crowd-a", "crowd-b", "crowd-c", "crowd-d")
 BAD_GROUP = "crowd-d"
-BATCH = 50
+BATCH = 100
 
 
 @cache

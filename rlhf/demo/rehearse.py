@@ -38,7 +38,7 @@ REPLACED: dict[str, dict[str, Any]] = {
 GIVEN = (("rm", "model"), ("ppo", "actor"), ("ppo", "reward_model"), ("evaluate", "judge"))
 """Inputs that another run may have made."""
 ANSWER_TOKENS = 32
-CURATION = {"sample": 30, "threshold": 0.45}
+CURATION = {"sample": 20, "threshold": 0.37}
 WORLD = {"sft_records": 800, "sft_eval_records": 60, "prompts": 600, "eval_prompts": 60}
 
 

@@ -152,7 +152,8 @@ def _by_grade(table: list[dict[str, Any]], axes: Axes) -> None:
     _points(axes, grades, table, "grade of the gap", marks="o-")
     axes.set_xticks(grades)
     axes.set_xlim(min(grades) - 0.4, max(grades) + 0.4)
-    axes.legend()
+    axes.set_ylim(bottom=axes.get_ylim()[0] - 25)  # room for the legend, which hides nothing there
+    axes.legend(loc="lower right")
 
 
 def _by_margin(table: list[dict[str, Any]], axes: Axes) -> None:
