@@ -32,16 +32,16 @@ from rlhf.runtime.usage import versions
 
 FEW = {
     "sft": {"max_steps": 6, "max_length": 512, "batch_size": 8, "microbatch_size": 4},
-    "collect": {"prompts": 32, "eval_prompts": 16, "batch_size": 32},
+    "collect": {"prompts": 16, "eval_prompts": 8, "batch_size": 64},
     "rm": {"max_steps": 4, "batch_size": 4, "eval_every": 4},
     "ppo": {
-        "iterations": 3,
+        "iterations": 2,
         "critic_warmup": 1,
-        "rollout_batch": 32,
+        "rollout_batch": 16,
         "minibatch": 16,
-        "checkpoint_every": 3,
+        "checkpoint_every": 2,
     },
-    "evaluate": {"prompts": 16, "batch_size": 16},
+    "evaluate": {"prompts": 8, "batch_size": 8},
 }
 WORLD = {"sft_records": 200, "sft_eval_records": 16, "prompts": 64, "eval_prompts": 16}
 
@@ -103,7 +103,7 @@ def write_config(work: Path) -> Path:
         "annotation": {"source": "simulated"},
     }
     for section in ("collect", "ppo", "evaluate"):
-        changes[section]["sampling"] = {"max_new_tokens": 128}
+        changes[section]["sampling"] = {"max_new_tokens": 64}
     changes["collect"]["models"] = [{"path": "run://sft/main", "size": "7b", "stage": "sft"}]
     path = work / "true_size.yaml"
     path.write_text(yaml.safe_dump(changes, sort_keys=False))
