@@ -21,9 +21,10 @@ from rlhf.config.base import (
     SamplingSection,
     Section,
     TuningSection,
-    check_divides,
 )
 from rlhf.config.ppo import KLSection, MonitorSection, PPOSection, ScoreSection
+from rlhf.config.rm import RMDataSection, RMSection
+from rlhf.config.sft import CurationSection, SFTSection
 
 __all__ = [
     "AnnotationSection",
@@ -86,37 +87,6 @@ class DataSection(Section):
     allow_leakage: bool = False
 
 
-class CurationSection(Section):
-    """Acceptance of crowd batches after an authoritative annotator's check of a sample."""
-
-    sample: Positive = 20
-    threshold: Fraction = 0.6
-    confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
-
-
-class SFTSection(Section):
-    """Stage 1: supervised fine-tuning."""
-
-    max_length: Positive = 2048
-    epochs: Annotated[float, Field(gt=0)] = 3
-    max_steps: Positive | None = None
-    batch_size: Positive = 64
-    microbatch_size: Positive = 8
-    packing: bool = True
-    neftune_alpha: NonNegative | None = None
-    max_z_weight: NonNegative | None = None
-    eval_every: Positive = 50
-    checkpoint_every: Positive = 200
-    gradient_checkpointing: bool = False
-    tuning: TuningSection = TuningSection()
-    optimiser: OptimiserSection = OptimiserSection()
-    curation: CurationSection | None = None
-
-    @model_validator(mode="after")
-    def _divides(self) -> SFTSection:
-        return check_divides(self, "batch_size", "microbatch_size")
-
-
 class SourceEntry(Section):
     """A model whose responses are collected; provenance comes from here and from its files."""
 
@@ -152,34 +122,6 @@ class AnnotationSection(Section):
                 "annotation.judge names a reward model directory exactly when source is 'judge'"
             )
         return self
-
-
-class RMDataSection(Section):
-    """What the reward model may learn from."""
-
-    off_family: Literal["refuse", "drop", "allow"] = "refuse"
-    max_length: Positive = 2048
-
-
-class RMSection(Section):
-    """Stage 2: the reward model. Batch sizes count prompts, each with its K responses."""
-
-    model: str | None = None
-    epochs: Annotated[float, Field(gt=0)] = 1
-    max_steps: Positive | None = None
-    batch_size: Positive = 64
-    microbatch_size: Positive = 4
-    grade_margins: tuple[float, float, float, float, float] | None = None
-    eval_every: Positive = 50
-    checkpoint_every: Positive = 200
-    gradient_checkpointing: bool = False
-    tuning: TuningSection = TuningSection()
-    optimiser: OptimiserSection = OptimiserSection(learning_rate=1e-5)
-    data: RMDataSection = RMDataSection()
-
-    @model_validator(mode="after")
-    def _divides(self) -> RMSection:
-        return check_divides(self, "batch_size", "microbatch_size")
 
 
 class EvaluateSection(Section):

@@ -1,0 +1,42 @@
+"""`rlhf`: the command line, a module a group. Commands import what they need, so that `--help`
+answers at once."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import typer
+
+from rlhf.cli import annotate, data, stages
+
+app = typer.Typer(
+    name="rlhf",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="RLHF for the Baichuan family: SFT, reward model, PPO.",
+)
+app.add_typer(stages.app)
+app.add_typer(annotate.app)
+app.add_typer(data.app, name="data")
+
+
+def main() -> None:
+    """Entry point. The user's mistakes: one line, exit code 2. Anything else: traceback, 1."""
+    try:
+        app()
+    except ValueError as error:
+        if not _is_ours(error):
+            raise
+        typer.echo(f"rlhf: {error}", err=True)
+        sys.exit(2)
+
+
+def _is_ours(error: ValueError) -> bool:
+    """Whether this project raised it, for the user to read; a library's is a fault of ours."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    here = Path(__file__).resolve().parents[1]
+    raised_in = Path(trace.tb_frame.f_code.co_filename).resolve() if trace is not None else Path()
+    return here in raised_in.parents or here.parent / "stages" in raised_in.parents

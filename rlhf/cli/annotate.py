@@ -1,0 +1,72 @@
+"""`rlhf annotate`: people rank responses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer()
+
+
+@app.command("annotate")
+def annotate(
+    tasks: Annotated[
+        Path, typer.Argument(metavar="TASKS", help="A collect folder, or one tasks file.")
+    ],
+    add_user: Annotated[
+        str | None,
+        typer.Option("--add-user", metavar="NAME", help="Make an account; asks for its password."),
+    ] = None,
+    auditor: Annotated[
+        bool, typer.Option("--auditor", help="With --add-user: may accept and send back batches.")
+    ] = False,
+    export: Annotated[
+        bool, typer.Option("--export", help="Write the rankings that there are, and exit.")
+    ] = False,
+    to_label_studio: Annotated[
+        Path | None,
+        typer.Option("--to-label-studio", metavar="FILE", help="Write the tasks as its JSON."),
+    ] = None,
+    from_label_studio: Annotated[
+        Path | None,
+        typer.Option(
+            "--from-label-studio", metavar="FILE", help="Write the rankings from its JSON export."
+        ),
+    ] = None,
+    overlap: Annotated[
+        int, typer.Option("--overlap", min=1, help="Annotators that each task needs.")
+    ] = 1,
+    port: Annotated[
+        int | None, typer.Option("--port", help="Port on 127.0.0.1; the first free from 7860 on.")
+    ] = None,
+) -> None:
+    """Have people rank responses, on a page that this machine alone can reach.
+
+    The rankings are written beside the tasks when every task has its answers and, where there is
+    an auditor, every batch its verdict.
+
+    Examples:
+
+        rlhf annotate runs/baichuan2_7b/collect --add-user ann
+
+        rlhf annotate runs/baichuan2_7b/collect
+    """
+    from rlhf.apps.annotate.command import annotate as serve
+
+    def ask(prompt: str) -> str:
+        return str(typer.prompt(prompt, hide_input=True, confirmation_prompt=True))
+
+    serve(
+        tasks,
+        new_user=add_user,
+        auditor=auditor,
+        export=export,
+        to_label_studio=to_label_studio,
+        from_label_studio=from_label_studio,
+        overlap=overlap,
+        port=port,
+        ask_password=ask,
+        say=typer.echo,
+    )

@@ -1,0 +1,94 @@
+"""`rlhf run` and a command for each stage alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer()
+
+ConfigPath = Annotated[
+    Path, typer.Argument(metavar="CONFIG", help="A YAML file, such as configs/tiny.yaml.")
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Change one key, e.g. --set ppo.kl.initial=0.1"
+    ),
+]
+Rehearse = Annotated[
+    bool,
+    typer.Option(
+        "--rehearse", help="The same config with tiny models and demo data, on CPU in minutes."
+    ),
+]
+Redo = Annotated[
+    str | None, typer.Option("--redo", metavar="STAGE", help="Start this stage afresh.")
+]
+
+
+@app.command()
+def run(
+    config: ConfigPath,
+    start: Annotated[
+        str | None,
+        typer.Option(
+            "--from", metavar="STAGE", help="Go on from this stage: sft collect rm ppo evaluate"
+        ),
+    ] = None,
+    only: Annotated[
+        str | None, typer.Option("--only", metavar="STAGE", help="Run this stage alone.")
+    ] = None,
+    redo: Redo = None,
+    overrides: Overrides = None,
+    rehearse: Rehearse = False,
+) -> None:
+    """All stages, end to end. Finished ones are reused, interrupted ones resume.
+
+    Examples:
+
+        rlhf run configs/tiny.yaml
+
+        rlhf run configs/baichuan2_7b.yaml --from ppo --set ppo.kl.initial=0.1
+    """
+    _run(config, overrides, start=start, only=only, redo=redo, rehearsal=rehearse)
+
+
+def _run(path: Path, overrides: list[str] | None, **options: Any) -> None:
+    from rlhf.config.load import load_config
+
+    config = load_config(path, overrides or [])  # before torch, so that a mistake is told at once
+    from rlhf.apps.run import run as run_config
+
+    try:
+        run_config(config, **options)
+    except KeyboardInterrupt:
+        again = "the same command without --redo" if options["redo"] else "the same command"
+        typer.echo(f"rlhf: interrupted; {again} goes on from the last checkpoint", err=True)
+        raise typer.Exit(130) from None
+
+
+def _single_stage(stage: str, summary: str) -> None:
+    def command(
+        config: ConfigPath,
+        overrides: Overrides = None,
+        redo: Annotated[bool, typer.Option("--redo", help="Start it afresh.")] = False,
+        rehearse: Rehearse = False,
+    ) -> None:
+        again = stage if redo else None
+        _run(config, overrides, start=None, only=stage, redo=again, rehearsal=rehearse)
+
+    app.command(stage, help=f"{summary}\n\nExample: rlhf {stage} configs/tiny.yaml")(command)
+
+
+_single_stage(
+    "sft", "Stage 1 alone: supervised fine-tuning of the main model and of each further size."
+)
+_single_stage(
+    "collect", "Sample the responses that the reward model learns from, and have them ranked."
+)
+_single_stage("rm", "Stage 2 alone: the reward model.")
+_single_stage("ppo", "Stage 3 alone: PPO.")
+_single_stage("evaluate", "Judge the policy on held-out prompts and write the report.")
