@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +50,9 @@ def save_reward_model(
         save_checkpoint(model, tokenizer, path)
         return
     model.save_pretrained(str(path))
-    trunk.config.architectures = [type(trunk).__name__]
-    trunk.config.save_pretrained(str(path))
+    config = unquantised(trunk.config)
+    config.architectures = [type(trunk).__name__]
+    config.save_pretrained(str(path))
     write_record(Path(path), trunk.name_or_path, checkpoint_hash(trunk.name_or_path))
     _save_tokenizer(trunk.config, tokenizer, path)
 
@@ -70,25 +72,37 @@ def merged_weights(model: PeftModel, adapter: str) -> dict[str, torch.Tensor]:
         if isinstance(part, (LoraLayer, ModulesToSaveWrapper))
     }
     inside = tuple(f"{name}." for name in changed)
-    weights = {n: p.detach() for n, p in base.named_parameters() if not n.startswith(inside)}
+    # To the CPU one by one: an accelerator that holds the model in 4 bits has no room for all of it.
+    weights = {
+        n: p.detach().cpu() for n, p in base.named_parameters() if not n.startswith(inside)
+    }
     for name, part in changed.items():
         if isinstance(part, LoraLayer):
-            weights[f"{name}.weight"] = _folded(part, adapter)
+            weights[f"{name}.weight"] = _folded(part, adapter).cpu()
         else:
             own = part.modules_to_save[adapter].named_parameters(prefix=name)
-            weights |= {key: value.detach() for key, value in own}
-    return {name: weight.cpu() for name, weight in weights.items()}
+            weights |= {key: value.detach().cpu() for key, value in own}
+    return weights
 
 
 def assemble(
     kind: type[PreTrainedModel], config: PreTrainedConfig, weights: dict[str, torch.Tensor]
 ) -> PreTrainedModel:
     """A model of these very tensors, in evaluation mode."""
+    config = unquantised(config)
     with init_empty_weights():  # leaves buffers alone: rotary frequencies are in no checkpoint
         model: PreTrainedModel = kind(config)
     model.load_state_dict(weights, assign=True)
     model.eval()
     return model
+
+
+def unquantised(config: PreTrainedConfig) -> PreTrainedConfig:
+    """The configuration of the same model in plain weights: what is saved here is never quantised."""
+    plain = copy.deepcopy(config)
+    if hasattr(plain, "quantization_config"):
+        del plain.quantization_config
+    return plain
 
 
 def _folded(layer: Any, adapter: str) -> torch.Tensor:

@@ -162,8 +162,8 @@ def _load(
         )
     if quantization is None:
         model.to(device)
-    if torch.device(device).type == "cpu":
-        _own_memory(model)
+        if torch.device(device).type == "cpu":
+            _own_memory(model)
     return model.eval()
 
 
