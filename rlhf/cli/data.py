@@ -8,6 +8,12 @@ from typing import Annotated
 import typer
 
 app = typer.Typer(no_args_is_help=True, help="Convert, check and describe data.")
+taxonomy_app = typer.Typer(no_args_is_help=True, help="Prompts and the categories they lie in.")
+app.add_typer(taxonomy_app, name="taxonomy")
+
+TaxonomyFile = Annotated[
+    Path | None, typer.Option("--taxonomy", help="Another taxonomy than the one that comes along.")
+]
 
 
 @app.command("convert")
@@ -33,3 +39,33 @@ def convert(
     typer.echo(f"{report.records} records, {report.rejected} rejected -> {out}")
     if strict and report.rejected:
         raise typer.Exit(2)
+
+
+@taxonomy_app.command("coverage")
+def coverage(
+    prompts: Annotated[Path, typer.Argument(help="Prompt records, JSONL.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder for coverage.json, .csv and .png.")
+    ] = None,
+    taxonomy: TaxonomyFile = None,
+) -> None:
+    """Count the prompts in every category: gaps and imbalance at the three levels.
+
+    Example: rlhf data taxonomy coverage prompts.jsonl --out coverage
+    """
+    from rich.console import Console
+
+    from rlhf.config.paths import resource
+    from rlhf.data.coverage_report import tables, write_coverage
+    from rlhf.data.jsonl import read_jsonl
+    from rlhf.data.records import PromptRecord
+    from rlhf.data.taxonomy import Taxonomy
+
+    categories = Taxonomy.load(taxonomy or resource("data_schemas/taxonomy.yaml"))
+    counted = categories.coverage(record.category for record in read_jsonl(prompts, PromptRecord))
+    console = Console()
+    for table in tables(counted, categories):
+        console.print(table)
+    if out is not None:
+        write_coverage(counted, categories, out)
+        typer.echo(f"coverage.json, coverage.csv, coverage.png -> {out}")

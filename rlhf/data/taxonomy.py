@@ -68,6 +68,21 @@ class Coverage:
         """Paths of a level (1 to 3) that no prompt has."""
         return [path for path, count in self.counts[level - 1].items() if count == 0]
 
+    def tagged(self, level: int) -> int:
+        """Prompts counted at a level (1 to 3); one whose path ends above it is not."""
+        return sum(self.counts[level - 1].values())
+
+    def balance(self, level: int) -> float:
+        """Entropy of the shares at a level over its maximum (Pielou's evenness, 1966).
+
+        1 when all categories have equally many prompts, 0 when one has all or nothing is counted.
+        """
+        counts, total = self.counts[level - 1], self.tagged(level)
+        shares = [count / total for count in counts.values() if count]
+        if len(shares) < 2:
+            return float(len(shares) == len(counts) == 1)
+        return -sum(share * math.log(share) for share in shares) / math.log(len(counts))
+
 
 @dataclass(frozen=True)
 class Taxonomy:

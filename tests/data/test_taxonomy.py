@@ -60,6 +60,18 @@ def test_coverage_counts_three_levels(taxonomy: Taxonomy) -> None:
     assert coverage.gaps(3) == [("life", "food", "diets"), ("work", "code", "debugging")]
 
 
+def test_balance_is_the_entropy_over_its_maximum(taxonomy: Taxonomy) -> None:
+    recipes, debugging = ("life", "food", "recipes"), ("work", "code", "debugging")
+    coverage = taxonomy.coverage([recipes] * 3 + [debugging] + [("life",)] * 2)
+    # Shares 5/6 and 1/6 of 2 categories: 0.6500 bits. 3/4 and 1/4 of 4 categories: 0.8113 bits / 2.
+    assert coverage.balance(1) == pytest.approx(0.6500, abs=1e-4)
+    assert coverage.balance(3) == pytest.approx(0.4056, abs=1e-4)
+    assert (coverage.tagged(1), coverage.tagged(3)) == (6, 4)
+    even = taxonomy.coverage(list(taxonomy.levels[2]))
+    assert even.balance(3) == pytest.approx(1) and even.balance(1) < 1
+    assert taxonomy.coverage([recipes]).balance(2) == 0 == taxonomy.coverage([]).balance(2)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
