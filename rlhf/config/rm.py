@@ -6,7 +6,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from rlhf.config.base import OptimiserSection, Positive, Section, TuningSection, check_divides
+from rlhf.config.base import (
+    NonNegative,
+    OptimiserSection,
+    Positive,
+    Section,
+    TuningSection,
+    check_divides,
+)
 
 
 class RMDataSection(Section):
@@ -17,13 +24,21 @@ class RMDataSection(Section):
 
 
 class RMSection(Section):
-    """Stage 2: the reward model. Batch sizes count prompts, each with its K responses."""
+    """Stage 2: the reward model. Batch sizes count prompts, each with its K responses.
+
+    loss: kway, the mean over a prompt's pairs, then over prompts; pairwise, the mean over all pairs
+    of a batch; plackett-luce, the likelihood of whole rankings. label_smoothing: the share of pairs
+    taken to be the wrong way round. centering: weight of the penalty on a pair's summed score.
+    """
 
     model: str | None = None
     epochs: Annotated[float, Field(gt=0)] = 1
     max_steps: Positive | None = None
     batch_size: Positive = 64
     microbatch_size: Positive = 4
+    loss: Literal["kway", "pairwise", "plackett-luce"] = "kway"
+    label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
+    centering: NonNegative = 0.0
     grade_margins: tuple[float, float, float, float, float] | None = None
     eval_every: Positive = 50
     checkpoint_every: Positive = 200
@@ -35,3 +50,12 @@ class RMSection(Section):
     @model_validator(mode="after")
     def _divides(self) -> RMSection:
         return check_divides(self, "batch_size", "microbatch_size")
+
+    @model_validator(mode="after")
+    def _smooths_pairs(self) -> RMSection:
+        if self.label_smoothing and self.loss == "plackett-luce":
+            raise ValueError(
+                "label_smoothing turns pairs round, and loss: plackett-luce has none; "
+                "choose loss: kway or pairwise, or label_smoothing: 0"
+            )
+        return self

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from rlhf.ops.masking import masked_mean
+from rlhf.ops.ranking import comparable, mean_over_prompts
 
 
 def policy_loss(
@@ -53,27 +54,33 @@ def value_loss(
     return 0.5 * masked_mean(error, mask)
 
 
-def ranking_loss(scores: Tensor, ranks: Tensor, margins: Tensor | None = None) -> Tensor:
+def ranking_loss(
+    scores: Tensor, ranks: Tensor, margins: Tensor | None = None, label_smoothing: float = 0.0
+) -> Tensor:
     """InstructGPT's K-way loss (Ouyang et al. 2022, eq. 1): -log sigmoid(difference - margin).
 
     Args:
         scores: [N, K] of the K responses to each of N prompts.
         ranks: [N, K] int64; 1 is best, equal ranks tie and make no pair, 0 is padding.
         margins: [N, K, K]; [n, i, j] is asked of response i over response j; None for no margin.
+        label_smoothing: e, the share of pairs taken to be the wrong way round. With d the
+            difference less the margin, a pair loses -(1 - e) log sigmoid(d) - e log sigmoid(-d),
+            which is least at sigmoid(d) = 1 - e ("conservative", as in cDPO: Mitchell 2023).
 
     Returns:
         A scalar: the mean over a prompt's pairs, then over the prompts that have one; 0, still
         with a gradient, when none has.
     """
-    better, worse = ranks[:, :, None], ranks[:, None, :]
-    pairs = (better > 0) & (better < worse)
+    pairs = comparable(ranks)
     difference = scores.float()[:, :, None] - scores.float()[:, None, :]
     if margins is not None:
         difference = difference - margins
-    losses = torch.where(pairs, -functional.logsigmoid(torch.where(pairs, difference, 0.0)), 0.0)
-    count = pairs.sum(dim=(1, 2))
-    per_prompt = losses.sum(dim=(1, 2)) / count.clamp(min=1)
-    return per_prompt.sum() / (count > 0).sum().clamp(min=1)
+    difference = torch.where(pairs, difference, 0.0)
+    losses = -functional.logsigmoid(difference)
+    if label_smoothing:
+        # -log sigmoid(-d) = d - log sigmoid(d)
+        losses = losses + label_smoothing * difference
+    return mean_over_prompts(losses, pairs)
 
 
 def clip_fraction(logprobs: Tensor, old_logprobs: Tensor, mask: Tensor, clip: float) -> Tensor:

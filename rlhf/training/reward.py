@@ -1,4 +1,4 @@
-"""Stage 2, the reward model, on transformers' Trainer with the K-way ranking loss."""
+"""Stage 2, the reward model, on transformers' Trainer with a loss over ranked responses."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from rlhf.data.collate import RankingBatch, collate_rankings
 from rlhf.data.datasets import RankingDataset, RankingItem
 from rlhf.models.baichuan.tokenization import BaichuanTokenizer
 from rlhf.models.export import save_reward_model
-from rlhf.ops.losses import ranking_loss
 from rlhf.runtime.metrics import MetricsLog
 from rlhf.training.common import OnLog, Watch, arguments, evaluations, fit, prepare, trained
+from rlhf.training.objective import RankingObjective
 from rlhf.training.scoring import count_pairs, pair_accuracy, pair_loss, score_rankings
 
 _NON_FINITE = "non_finite.json"
@@ -84,7 +84,7 @@ def train_reward_model(
         train_dataset=train,
         processing_class=tokenizer,
     )
-    trainer.grade_margins, trainer.report_dir = section.grade_margins, output_dir
+    trainer.objective, trainer.report_dir = RankingObjective(section), output_dir
 
     def evaluate() -> dict[str, float]:
         with trainer.compute_loss_context_manager():
@@ -122,16 +122,16 @@ class _Collator:
 
 
 class _RankingTrainer(Trainer):
-    """The Trainer with the K-way ranking loss, averaged over the prompts of the whole batch."""
+    """The Trainer with a loss over rankings, averaged over the items of the whole batch."""
 
-    grade_margins: tuple[float, ...] | None
+    objective: RankingObjective
     report_dir: Path
 
     def get_batch_samples(
         self, epoch_iterator: Any, num_batches: int, device: torch.device
     ) -> tuple[list[dict[str, Any]], None]:
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
-        self._prompts = sum(len(batch["ids"]) for batch in batches)
+        self._items = sum(self.objective.items(batch["ranks"]) for batch in batches)
         return batches, None
 
     def compute_loss(
@@ -146,9 +146,10 @@ class _RankingTrainer(Trainer):
         scores = _scores(model, batch)
         if not scores.isfinite().all():
             _check_finite(scores.tolist(), ids, self.report_dir)
-        loss = ranking_loss(scores, batch.ranks, _margins(batch.grades, self.grade_margins))
-        # The Trainer divides by the number of microbatches; one with fewer prompts counts for less.
-        return loss * len(ids) * self.current_gradient_accumulation_steps / self._prompts
+        loss = self.objective.loss(scores, batch.ranks, batch.grades)
+        # The Trainer divides by the number of microbatches; one with fewer items counts for less.
+        share = self.objective.items(batch.ranks) / self._items
+        return loss * share * self.current_gradient_accumulation_steps
 
 
 def _check_pairs(name: str, data: RankingDataset) -> None:
@@ -166,13 +167,6 @@ def _scores(model: Any, batch: RankingBatch) -> Tensor:
     ).logits
     scores = torch.zeros(batch.ranks.shape, device=logits.device)
     return scores.masked_scatter(real, logits.squeeze(-1).float())
-
-
-def _margins(grades: Tensor, by_grade: Sequence[float] | None) -> Tensor | None:
-    """grades: [N, K, K], 0 for none -> the margin asked of each pair, 0 for an ungraded one."""
-    if by_grade is None:
-        return None
-    return torch.tensor([0.0, *by_grade], device=grades.device)[grades]
 
 
 def _check_finite(scores: Sequence[Sequence[float]], ids: Sequence[str], directory: Path) -> None:

@@ -71,11 +71,14 @@ def test_tokens_and_flops_are_those_of_the_responses(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("margins", [None, (0.0, 0.5, 1.0, 2.0, 3.0)])
-def test_the_first_loss_is_a_mean_over_prompts(tmp_path: Path, margins: Any) -> None:
+@pytest.mark.parametrize("loss", ["kway", "pairwise"])
+def test_the_first_loss_is_a_mean_over_the_whole_batch(
+    tmp_path: Path, loss: str, margins: Any
+) -> None:
     # 7 prompts in microbatches of 4: the second has 3. All neighbours have grade 2, so a pair one
     # apart asks a margin of 0.5, two apart (grade 4) 2.0, three apart (grade 5) 3.0.
     rows, data = Rows(), rankings(7)
-    run(tmp_path, rows, train=data, max_steps=1, grade_margins=margins)
+    run(tmp_path, rows, train=data, max_steps=1, grade_margins=margins, loss=loss)
     asked = {1: 0.5, 2: 2.0, 3: 3.0}
     losses = []
     for item in data.items:
@@ -86,8 +89,10 @@ def test_the_first_loss_is_a_mean_over_prompts(tmp_path: Path, margins: Any) -> 
             for j in range(len(scores))
             if item.ranks[i] < item.ranks[j]
         ]
-        losses.append(torch.nn.functional.softplus(-torch.stack(pairs)).mean())
-    assert rows.of("loss")[0] == pytest.approx(float(torch.stack(losses).mean()), rel=1e-5)
+        losses.append(torch.nn.functional.softplus(-torch.stack(pairs)))
+    if loss == "kway":
+        losses = [each.mean(dim=0, keepdim=True) for each in losses]
+    assert rows.of("loss")[0] == pytest.approx(float(torch.cat(losses).mean()), rel=1e-5)
 
 
 @pytest.mark.parametrize("method", ["full", "lora"])
