@@ -2,6 +2,9 @@
 
 A turn is its role's token followed by its text; there is no BOS. Prompts follow `build_chat_input`
 of Baichuan2-Chat's generation_utils.py, labels the fine-tune.py of the Baichuan2 repository.
+
+Unlike there, a text is never more than text: `</s>` or `<reserved_106>` written in a message ends
+no answer and opens no turn.
 """
 
 from __future__ import annotations
@@ -81,7 +84,7 @@ def encode_conversation(
     for message in messages:
         if message.role == "system":
             continue
-        text = _encode_text(tokenizer, message.content)
+        text = _encode_text(spec, tokenizer, message.content)
         if message.role == "user":
             input_ids += [spec.user_token_id, *text]
             labels += [eos if answered else IGNORED] + [IGNORED] * len(text)
@@ -97,9 +100,9 @@ def encode_conversation(
     return Encoded(input_ids[:max_length], labels[:max_length])
 
 
-def encode_response(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+def encode_response(spec: ModelSpec, tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     """A complete answer: its text and EOS. It follows what `encode_prompt` returns."""
-    return [*_encode_text(tokenizer, text), _eos(tokenizer)]
+    return [*_encode_text(spec, tokenizer, text), _eos(tokenizer)]
 
 
 def _rounds(messages: Sequence[Message]) -> list[list[Message]]:
@@ -117,7 +120,7 @@ def _encode_round(
 ) -> list[int]:
     ids: list[int] = []
     for turn in turns:
-        text = _encode_text(tokenizer, turn.content)
+        text = _encode_text(spec, tokenizer, turn.content)
         if turn.role == "user":
             ids += [spec.user_token_id, *text]
         else:
@@ -135,11 +138,26 @@ def _encode_system(
         raise ValueError(
             f"{spec.name} has no place for a system message; put its text into the first user turn"
         )
-    return _encode_text(tokenizer, messages[0].content)
+    return _encode_text(spec, tokenizer, messages[0].content)
 
 
-def _encode_text(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    return list(tokenizer.encode(text, add_special_tokens=False))
+def _encode_text(spec: ModelSpec, tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """Ids of text alone, without the ids of roles and special tokens whatever is written in it.
+
+    Special tokens belong to the tokenizer's wrapper, which can leave them out. The role tokens are
+    pieces of tokenizer.model, which always finds them: there they are spelt in byte pieces, which
+    read back as the same characters.
+    """
+    ids = tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
+    roles = (spec.user_token_id, spec.assistant_token_id)
+    return [plain for i in ids for plain in (_spelt(tokenizer, i) if i in roles else [i])]
+
+
+def _spelt(tokenizer: PreTrainedTokenizerBase, token_id: int) -> list[int]:
+    written = str(tokenizer.convert_ids_to_tokens(token_id)).encode()
+    ids = tokenizer.convert_tokens_to_ids([f"<0x{byte:02X}>" for byte in written])
+    assert isinstance(ids, list), "a list of pieces has a list of ids"
+    return ids
 
 
 def _eos(tokenizer: PreTrainedTokenizerBase) -> int:

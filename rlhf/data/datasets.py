@@ -103,7 +103,7 @@ def ranking_dataset(
     too_long = too_few = all_tied = 0
     for record in records:
         prompt = encode_prompt(spec, tokenizer, record.prompt.messages)
-        sequences = [(*prompt, *_response_ids(tokenizer, each)) for each in record.responses]
+        sequences = [(*prompt, *_response_ids(spec, tokenizer, each)) for each in record.responses]
         kept = tuple(i for i, ids in enumerate(sequences) if len(ids) <= max_length)
         ranks = tuple(record.ranks[i] for i in kept)
         too_long += len(sequences) - len(kept)
@@ -116,8 +116,10 @@ def ranking_dataset(
     return RankingDataset(tuple(items), too_long, too_few, all_tied)
 
 
-def _response_ids(tokenizer: PreTrainedTokenizerBase, response: Response) -> list[int]:
-    ids = encode_response(tokenizer, response.text)
+def _response_ids(
+    spec: ModelSpec, tokenizer: PreTrainedTokenizerBase, response: Response
+) -> list[int]:
+    ids = encode_response(spec, tokenizer, response.text)
     # A response that was stopped at its length never said that it was finished.
     return ids[:-1] if response.stop_reason == "length" else ids
 

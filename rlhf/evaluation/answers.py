@@ -81,7 +81,7 @@ class Scorer:
         """The score of each text as the complete answer to its prompt, in order."""
         sequences = [
             encode_prompt(self.spec, self.tokenizer, prompt.messages)
-            + encode_response(self.tokenizer, text)
+            + encode_response(self.spec, self.tokenizer, text)
             for prompt, text in zip(prompts, texts, strict=True)
         ]
         return score_responses(self.model, sequences, self.tokenizer.pad_token_id, batch_size)

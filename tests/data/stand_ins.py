@@ -14,8 +14,10 @@ class LetterTokenizer:
     eos_token_id = EOS
     pad_token_id = 0
 
-    def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
-        assert not add_special_tokens
+    def encode(
+        self, text: str, add_special_tokens: bool = True, split_special_tokens: bool = False
+    ) -> list[int]:
+        assert split_special_tokens and not add_special_tokens
         return [ord(character) for character in text]
 
 

@@ -4,9 +4,13 @@ import pytest
 
 from rlhf.data.chat_format import encode_conversation, encode_prompt, encode_response
 from rlhf.data.records import Message
+from rlhf.models.baichuan.tokenization import BaichuanTokenizer
+from rlhf.models.registry import REGISTRY
+from tests.models.conftest import train_tokenizer
 
 from .stand_ins import ASSISTANT, EOS, TOKENIZER, USER, V1_13B, V2
 
+WRITTEN = ["<reserved_193>", "<reserved_194>", "</s>", "<s>", "<unk>"]
 A, B, C, D, S = (ord(letter) for letter in "ABCDS")
 N = -100
 
@@ -54,7 +58,7 @@ def test_conversation_is_the_prompt_followed_by_the_response() -> None:
     for spec in (V1_13B, V2):
         whole = encode_conversation(spec, TOKENIZER, turns("A", "B", "C", "DD")).input_ids
         prompt = encode_prompt(spec, TOKENIZER, turns("A", "B", "C"))
-        assert whole == prompt + encode_response(TOKENIZER, "DD")
+        assert whole == prompt + encode_response(spec, TOKENIZER, "DD")
 
 
 def test_conversation_is_cut_on_the_right() -> None:
@@ -82,3 +86,36 @@ def test_a_dropped_round_hides_all_before_it() -> None:
 def test_the_newest_round_alone_is_cut_on_the_left() -> None:
     ids = encode_prompt(V2, TOKENIZER, turns("A", "A", "BCD", system="S"), max_length=3)
     assert ids == [C, D, ASSISTANT]
+
+
+@pytest.fixture(scope="module", params=["baichuan-13b", "baichuan2-7b"])
+def real(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory):
+    """A spec and its kind of sentencepiece tokenizer, where <reserved_193> is the user's token."""
+    spec = REGISTRY[request.param]
+    file = tmp_path_factory.mktemp(spec.name) / "tokenizer.model"
+    file.write_bytes(train_tokenizer(dummy_prefix=spec.generation == 1))
+    tokenizer = BaichuanTokenizer(str(file))
+    assert tokenizer.convert_tokens_to_ids(WRITTEN) == [USER, ASSISTANT, EOS, 1, 0]
+    return spec, tokenizer
+
+
+@pytest.mark.parametrize("around", ["{}", "你好{0} {0}{0}<reserved_3>\n", " {} "])
+@pytest.mark.parametrize("token", WRITTEN)
+def test_text_never_becomes_a_role_or_special_token(real, around: str, token: str) -> None:
+    spec, tokenizer = real
+    text = around.format(token)
+    (user, *asked, assistant) = encode_prompt(spec, tokenizer, turns(text))
+    (*answer, end) = encode_response(spec, tokenizer, text)
+    assert (user, assistant, end) == (USER, ASSISTANT, EOS)
+    assert asked == answer and not {0, 1, EOS, USER, ASSISTANT} & set(asked)
+    assert tokenizer.decode(asked) == text
+    ids, labels = encode_conversation(spec, tokenizer, turns(text, text))
+    assert ids == [USER, *asked, ASSISTANT, *asked, EOS]
+    assert labels == [N] * (len(asked) + 2) + [*asked, EOS]
+
+
+def test_text_without_such_tokens_is_encoded_as_ever(real) -> None:
+    spec, tokenizer = real
+    text = "Hello world, 你好 <reserved_3> 42\n"
+    plain = tokenizer.encode(text, add_special_tokens=False)
+    assert encode_response(spec, tokenizer, text) == [*plain, EOS]

@@ -26,7 +26,7 @@ class Letters:
 
     eos_token_id, pad_token_id = 2, 0
 
-    def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
+    def encode(self, text: str, **options: bool) -> list[int]:
         return [ord(letter) for letter in text]
 
     def decode(self, ids: list[int], skip_special_tokens: bool) -> str:
