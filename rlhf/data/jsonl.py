@@ -6,8 +6,9 @@ import codecs
 import gzip
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, BinaryIO, TypeVar
 
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
@@ -29,6 +30,7 @@ class Record(Part):
     id: Text
 
 
+M = TypeVar("M", bound=BaseModel)
 R = TypeVar("R", bound=Record)
 
 
@@ -48,8 +50,8 @@ def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
                 yield number, line
 
 
-def parse(line: bytes | str, model: type[R]) -> R:
-    """One record from its JSON text.
+def parse(line: bytes | str, model: type[M]) -> M:
+    """One record, or another model, from its JSON text.
 
     Raises:
         ValueError: naming the field and what is wrong with it, in one line.
@@ -87,18 +89,29 @@ def read_jsonl(path: str | Path, model: type[R]) -> Iterator[R]:
 
 def write_jsonl(path: str | Path, records: Iterable[Record]) -> int:
     """Writes records as JSONL, complete or not at all, and returns how many."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(path.name + ".tmp")
     count = 0
-    with unfinished.open("w", encoding="utf-8") as stream:
+    with whole_files(Path(path)) as (stream,):
         for record in records:
-            stream.write(record.model_dump_json(exclude_none=True) + "\n")
+            stream.write(record.model_dump_json(exclude_none=True).encode() + b"\n")
             count += 1
-        stream.flush()
-        os.fsync(stream.fileno())
-    unfinished.replace(path)
     return count
+
+
+@contextmanager
+def whole_files(*paths: Path) -> Iterator[list[BinaryIO]]:
+    """Opens files that appear under their names when all is written, or not at all."""
+    drafts = [path.with_name(path.name + ".tmp") for path in paths]
+    with ExitStack() as stack:
+        streams: list[BinaryIO] = []
+        for draft in drafts:
+            draft.parent.mkdir(parents=True, exist_ok=True)
+            streams.append(stack.enter_context(draft.open("wb")))
+        yield streams
+        for stream in streams:
+            stream.flush()
+            os.fsync(stream.fileno())
+    for draft, path in zip(drafts, paths, strict=True):
+        draft.replace(path)
 
 
 def _stream(path: Path, model: type[R]) -> Iterator[R]:

@@ -56,15 +56,15 @@ def check_leakage(train: Sequence[str], held_out: Sequence[str], threshold: floa
 
 def _groups(texts: Sequence[str], threshold: float) -> list[list[int]]:
     """Near-duplicates, and their near-duplicates in turn, as one group."""
-    index = NearDuplicateIndex(threshold)
+    index = NearDuplicateIndex(texts, threshold)
     exact: dict[str, int] = {}
     group_of = list(range(len(texts)))
     members = {i: [i] for i in range(len(texts))}
     for i, text in enumerate(texts):
         original = exact.setdefault(normalise(text), i)
-        similar = [key for key, _ in index.similar(text)] if original == i else [original]
+        similar = [other for other, _ in index.similar(i)] if original == i else [original]
         if original == i:
-            index.add(i, text)
+            index.add(i)
         for other in similar:
             if group_of[i] != group_of[other]:
                 moved = members.pop(group_of[i])
