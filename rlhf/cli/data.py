@@ -41,6 +41,47 @@ def convert(
         raise typer.Exit(2)
 
 
+@app.command("curate")
+def curate(
+    sft: Annotated[Path, typer.Argument(help="Demonstrations with annotator and batch, JSONL.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for what is kept, dropped, reported.")],
+    audits: Annotated[
+        Path | None, typer.Option("--audits", help="Verdicts, JSONL of {id, acceptable, label}.")
+    ] = None,
+    sample: Annotated[int, typer.Option(min=1, help="Audited demonstrations a batch.")] = 20,
+    threshold: Annotated[
+        float, typer.Option(min=0, max=1, help="Least lower bound of an accepted batch.")
+    ] = 0.6,
+    confidence: Annotated[
+        float, typer.Option(min=0.5, max=0.999, help="Confidence of the Wilson interval.")
+    ] = 0.95,
+    seed: Annotated[int, typer.Option(help="Chooses the sample.")] = 0,
+) -> None:
+    """Accept or send back crowd work by batches, after an audit of a sample.
+
+    While verdicts are missing, sample.jsonl holds the demonstrations to judge; with all of them
+    given, kept.jsonl, dropped.jsonl (with reasons) and report.json are written.
+
+    Example: rlhf data curate sft.jsonl --audits audits.jsonl --out curated
+    """
+    from rich.console import Console
+
+    from rlhf.config.schema import CurationSection
+    from rlhf.data.curation_files import curate_files, table
+
+    settings = CurationSection(sample=sample, threshold=threshold, confidence=confidence)
+    outcome = curate_files(sft, audits, out, settings, seed)
+    if isinstance(outcome, list):
+        typer.echo(
+            f"{len(outcome)} demonstrations wait for a verdict -> {out / 'sample.jsonl'}; add "
+            '{"id": ..., "acceptable": true} for each to the audits, then the same command again'
+        )
+        return
+    report, agreements = outcome
+    Console().print(table(report, agreements))
+    typer.echo(f"kept.jsonl, dropped.jsonl, report.json -> {out}")
+
+
 @taxonomy_app.command("coverage")
 def coverage(
     prompts: Annotated[Path, typer.Argument(help="Prompt records, JSONL.")],

@@ -7,10 +7,20 @@ from dataclasses import dataclass
 from random import Random
 
 from rlhf.config.schema import CurationSection
-from rlhf.data.records import SFTRecord
+from rlhf.data.jsonl import Record
+from rlhf.data.records import Label, SFTRecord
 from rlhf.ops.intervals import wilson
 
 Auditor = Callable[[SFTRecord], bool]
+BatchKey = tuple[str, str]
+"""Annotator group and batch."""
+
+
+class Verdict(Record):
+    """The authoritative annotator on the demonstration of that id, and the label they give it."""
+
+    acceptable: bool
+    label: Label | None = None
 
 
 @dataclass(frozen=True)
@@ -46,10 +56,32 @@ class CurationReport:
 
 @dataclass(frozen=True)
 class CurationResult:
-    """The records that stay, in their order, and what was dropped and why."""
+    """The records that stay, in their order, and what was dropped and why.
+
+    dropped: from the id of a record to the reason.
+    """
 
     kept: list[SFTRecord]
+    dropped: dict[str, str]
     report: CurationReport
+
+
+def audit_samples(
+    records: Iterable[SFTRecord], size: int, seed: int
+) -> dict[BatchKey, list[SFTRecord]]:
+    """What the authoritative annotator judges: `size` records of each batch, or all where fewer.
+
+    The draw from a batch does not depend on the other batches.
+
+    Raises:
+        ValueError: a record without annotator or batch.
+    """
+    return {
+        (annotator, batch): Random(f"{seed}/{annotator}/{batch}").sample(
+            members, min(size, len(members))
+        )
+        for (annotator, batch), members in _batches(records).items()
+    }
 
 
 def curate(
@@ -69,7 +101,24 @@ def curate(
         ValueError: a record without annotator or batch.
     """
     records = list(records)
-    batches: dict[tuple[str, str], list[SFTRecord]] = {}
+    samples = audit_samples(records, settings.sample, seed)
+    reports, dropped = [], dict[str, str]()
+    for (annotator, batch), members in _batches(records).items():
+        sample = samples[annotator, batch]
+        failed = [record.id for record in sample if not auditor(record)]
+        audit = _audit(len(members), len(sample), len(sample) - len(failed), settings.confidence)
+        report = _judge(annotator, batch, audit, settings.threshold)
+        if report.accepted:
+            dropped |= dict.fromkeys(failed, "not acceptable to the auditor")
+        else:
+            dropped |= {record.id: report.reason for record in members}
+        reports.append(report)
+    kept = [record for record in records if record.id not in dropped]
+    return CurationResult(kept, dropped, CurationReport(tuple(reports), _groups(reports, settings)))
+
+
+def _batches(records: Iterable[SFTRecord]) -> dict[BatchKey, list[SFTRecord]]:
+    batches: dict[BatchKey, list[SFTRecord]] = {}
     for record in records:
         if record.annotator is None or record.batch is None:
             raise ValueError(
@@ -77,18 +126,7 @@ def curate(
                 f"give it both, or set sft.curation to null"
             )
         batches.setdefault((record.annotator, record.batch), []).append(record)
-    reports, dropped = [], set[str]()
-    for (annotator, batch), members in batches.items():
-        sample = Random(f"{seed}/{annotator}/{batch}").sample(
-            members, min(settings.sample, len(members))
-        )
-        failed = {record.id for record in sample if not auditor(record)}
-        audit = _audit(len(members), len(sample), len(sample) - len(failed), settings.confidence)
-        report = _judge(annotator, batch, audit, settings.threshold)
-        dropped |= failed if report.accepted else {record.id for record in members}
-        reports.append(report)
-    kept = [record for record in records if record.id not in dropped]
-    return CurationResult(kept, CurationReport(tuple(reports), _groups(reports, settings)))
+    return batches
 
 
 def _judge(annotator: str, batch: str, audit: Audit, threshold: float) -> BatchReport:

@@ -9,8 +9,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from rlhf.config.schema import CurationSection, DataSection
-from rlhf.data.curation import Auditor, curate
-from rlhf.data.jsonl import Record, read_jsonl, write_jsonl
+from rlhf.data.curation import Auditor, Verdict, curate
+from rlhf.data.jsonl import read_jsonl, write_jsonl
 from rlhf.data.records import PromptRecord, SFTRecord
 from rlhf.data.split import check_leakage, held_out_split
 from rlhf.runtime.files import hash_path, hash_section, write_text
@@ -19,12 +19,6 @@ Either = SFTRecord | PromptRecord
 KINDS: dict[str, type[Either]] = {"sft": SFTRecord, "prompts": PromptRecord}
 Files = dict[str, list[Either]]
 """Records by kind."""
-
-
-class Verdict(Record):
-    """A line of data.audits: the authoritative annotator on the demonstration of that id."""
-
-    acceptable: bool
 
 
 def prepare(

@@ -35,6 +35,9 @@ def test_the_lower_bound_decides_not_the_rate() -> None:
     assert result.kept == records[:17]
     assert (first.dropped, second.dropped) == (3, 20)
     assert "17 of 20" in first.reason and "below 0.6" in second.reason
+    assert set(result.dropped) == {one.id for one in records[17:]}
+    assert result.dropped["ann-one-17"] == "not acceptable to the auditor"
+    assert result.dropped["ann-two-0"] == second.reason
 
 
 def test_only_the_sample_is_audited() -> None:

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from rlhf.config.schema import CurationSection, DataSection
+from rlhf.data.curation import Verdict
 from rlhf.data.jsonl import read_jsonl, write_jsonl
-from rlhf.data.prepare import Verdict, file_auditor, prepare
+from rlhf.data.prepare import file_auditor, prepare
 from rlhf.data.records import Message, PromptRecord, SFTRecord
 
 CURATION = CurationSection(sample=5, threshold=0.5)

@@ -1,0 +1,125 @@
+"""Curation from file to file, in the two turns that an audit by people takes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rlhf.config.schema import CurationSection
+from rlhf.data.agreement import Agreement, agreement
+from rlhf.data.curation import CurationReport, CurationResult, Verdict, audit_samples, curate
+from rlhf.data.jsonl import read_jsonl, write_jsonl
+from rlhf.data.records import SFTRecord
+from rlhf.runtime.files import write_text
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+SAMPLE, KEPT, DROPPED, REPORT = "sample.jsonl", "kept.jsonl", "dropped.jsonl", "report.json"
+
+
+def curate_files(
+    sft: Path, audits: Path | None, out: Path, settings: CurationSection, seed: int
+) -> tuple[CurationReport, dict[str, Agreement]] | list[SFTRecord]:
+    """Write what is still to be audited, or, once every sampled record has a verdict, the outcome.
+
+    The first turn writes sample.jsonl. The second writes kept.jsonl, dropped.jsonl (the records as
+    they came, with the reason under `dropped` in their metadata) and report.json.
+
+    Returns:
+        The records that wait for a verdict, or the report and the label agreement of each group.
+
+    Raises:
+        ValueError: a damaged file, a record without annotator or batch, an input in the place of
+            an output.
+    """
+    files = [out / name for name in (SAMPLE, KEPT, DROPPED, REPORT)]
+    for given in (sft, audits):
+        if given is not None and given.resolve() in [file.resolve() for file in files]:
+            raise ValueError(f"{given}: this file would be overwritten; choose another --out")
+    records = list(read_jsonl(sft, SFTRecord))
+    verdicts = {verdict.id: verdict for verdict in read_jsonl(audits, Verdict)} if audits else {}
+    sampled = [
+        record
+        for sample in audit_samples(records, settings.sample, seed).values()
+        for record in sample
+    ]
+    waiting = [record for record in sampled if record.id not in verdicts]
+    # Files of the other turn would pass for results of this one.
+    for file in files:
+        file.unlink(missing_ok=True)
+    if waiting:
+        write_jsonl(out / SAMPLE, waiting)
+        return waiting
+    result = curate(records, lambda record: verdicts[record.id].acceptable, settings, seed)
+    agreements = label_agreement(sampled, verdicts)
+    _write(result, agreements, records, out, len(verdicts.keys() - {one.id for one in sampled}))
+    return result.report, agreements
+
+
+def label_agreement(
+    records: Iterable[SFTRecord], verdicts: Mapping[str, Verdict]
+) -> dict[str, Agreement]:
+    """Agreement of each annotator group with the auditor on helpful and harmless."""
+    pairs: dict[str, list[tuple[str, str]]] = {}
+    for record in records:
+        assert record.annotator is not None, "batches have annotators"
+        own = pairs.setdefault(record.annotator, [])
+        label = verdicts[record.id].label
+        if record.label is not None and label is not None:
+            own.append((record.label, label))
+    return {annotator: agreement(own) for annotator, own in pairs.items()}
+
+
+def table(report: CurationReport, agreements: Mapping[str, Agreement]) -> Table:
+    """For the terminal: a row an annotator group."""
+    from rich.table import Column, Table
+
+    numbers = ("batches kept", "records", "dropped", "acceptable", "interval")
+    labels = ("labels compared", "agree", "kappa", "alpha")
+    columns = [Column(name, justify="right") for name in (*numbers, *labels)]
+    shown = Table("group", *columns)
+    for group, audit in report.groups.items():
+        own = [batch for batch in report.batches if batch.annotator == group]
+        labelled = agreements[group]
+        coefficients = (labelled.share, labelled.cohen_kappa, labelled.krippendorff_alpha)
+        shown.add_row(
+            group,
+            f"{sum(batch.accepted for batch in own)} of {len(own)}",
+            f"{audit.records:,}",
+            f"{sum(batch.dropped for batch in own):,}",
+            f"{audit.acceptable} of {audit.audited}",
+            f"{audit.low:.2f} to {audit.high:.2f}",
+            f"{labelled.compared:,}",
+            *("-" if value is None else f"{value:.2f}" for value in coefficients),
+        )
+    return shown
+
+
+def _write(
+    result: CurationResult,
+    agreements: Mapping[str, Agreement],
+    records: Iterable[SFTRecord],
+    out: Path,
+    unused: int,
+) -> None:
+    write_jsonl(out / KEPT, result.kept)
+    write_jsonl(
+        out / DROPPED,
+        (
+            one.model_copy(update={"metadata": one.metadata | {"dropped": result.dropped[one.id]}})
+            for one in records
+            if one.id in result.dropped
+        ),
+    )
+    report = {
+        "kept": len(result.kept),
+        "dropped": len(result.dropped),
+        **asdict(result.report),
+        "label_agreement": {group: asdict(one) for group, one in agreements.items()},
+        "verdicts_outside_the_sample": unused,
+    }
+    write_text(out / REPORT, json.dumps(report, indent=1, ensure_ascii=False) + "\n")
