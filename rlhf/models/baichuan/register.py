@@ -10,6 +10,7 @@ from transformers import (
 )
 from transformers.models.auto.tokenization_auto import REGISTERED_TOKENIZER_CLASSES
 
+from rlhf.models.auto_tokenizer import never_run_remote_tokenizers
 from rlhf.models.baichuan.configuration import BaichuanConfig
 from rlhf.models.baichuan.modeling import BaichuanForCausalLM, BaichuanForSequenceClassification
 from rlhf.models.baichuan.tokenization import BaichuanTokenizer
@@ -28,3 +29,4 @@ def register() -> None:
     AutoModelForSequenceClassification.register(BaichuanConfig, BaichuanForSequenceClassification)
     for name in ("BaichuanTokenizer", "BaiChuanTokenizer"):
         REGISTERED_TOKENIZER_CLASSES[name] = BaichuanTokenizer
+    never_run_remote_tokenizers()

@@ -107,6 +107,22 @@ def test_auto_tokenizer_never_runs_the_directory(
     assert type(found) is BaichuanTokenizer
 
 
+@pytest.mark.parametrize("named", [None, "LlamaTokenizer", "Unheard"])
+@pytest.mark.parametrize("trusting", [None, True])
+def test_auto_tokenizer_never_runs_a_file_whatever_the_class_is_called(
+    checkpoint: Callable[..., Path], named: str | None, trusting: bool | None
+) -> None:
+    """The directory's file leaves a trace where it runs."""
+    path = checkpoint()
+    trace, code = path / "ran", path / "tokenization_other.py"
+    code.write_text(f"open({str(trace)!r}, 'w')\nclass Other: pass\n")
+    settings = {"auto_map": {"AutoTokenizer": ["tokenization_other.Other", None]}}
+    settings |= {"tokenizer_class": named} if named else {}
+    (path / "tokenizer_config.json").write_text(json.dumps(settings))
+    found = AutoTokenizer.from_pretrained(path, trust_remote_code=trusting)
+    assert type(found) is BaichuanTokenizer and not trace.exists()
+
+
 def test_added_token_outside_the_embedding_is_left_out(
     checkpoint: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
