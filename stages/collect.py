@@ -8,10 +8,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rlhf.config.schema import Config, SourceEntry
+from rlhf.config.schema import BalanceSection, Config, SourceEntry
 from rlhf.data.jsonl import read_jsonl, write_jsonl
 from rlhf.data.records import PromptRecord, RankingRecord, RankingTask, Response
 from rlhf.data.split import held_out_split
+from rlhf.data.taxonomy import balanced_sample
 from rlhf.demo import annotators
 from rlhf.evaluation.answers import Scorer
 from rlhf.evaluation.sampling import Sampler
@@ -74,7 +75,8 @@ def _collect(config: Config, runtime: Runtime, step: Step) -> Summary:
     else:
         counts = {"": config.collect.prompts, "eval_": config.collect.eval_prompts}
         for split, name in SPLITS.items():
-            prompts = _choose(step.inputs[name], counts[split], runtime.seed + runtime.round)
+            seed, balance = runtime.seed + runtime.round, config.collect.balance
+            prompts = choose(step.inputs[name], counts[split], balance, seed)
             tasks = _sample(split, prompts, config, runtime, step)
             write_jsonl(step.directory / f"{split}tasks.jsonl", tasks)
         for split in SPLITS:
@@ -99,10 +101,17 @@ def _split_given(config: Config, step: Step) -> None:
         write_jsonl(step.directory / f"{name}.jsonl", (records[index] for index in chosen))
 
 
-def _choose(path: Path, count: int, seed: int) -> list[PromptRecord]:
+def choose(path: Path, count: int, balance: BalanceSection | None, seed: int) -> list[PromptRecord]:
     """A seeded sample of the prompts, or all where there are fewer."""
     prompts = list(read_jsonl(path, PromptRecord))
-    return random.Random(seed).sample(prompts, min(count, len(prompts)))
+    count = min(count, len(prompts))
+    if balance is None:
+        return random.Random(seed).sample(prompts, count)
+    categories = [prompt.category for prompt in prompts]
+    chosen = balanced_sample(
+        categories, count, level=balance.level, temperature=balance.temperature, seed=seed
+    )
+    return [prompts[index] for index in chosen]
 
 
 def _sample(

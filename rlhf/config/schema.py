@@ -28,6 +28,7 @@ from rlhf.config.sft import CurationSection, SFTSection
 
 __all__ = [
     "AnnotationSection",
+    "BalanceSection",
     "CollectSection",
     "Config",
     "CurationSection",
@@ -95,14 +96,26 @@ class SourceEntry(Section):
     stage: Literal["base", "sft", "dpo", "ppo"]
 
 
+class BalanceSection(Section):
+    """Prompts drawn so that the categories of a taxonomy level even out.
+
+    A category with n prompts counts n ** (1 / temperature): 1 keeps the shares, more flattens them.
+    """
+
+    level: Literal[1, 2, 3] = 3
+    temperature: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 2
+
+
 class CollectSection(Section):
     """Responses for the reward model.
 
     `models` empty: every SFT model of this run. Later rounds add the previous round's PPO model.
+    `balance`: by category; null draws every prompt alike.
     """
 
     prompts: Positive = 2000
     eval_prompts: Positive = 200
+    balance: BalanceSection | None = None
     responses_per_prompt: Annotated[int, Field(ge=2, le=9)] = 4
     models: tuple[SourceEntry, ...] = ()
     sampling: SamplingSection = SamplingSection()
