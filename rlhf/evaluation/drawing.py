@@ -5,13 +5,14 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 INK, MUTED, GRID, PAPER = "#20262e", "#66707c", "#e2e5e9", "#fefefd"
-SERIES = ("#2b6a9b", "#c4752a", "#46896a", "#8565ab")
+SERIES = BLUE, ORANGE, GREEN, PURPLE = ("#2b6a9b", "#c4752a", "#46896a", "#8565ab")
 # In the page a colour is a CSS variable: the same drawing serves light, dark and print.
 VARIABLES = {
     INK: "var(--ink)",
@@ -51,8 +52,36 @@ STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
 }
 
+Painter = Callable[["Axes"], None]
 
-def render(name: str, title: str, paint: Callable[[Axes], None]) -> tuple[bytes, str]:
+
+@dataclass(frozen=True)
+class Plot:
+    """A drawn plot. name: of its file; section: where in the page; note: how to read it."""
+
+    name: str
+    section: str
+    note: str
+    png: bytes
+    svg: str
+
+
+@dataclass(frozen=True)
+class Sketch:
+    """A plot still to be drawn by its painter."""
+
+    name: str
+    section: str
+    title: str
+    note: str
+    painter: Painter
+
+    def drawn(self) -> Plot:
+        png, svg = render(self.name, self.title, self.painter)
+        return Plot(self.name, self.section, self.note, png, svg)
+
+
+def render(name: str, title: str, paint: Painter) -> tuple[bytes, str]:
     """Paints one plot and gives it as PNG and as inline SVG, the same bytes each time.
 
     name: makes the SVG's ids differ from those of other plots in the page.

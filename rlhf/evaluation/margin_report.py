@@ -6,24 +6,20 @@ which the intervals ignore: they are a little too narrow.
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
-from math import exp
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from rlhf.evaluation import bias, calibration
+from rlhf.evaluation.cells import Table, cell, grouped
 from rlhf.evaluation.preference import PairRow
-from rlhf.evaluation.statistics import accuracy, cochran_armitage, correlation_through_origin
+from rlhf.evaluation.rankings import kendall
+from rlhf.evaluation.statistics import cochran_armitage
 
 # Accuracy in percent of the Baichuan 2 reward model on its test set by grade of the gap, 1 to 5
 # (arXiv 2309.10305, Table 4).
 BAICHUAN2_ACCURACY = {1: 54.5, 2: 61.1, 3: 70.2, 4: 77.8, 5: 81.5}
 
 LEVELS = ("primary", "secondary", "tertiary")
-PAIRS_A_BIN = 80  # a margin bin of 80 pairs has a 95 % interval of about +-0.1
-MOST_BINS = 10
-SAME_QUALITY = 1e-9  # rubric sums that differ by less are equal
-
-Table = list[dict[str, Any]]
 
 
 def build(rows: Sequence[PairRow]) -> dict[str, Any]:
@@ -37,119 +33,104 @@ def build(rows: Sequence[PairRow]) -> dict[str, Any]:
     """
     if not rows:
         raise ValueError("no held-out pairs: every ranking ties, or no ranking was held out")
-    by_grade, by_margin = _by_grade(rows), _by_margin(rows)
-    return {
-        **_cell(rows),
+    by_grade, by_margin = _by_grade(rows), calibration.by_quantile(rows)
+    by_length, correlations = bias.by_length(rows), bias.correlations(rows)
+    report = {
+        **cell(rows),
         "score_ties": sum(row.margin == 0 for row in rows),
         "ungraded": sum(row.grade is None for row in rows),
         "simulated": any(row.simulated for row in rows),
         "by_grade": by_grade,
         "by_margin": by_margin,
-        "ece": expected_calibration_error(by_margin),
+        "by_fixed_margin": calibration.by_fixed_bins(rows),
+        "ece": calibration.expected_calibration_error(by_margin),
+        "temperature": calibration.temperature(rows),
+        "kendall": kendall(rows),
         "by_category": {level: _by_category(rows, i) for i, level in enumerate(LEVELS, start=1)},
         "by_label": _by(rows, lambda row: row.label),
         "by_language": _by(rows, lambda row: row.language),
         "by_source": _by_source(rows),
+        "by_length": by_length,
+        "length_balanced_accuracy": bias.length_balanced_accuracy(by_length),
+        "correlations": correlations,
+        "length_correlation": correlations[0]["model"],
+        "refusal_shares": bias.refusal_shares(rows),
+        "refusals": bias.refusals(rows),
         "trend": _trends(by_grade, by_margin),
-        **_length(rows),
     }
+    return {**report, "not_given": _not_given(report)}
 
 
-def margin_histogram(rows: Sequence[PairRow], bins: int = 24) -> Table:
-    """Counts of signed margins in equal bins; a negative margin is a pair told wrong."""
-    low, high = min(row.margin for row in rows), max(row.margin for row in rows)
-    width = (high - low) / bins or 1.0
-    counts = [0] * bins
-    for row in rows:
-        counts[min(bins - 1, int((row.margin - low) / width))] += 1
-    return [
-        {"low": low + i * width, "high": low + (i + 1) * width, "pairs": count}
-        for i, count in enumerate(counts)
-    ]
-
-
-def expected_accuracy(size: float) -> float:
-    """What a margin of this size (>= 0) claims: sigmoid(size), Bradley-Terry's probability."""
-    return 1 / (1 + exp(-size))
-
-
-def expected_calibration_error(by_margin: Table) -> float:
-    """Mean over pairs of |accuracy - expected| of their bin (Guo et al. 2017, section 2)."""
-    pairs = sum(row["pairs"] for row in by_margin)
-    gaps = (row["pairs"] * abs(row["accuracy"] - row["expected"]) for row in by_margin)
-    return float(sum(gaps) / pairs)
-
-
-def credit(margin: float) -> float:
-    """1 for a pair told right, 0 for wrong, 0.5 when the scores tie."""
-    return 1.0 if margin > 0 else 0.5 if margin == 0 else 0.0
-
-
-def _cell(rows: Sequence[PairRow]) -> dict[str, Any]:
-    return {**accuracy([credit(row.margin) for row in rows]), **_against_oracle(rows)}
-
-
-def _against_oracle(rows: Sequence[PairRow]) -> dict[str, Any]:
-    """Against noise-free labels: the accuracy of the model, and of the annotator (the ceiling)."""
-    known = [(row, row.oracle_gap) for row in rows if row.oracle_gap is not None]
-    if not known:
-        return {}
-    decided = [(row, gap) for row, gap in known if abs(gap) > SAME_QUALITY]
-    model = accuracy([credit(row.margin if gap > 0 else -row.margin) for row, gap in decided])
-    annotator = accuracy([float(gap > 0) for _, gap in decided])
+def tables(rm: dict[str, Any]) -> dict[str, Table]:
+    """The tables in build's result by the names of their files; some may be empty."""
+    every_ranking = {key: rm["kendall"][key] for key in ("rankings", "tau", "ci_low", "ci_high")}
     return {
-        **{f"oracle_{key}": value for key, value in model.items()},
-        "oracle_ties": len(known) - len(decided),
-        "annotator_ceiling": annotator["accuracy"],
+        "rm_by_grade": rm["by_grade"],
+        "rm_by_margin": rm["by_margin"],
+        "rm_by_fixed_margin": rm["by_fixed_margin"],
+        "rm_reliability": _reliability(rm["temperature"]),
+        "rm_kendall": [*rm["kendall"]["by_responses"], {"responses": "all", **every_ranking}],
+        "rm_by_source": rm["by_source"],
+        "rm_by_label": rm["by_label"],
+        "rm_by_language": rm["by_language"],
+        "rm_by_category": [
+            {"level": level, **row} for level, rows in rm["by_category"].items() for row in rows
+        ],
+        "rm_by_length": rm["by_length"],
+        "rm_correlations": rm["correlations"],
+        "rm_refusals": rm["refusals"],
     }
+
+
+def _reliability(fitted: dict[str, Any] | None) -> Table:
+    """The half of the prompts that the temperature has not seen, without it and with it."""
+    if not fitted:
+        return []
+    sides = ((1.0, fitted["before"]), (fitted["value"], fitted["after"]))
+    return [{"temperature": value, **row} for value, table in sides for row in table]
+
+
+def _not_given(report: dict[str, Any]) -> list[str]:
+    """What these pairs cannot answer, a sentence each: the table, and why."""
+    grades = [row["grade"] for row in report["by_grade"]]
+    known = {row["feature"] for row in report["correlations"]}
+    reasons = {
+        "accuracy by grade, and its trend: no held-out pair has a grade": not grades,
+        f"trend over grades: every graded pair has grade {grades[0] if grades else None}": len(
+            grades
+        )
+        == 1,
+        "trend over margin bins: nothing varies": not report["trend"]["margin"],
+        "temperature: it needs two prompts or more, pairs told wrong, and a mean margin above 0": (
+            not report["temperature"]
+        ),
+        "length-balanced accuracy: the chosen answer is never longer, or never shorter": (
+            report["length_balanced_accuracy"] is None
+        ),
+        "position: pairs.jsonl is of an earlier version, which did not keep it": (
+            "position" not in known
+        ),
+        "refusals: pairs.jsonl is of an earlier version, which did not look for them": (
+            "refusal" not in known
+        ),
+        "preference for refusals: in no pair does exactly one answer refuse": (
+            "refusal" in known and not report["refusals"]
+        ),
+    }
+    return [sentence for sentence, missing in reasons.items() if missing]
 
 
 def _by_grade(rows: Sequence[PairRow]) -> Table:
-    groups = _grouped(rows, lambda row: row.grade)
+    groups = grouped(rows, lambda row: row.grade)
     return [
         {
             "grade": grade,
-            **_cell(groups[grade]),
+            **cell(groups[grade]),
             "derived": sum(row.derived for row in groups[grade]),
             "baichuan2": BAICHUAN2_ACCURACY[grade] / 100,
         }
         for grade in sorted(groups)
     ]
-
-
-def _by_margin(rows: Sequence[PairRow]) -> Table:
-    """Quantile bins of the margin's size; `expected` is the bin's mean of sigmoid(|margin|)."""
-    table = []
-    for group in _quantile_groups(rows, max(2, min(MOST_BINS, len(rows) // PAIRS_A_BIN))):
-        sizes = [_size(row) for row in group]
-        expected = sum(expected_accuracy(size) for size in sizes) / len(sizes)
-        table.append(
-            {
-                "low": min(sizes),
-                "high": max(sizes),
-                "mean_margin": sum(sizes) / len(sizes),
-                **_cell(group),
-                "expected": expected,
-            }
-        )
-    return table
-
-
-def _quantile_groups(rows: Sequence[PairRow], bins: int) -> Iterable[Sequence[PairRow]]:
-    """Groups of about equal count in order of |margin|; equal margins stay together."""
-    ordered = sorted(rows, key=_size)
-    start = 0
-    for index in range(1, bins + 1):
-        end = round(index * len(ordered) / bins)
-        while start < end < len(ordered) and _size(ordered[end]) == _size(ordered[end - 1]):
-            end += 1
-        if end > start:
-            yield ordered[start:end]
-            start = end
-
-
-def _size(row: PairRow) -> float:
-    return abs(row.margin)
 
 
 def _by_category(rows: Sequence[PairRow], depth: int) -> Table:
@@ -158,8 +139,8 @@ def _by_category(rows: Sequence[PairRow], depth: int) -> Table:
 
 
 def _by(rows: Sequence[PairRow], key: Callable[[PairRow], str | None]) -> Table:
-    groups = _grouped(rows, key)
-    return [{"name": name, **_cell(groups[name])} for name in sorted(groups)]
+    groups = grouped(rows, key)
+    return [{"name": name, **cell(groups[name])} for name in sorted(groups)]
 
 
 def _by_source(rows: Sequence[PairRow]) -> Table:
@@ -169,12 +150,12 @@ def _by_source(rows: Sequence[PairRow]) -> Table:
         return f"{row.chosen_size} {row.chosen_stage}", f"{row.rejected_size} {row.rejected_stage}"
 
     table = []
-    groups = _grouped(rows, lambda row: tuple(sorted(sources(row))))
+    groups = grouped(rows, lambda row: tuple(sorted(sources(row))))
     for first, second in sorted(groups):
         group = groups[first, second]
         chosen = sum(sources(row)[0] == first for row in group) / len(group)
         share = chosen if first != second else None
-        table.append({"first": first, "second": second, **_cell(group), "first_chosen": share})
+        table.append({"first": first, "second": second, **cell(group), "first_chosen": share})
     return table
 
 
@@ -191,27 +172,3 @@ def _trends(by_grade: Table, by_margin: Table) -> dict[str, Any]:
                 result = cochran_armitage(right, totals, doses)
                 trends[prefix + name] = vars(result) if result else None
     return trends
-
-
-def _length(rows: Sequence[PairRow]) -> dict[str, float | None]:
-    """Does the longer answer score higher? Do annotators, and the oracle, like it better?"""
-
-    def correlation(pairs: Sequence[tuple[float, PairRow]]) -> float | None:
-        longer = [row.chosen_length - row.rejected_length for _, row in pairs]
-        return correlation_through_origin([liking for liking, _ in pairs], longer)
-
-    return {
-        "length_correlation": correlation([(row.margin, row) for row in rows]),
-        "length_correlation_annotator": correlation([(1.0, row) for row in rows]),
-        "length_correlation_oracle": correlation(
-            [(row.oracle_gap, row) for row in rows if row.oracle_gap is not None]
-        ),
-    }
-
-
-def _grouped(rows: Sequence[PairRow], key: Callable[[PairRow], Any]) -> dict[Any, list[PairRow]]:
-    groups: dict[Any, list[PairRow]] = defaultdict(list)
-    for row in rows:
-        if (name := key(row)) is not None:
-            groups[name].append(row)
-    return groups

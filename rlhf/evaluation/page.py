@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from math import isfinite
 from typing import Any
 
-from rlhf.evaluation.plots import Plot
+from rlhf.evaluation.drawing import Plot
 from rlhf.evaluation.policy import samples
 from rlhf.evaluation.run_files import RunFiles
 

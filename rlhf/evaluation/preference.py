@@ -10,6 +10,7 @@ from pydantic import Field
 
 from rlhf.data.jsonl import Record
 from rlhf.data.records import PromptRecord, RankingRecord, pair_grades
+from rlhf.evaluation.refusals import is_refusal
 
 Oracle = Callable[[PromptRecord, str], float]
 
@@ -21,6 +22,8 @@ class PairRow(Record):
     grade: 1 (unsure) to 5 (significantly better), None when ungraded.
     derived: the grade is summed over several neighbours' gaps.
     chosen_length, rejected_length: characters, which do not depend on a tokenizer.
+    chosen_index, rejected_index: places in the record, 0 first; None in files of earlier versions.
+    chosen_refusal, rejected_refusal: whether they refuse, by their words; None likewise.
     oracle_gap: noise-free quality of chosen - rejected, None when nobody knows it.
     simulated: the annotator was a program.
     """
@@ -42,8 +45,17 @@ class PairRow(Record):
     rejected_stage: str
     chosen_length: int
     rejected_length: int
+    chosen_index: int | None = None
+    rejected_index: int | None = None
+    chosen_refusal: bool | None = None
+    rejected_refusal: bool | None = None
     oracle_gap: float | None = None
     simulated: bool = False
+
+    @property
+    def ranking_id(self) -> str:
+        """The ranking that the pair is of: `id` without the two responses."""
+        return self.id.removesuffix(f":{self.chosen_id}:{self.rejected_id}")
 
 
 def pair_rows(
@@ -86,6 +98,10 @@ def pair_rows(
                 rejected_stage=rejected.provenance.stage,
                 chosen_length=len(chosen.text),
                 rejected_length=len(rejected.text),
+                chosen_index=pair.chosen,
+                rejected_index=pair.rejected,
+                chosen_refusal=is_refusal(chosen.text),
+                rejected_refusal=is_refusal(rejected.text),
                 oracle_gap=(
                     qualities[pair.chosen] - qualities[pair.rejected] if qualities else None
                 ),

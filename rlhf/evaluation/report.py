@@ -8,12 +8,12 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from rlhf.evaluation import margin_report
+from rlhf.evaluation.cells import Table
 from rlhf.evaluation.page import render
 from rlhf.evaluation.plots import draw
 from rlhf.evaluation.run_files import RunFiles, load
 from rlhf.evaluation.summary import summarise
-
-Table = list[dict[str, Any]]
 
 
 def write(run_dir: Path) -> dict[str, Any]:
@@ -49,21 +49,12 @@ def _fill(directory: Path, files: RunFiles, report: dict[str, Any]) -> None:
 
 def tables(report: dict[str, Any]) -> dict[str, Table]:
     """The main tables of a report by name, empty ones left out."""
-    rm, ppo = report["rm"] or {}, report["ppo"] or {}
+    ppo = report["ppo"] or {}
     judges = {"sft": ppo.get("judge"), "sft_extra": ppo.get("judge_extra_sft")}
     found = {
         "stages": report["run"]["stages"],
         "responses": report["data"]["responses"],
-        "rm_by_grade": rm.get("by_grade"),
-        "rm_by_margin": rm.get("by_margin"),
-        "rm_by_source": rm.get("by_source"),
-        "rm_by_label": rm.get("by_label"),
-        "rm_by_language": rm.get("by_language"),
-        "rm_by_category": [
-            {"level": level, **row}
-            for level, rows in rm.get("by_category", {}).items()
-            for row in rows
-        ],
+        **(margin_report.tables(report["rm"]) if report["rm"] else {}),
         "judge": [row for name, judge in judges.items() if judge for row in _flat(name, judge)],
     }
     return {name: table for name, table in found.items() if table}

@@ -1,43 +1,9 @@
 from __future__ import annotations
 
-import random
-from math import exp
-from typing import Any
-
 import pytest
 
-from rlhf.evaluation.margin_report import (
-    BAICHUAN2_ACCURACY,
-    build,
-    expected_accuracy,
-    expected_calibration_error,
-    margin_histogram,
-)
-from rlhf.evaluation.preference import PairRow
-
-
-def make_row(index: int = 0, margin: float = 1.0, **fields: Any) -> PairRow:
-    values: dict[str, Any] = {
-        "id": f"{index}",
-        "prompt_id": f"p{index}",
-        "chosen_id": "a",
-        "rejected_id": "b",
-        "chosen_score": margin,
-        "rejected_score": 0.0,
-        "margin": margin,
-        "grade": 3,
-        "chosen_size": "7B",
-        "rejected_size": "7B",
-        "chosen_stage": "sft",
-        "rejected_stage": "sft",
-        "chosen_length": 10,
-        "rejected_length": 10,
-    }
-    return PairRow(**{**values, **fields})
-
-
-def make_rows(margins: list[float], **fields: Any) -> list[PairRow]:
-    return [make_row(index, margin, **fields) for index, margin in enumerate(margins)]
+from rlhf.evaluation.margin_report import BAICHUAN2_ACCURACY, build, tables
+from tests.evaluation.rows import make_row, make_rows
 
 
 def test_accuracy_is_over_pairs_and_a_score_tie_is_half() -> None:
@@ -77,42 +43,7 @@ def test_without_an_oracle_there_are_no_oracle_numbers() -> None:
     report = build(make_rows([1.0, -1.0]))
     assert not any("oracle" in key or key == "annotator_ceiling" for key in report["by_grade"][0])
     assert set(report["trend"]) == {"grade", "margin"}
-    assert report["length_correlation_oracle"] is None
-
-
-def test_margin_bins_hold_every_pair_once_in_order() -> None:
-    rng = random.Random(0)
-    table = build(make_rows([rng.gauss(0.5, 1) for _ in range(1000)]))["by_margin"]
-    assert len(table) == 10 and [row["pairs"] for row in table] == [100] * 10
-    assert all(left["high"] <= right["low"] for left, right in zip(table, table[1:], strict=False))
-    assert all(row["low"] <= row["mean_margin"] <= row["high"] for row in table)
-
-
-def test_equal_margins_share_a_bin() -> None:
-    table = build(make_rows([1.0] * 300 + [-1.0] * 100 + [2.0] * 4))["by_margin"]
-    assert [row["pairs"] for row in table] == [400, 4]
-    assert table[0]["accuracy"] == pytest.approx(0.75)
-    assert table[0]["expected"] == pytest.approx(1 / (1 + exp(-1)))
-
-
-def test_expected_calibration_error_by_hand() -> None:
-    table = [
-        {"pairs": 30, "accuracy": 0.6, "expected": 0.7},
-        {"pairs": 10, "accuracy": 1.0, "expected": 0.8},
-    ]
-    assert expected_calibration_error(table) == pytest.approx((30 * 0.1 + 10 * 0.2) / 40)
-
-
-def test_calibrated_margins_have_a_small_error_and_a_rising_trend() -> None:
-    rng = random.Random(1)
-    margins = []
-    for _ in range(4000):
-        size = abs(rng.gauss(0, 2))
-        margins.append(size if rng.random() < expected_accuracy(size) else -size)
-    report = build(make_rows(margins))
-    assert report["ece"] < 0.03
-    assert report["trend"]["margin"]["p_value"] < 1e-6
-    assert report["trend"]["grade"] is None  # one grade only: nothing varies
+    assert report["correlations"][0]["noise_free"] is None
 
 
 def test_categories_at_three_levels() -> None:
@@ -134,25 +65,28 @@ def test_sources_are_unordered_and_remember_who_was_chosen() -> None:
     assert (same["first"], same["second"], same["first_chosen"]) == ("7B sft", "7B sft", None)
 
 
-def test_length_correlation_sees_a_model_that_scores_by_length() -> None:
-    rng = random.Random(2)
-    rows = []
-    for index in range(200):
-        longer = rng.randint(-20, 20)
-        rows.append(
-            make_row(index, margin=0.1 * longer, chosen_length=30 + longer, rejected_length=30)
-        )
-    report = build(rows)
-    assert report["length_correlation"] == pytest.approx(1.0)
-    assert abs(report["length_correlation_annotator"]) < 0.3
-
-
-def test_histogram_counts_every_pair() -> None:
-    table = margin_histogram(make_rows([-1.0, 0.0, 0.5, 1.0]), bins=4)
-    assert [row["pairs"] for row in table] == [1, 0, 1, 2]
-    assert sum(row["pairs"] for row in margin_histogram(make_rows([2.0] * 3))) == 3
-
-
 def test_no_rows_is_an_error() -> None:
     with pytest.raises(ValueError, match="no held-out pairs"):
         build([])
+
+
+def test_tables_that_the_pairs_cannot_give_are_named() -> None:
+    one_grade = build(make_rows([1.0, -0.5, 1.0, 2.0]))["not_given"]
+    assert "trend over grades: every graded pair has grade 3" in one_grade
+    assert any(sentence.startswith("position: ") for sentence in one_grade)
+    none = build(make_rows([1.0, -0.5], grade=None))["not_given"]
+    assert "accuracy by grade, and its trend: no held-out pair has a grade" in none
+    both = build(make_rows([1.0, -0.5], grade=2) + make_rows([1.0], grade=4))["not_given"]
+    assert not any("grade" in sentence for sentence in both)
+
+
+def test_every_table_is_flat_and_a_row_like_its_neighbours() -> None:
+    rows = make_rows(
+        [1, -1, 2, 0.5, -0.2, 3] * 6, grade=2, category=("a", "b", "c"), label="helpful"
+    )
+    written = tables(build(rows))
+    assert [row["temperature"] for row in written["rm_reliability"]].count(1.0) > 0
+    for table in written.values():
+        assert all(list(row) == list(table[0]) for row in table)
+        assert not any(isinstance(value, (list, dict)) for row in table for value in row.values())
+    assert written["rm_kendall"][-1]["responses"] == "all"

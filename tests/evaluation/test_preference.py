@@ -60,9 +60,14 @@ def test_a_row_by_hand() -> None:
         rejected_stage="sft",
         chosen_length=5,
         rejected_length=7,
+        chosen_index=1,
+        rejected_index=2,
+        chosen_refusal=False,
+        rejected_refusal=False,
         oracle_gap=3.0,
         simulated=True,
     )
+    assert {row.ranking_id for row in rows.values()} == {"ranking-1"}
     direct = rows["ranking-1:r0:r2"]
     assert (direct.grade, direct.derived, direct.margin, direct.oracle_gap) == (3, False, 1.5, -2.0)
 

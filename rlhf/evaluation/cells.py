@@ -1,0 +1,48 @@
+"""What every reward-model table is made of: rows grouped by a key, and the accuracy of a group."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from rlhf.evaluation.preference import PairRow
+from rlhf.evaluation.statistics import accuracy
+
+SAME_QUALITY = 1e-9  # rubric sums that differ by less are equal
+
+Table = list[dict[str, Any]]
+
+
+def cell(rows: Sequence[PairRow]) -> dict[str, Any]:
+    """Pairs, accuracy and interval; the same against noise-free labels where rows know them."""
+    return {**accuracy([credit(row.margin) for row in rows]), **_against_oracle(rows)}
+
+
+def credit(margin: float) -> float:
+    """1 for a pair told right, 0 for wrong, 0.5 when the scores tie."""
+    return 1.0 if margin > 0 else 0.5 if margin == 0 else 0.0
+
+
+def grouped(rows: Sequence[PairRow], key: Callable[[PairRow], Any]) -> dict[Any, list[PairRow]]:
+    """Rows by key, those whose key is None left out."""
+    groups: dict[Any, list[PairRow]] = defaultdict(list)
+    for row in rows:
+        if (name := key(row)) is not None:
+            groups[name].append(row)
+    return groups
+
+
+def _against_oracle(rows: Sequence[PairRow]) -> dict[str, Any]:
+    """Against noise-free labels: the accuracy of the model, and of the annotator (the ceiling)."""
+    known = [(row, row.oracle_gap) for row in rows if row.oracle_gap is not None]
+    if not known:
+        return {}
+    decided = [(row, gap) for row, gap in known if abs(gap) > SAME_QUALITY]
+    model = accuracy([credit(row.margin if gap > 0 else -row.margin) for row, gap in decided])
+    annotator = accuracy([float(gap > 0) for _, gap in decided])
+    return {
+        **{f"oracle_{key}": value for key, value in model.items()},
+        "oracle_ties": len(known) - len(decided),
+        "annotator_ceiling": annotator["accuracy"],
+    }

@@ -1,0 +1,125 @@
+"""The reward model's plots, from the tables of margin_report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from rlhf.evaluation.calibration import expected_accuracy, margin_histogram
+from rlhf.evaluation.cells import Table
+from rlhf.evaluation.drawing import BLUE, GREEN, INK, MUTED, ORANGE, Sketch
+from rlhf.evaluation.preference import PairRow
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+def sketches(rm: dict[str, Any], pairs: Sequence[PairRow]) -> Iterator[Sketch]:
+    """rm: margin_report.build(pairs)."""
+    if rm["by_grade"]:
+        note = "Whiskers: 95 % Wilson intervals. Grade 1: unsure, 5: significantly better."
+        painter = partial(_by_grade, rm["by_grade"])
+        yield Sketch("rm_by_grade", "rm", "Accuracy by grade", note, painter)
+    note = (
+        "Quantile bins of |margin|. Line: the accuracy that the margins claim, sigmoid(|margin|)."
+    )
+    painter = partial(_by_margin, rm["by_margin"])
+    yield Sketch("rm_by_margin", "rm", "Accuracy by margin", note, painter)
+    note = "On the diagonal the margins claim as much as they keep; below it, too much."
+    if rm["temperature"]:
+        note += " Half of the prompts; the temperature is fitted on the other half."
+    yield Sketch("rm_reliability", "rm", "Reliability", note, partial(_reliability, rm))
+    note = "Chosen minus rejected score. Left of zero the model disagrees with the annotator."
+    painter = partial(_histogram, margin_histogram(pairs))
+    yield Sketch("rm_margins", "rm", "Margins of held-out pairs", note, painter)
+
+
+def _by_grade(table: Table, axes: Axes) -> None:
+    grades = [row["grade"] for row in table]
+    axes.plot(
+        grades,
+        [100 * row["baichuan2"] for row in table],
+        "s--",
+        color=MUTED,
+        markersize=4,
+        linewidth=1.2,
+        label="Baichuan 2 report",
+    )
+    if "annotator_ceiling" in table[0]:
+        axes.plot(
+            grades,
+            [_percent(row["annotator_ceiling"]) for row in table],
+            "_",
+            color=ORANGE,
+            markersize=16,
+            markeredgewidth=2,
+            label="annotator's ceiling",
+        )
+    _points(axes, grades, table, "this run", marks="o-")
+    axes.set_xlabel("grade of the gap")
+    axes.set_xticks(grades)
+    axes.set_xlim(min(grades) - 0.4, max(grades) + 0.4)
+    axes.set_ylim(bottom=axes.get_ylim()[0] - 25)  # room for the legend, which hides nothing there
+    axes.legend(loc="lower right")
+
+
+def _by_margin(table: Table, axes: Axes) -> None:
+    sizes = [row["mean_margin"] for row in table]
+    grid = [max(sizes) * step / 60 for step in range(64)]
+    expected = [100 * expected_accuracy(size) for size in grid]
+    axes.plot(grid, expected, color=MUTED, linewidth=1.2, label="expected")
+    _points(axes, sizes, table, "this run")
+    axes.set_xlabel("margin (mean of the bin)")
+    axes.legend()
+
+
+def _points(axes: Axes, x: list[float], table: Table, label: str, marks: str = "o") -> None:
+    """Accuracies with their intervals, and against noise-free labels where those are known."""
+    if "oracle_accuracy" in table[0]:
+        noise_free = [_percent(row["oracle_accuracy"]) for row in table]
+        axes.plot(
+            x, noise_free, "D", color=GREEN, markersize=4.5, label="against noise-free labels"
+        )
+    _intervals(axes, x, table, label, marks, BLUE)
+
+
+def _intervals(
+    axes: Axes, x: list[float], table: Table, label: str, marks: str, colour: str
+) -> None:
+    y = [100 * row["accuracy"] for row in table]
+    below = [100 * (row["accuracy"] - row["ci_low"]) for row in table]
+    above = [100 * (row["ci_high"] - row["accuracy"]) for row in table]
+    axes.errorbar(
+        x, y, [below, above], fmt=marks, color=colour, markersize=5, elinewidth=1.2, label=label
+    )
+    axes.set_ylabel("accuracy (%)")
+    axes.set_ylim(top=102)
+
+
+def _percent(share: float | None) -> float:
+    return float("nan") if share is None else 100 * share
+
+
+def _reliability(rm: dict[str, Any], axes: Axes) -> None:
+    axes.plot([50, 100], [50, 100], color=MUTED, linewidth=1.2)
+    fitted = rm["temperature"]
+    before = fitted["before"] if fitted else rm["by_margin"]
+    expected = [100 * row["expected"] for row in before]
+    _intervals(axes, expected, before, "as scored", "o", BLUE)
+    if fitted:
+        expected = [100 * row["expected"] for row in fitted["after"]]
+        label = f"temperature {fitted['value']:.2f}"
+        _intervals(axes, expected, fitted["after"], label, "s", ORANGE)
+    axes.set_xlabel("expected accuracy (%)")
+    axes.legend(loc="upper left")
+
+
+def _histogram(table: Table, axes: Axes) -> None:
+    left, width = [row["low"] for row in table], table[0]["high"] - table[0]["low"]
+    colours = [BLUE if row["low"] + row["high"] > 0 else ORANGE for row in table]
+    axes.bar(left, [row["pairs"] for row in table], width * 0.92, align="edge", color=colours)
+    axes.axvline(0, color=INK, linewidth=0.8)
+    axes.set_xlabel("margin")
+    axes.set_ylabel("pairs")
+    axes.grid(axis="x", visible=False)
