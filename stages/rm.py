@@ -122,7 +122,10 @@ def _write_pairs(held_out: RankingDataset, config: Config, runtime: Runtime, ste
     """Score the held-out responses with the model as saved, and write pairs.jsonl."""
     model = load_reward_model(step.directory, dtype=runtime.dtype, device=runtime.device)
     pad_id = load_tokenizer(step.directory).pad_token_id
-    scores = score_rankings(model, held_out, pad_id, config.rm.microbatch_size * 4)
+    batch_size = config.rm.microbatch_size * 4
+    scores = score_rankings(
+        model, held_out, pad_id, batch_size, share_prompts=config.rm.share_prompt
+    )
     records = [keep_responses(item.record, item.kept) for item in held_out.items]
     oracle = rubric.quality if config.annotation.source == "simulated" else None
     write_jsonl(step.directory / "pairs.jsonl", pair_rows(records, scores, oracle))

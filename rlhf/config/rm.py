@@ -29,6 +29,7 @@ class RMSection(Section):
     loss: kway, the mean over a prompt's pairs, then over prompts; pairwise, the mean over all pairs
     of a batch; plackett-luce, the likelihood of whole rankings. label_smoothing: the share of pairs
     taken to be the wrong way round. centering: weight of the penalty on a pair's summed score.
+    share_prompt: encode each prompt once for its K responses, which changes no score.
     """
 
     model: str | None = None
@@ -43,9 +44,15 @@ class RMSection(Section):
     eval_every: Positive = 50
     checkpoint_every: Positive = 200
     gradient_checkpointing: bool = False
+    share_prompt: bool = True
     tuning: TuningSection = TuningSection()
     optimiser: OptimiserSection = OptimiserSection(learning_rate=1e-5)
     data: RMDataSection = RMDataSection()
+
+    @property
+    def shares_prompts(self) -> bool:
+        """Whether training does: gradient checkpointing keeps no keys and values to share."""
+        return self.share_prompt and not self.gradient_checkpointing
 
     @model_validator(mode="after")
     def _divides(self) -> RMSection:

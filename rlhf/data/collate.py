@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 import torch
 from torch import Tensor
@@ -18,12 +19,15 @@ class RankingBatch:
 
     input_ids: [N, K, T] prompt and response, right-padded.
     attention_mask: [N, K, T] bool, True at real tokens.
+    prompt_lengths: [N] how many first tokens a prompt's K rows have in common: the prompt, and what
+        all responses begin with; every row has one more at least.
     ranks: [N, K] 1 is best, equal ranks tie, 0 is padding.
     grades: [N, K, K] grade of the pair (chosen, rejected); 0 where there is no pair or no grade.
     """
 
     input_ids: Tensor
     attention_mask: Tensor
+    prompt_lengths: Tensor
     ranks: Tensor
     grades: Tensor
 
@@ -32,6 +36,7 @@ class RankingBatch:
         return RankingBatch(
             input_ids=self.input_ids.to(device, non_blocking=non_blocking),
             attention_mask=self.attention_mask.to(device, non_blocking=non_blocking),
+            prompt_lengths=self.prompt_lengths.to(device, non_blocking=non_blocking),
             ranks=self.ranks.to(device, non_blocking=non_blocking),
             grades=self.grades.to(device, non_blocking=non_blocking),
         )
@@ -46,9 +51,15 @@ def collate_rankings(items: Sequence[RankingItem], pad_id: int) -> RankingBatch:
     return RankingBatch(
         input_ids=input_ids.view(shape),
         attention_mask=attention_mask.view(shape),
+        prompt_lengths=torch.tensor([_common_length(item.input_ids) for item in items]),
         ranks=pad_right([item.ranks for item in items], 0)[0],
         grades=torch.stack([_grade_matrix(item, most) for item in items]),
     )
+
+
+def _common_length(rows: Sequence[Sequence[int]]) -> int:
+    alike = (len(set(column)) == 1 for column in zip(*rows, strict=False))
+    return min(sum(takewhile(bool, alike)), min(map(len, rows)) - 1)
 
 
 def _filled(rows: Sequence[Sequence[int]], count: int) -> list[Sequence[int]]:

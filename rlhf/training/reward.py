@@ -13,17 +13,22 @@ from typing import Any
 import torch
 from peft import PeftModel
 from torch import Tensor
-from transformers import PreTrainedModel, Trainer, TrainingArguments
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainingArguments
 
 from rlhf.config.schema import RMSection
 from rlhf.data.collate import RankingBatch, collate_rankings
 from rlhf.data.datasets import RankingDataset, RankingItem
-from rlhf.models.baichuan.tokenization import BaichuanTokenizer
 from rlhf.models.export import save_reward_model
 from rlhf.runtime.metrics import MetricsLog
 from rlhf.training.common import OnLog, Watch, arguments, evaluations, fit, prepare, trained
 from rlhf.training.objective import RankingObjective
-from rlhf.training.scoring import count_pairs, pair_accuracy, pair_loss, score_rankings
+from rlhf.training.scoring import (
+    count_pairs,
+    pair_accuracy,
+    pair_loss,
+    ranking_scores,
+    score_rankings,
+)
 
 _NON_FINITE = "non_finite.json"
 
@@ -34,7 +39,8 @@ class RMSummary:
 
     accuracy: share of the held-out pairs whose better response has the higher score.
     pairs: how many of these there are. score_mean, score_std: over the training responses.
-    flops: 6 x parameters (without the embedding table) x tokens.
+    flops: 6 x parameters (without the embedding table) x tokens, a prompt counted with each of its
+        responses, also where it is encoded once.
     """
 
     accuracy: float
@@ -47,7 +53,7 @@ class RMSummary:
 
 def train_reward_model(
     model: PreTrainedModel | PeftModel,
-    tokenizer: BaichuanTokenizer,
+    tokenizer: PreTrainedTokenizerBase,
     train: RankingDataset,
     evaluation: RankingDataset,
     section: RMSection,
@@ -85,10 +91,14 @@ def train_reward_model(
         processing_class=tokenizer,
     )
     trainer.objective, trainer.report_dir = RankingObjective(section), output_dir
+    trainer.shares_prompts = section.shares_prompts
+
+    def score(model: Any, data: RankingDataset) -> list[list[float]]:
+        return score_rankings(model, data, pad_id, batch_size, share_prompts=section.share_prompt)
 
     def evaluate() -> dict[str, float]:
         with trainer.compute_loss_context_manager():
-            scores = score_rankings(trainer.model, evaluation, pad_id, batch_size)
+            scores = score(trainer.model, evaluation)
         _check_finite(scores, [item.record.id for item in evaluation.items], output_dir)
         return {
             "eval_accuracy": pair_accuracy(scores, evaluation),
@@ -97,7 +107,7 @@ def train_reward_model(
 
     state = fit(trainer, Watch(evaluate, section.eval_every, metrics, on_log))
     tuned = trained(trainer, dtype)
-    scores = [score for row in score_rankings(tuned, train, pad_id, batch_size) for score in row]
+    scores = [each for row in score(tuned, train) for each in row]
     mean, std = fmean(scores), pstdev(scores)
     save_reward_model(tuned, tokenizer, output_dir, score_mean=mean, score_std=std)
     return RMSummary(
@@ -125,6 +135,7 @@ class _RankingTrainer(Trainer):
     """The Trainer with a loss over rankings, averaged over the items of the whole batch."""
 
     objective: RankingObjective
+    shares_prompts: bool
     report_dir: Path
 
     def get_batch_samples(
@@ -143,7 +154,7 @@ class _RankingTrainer(Trainer):
     ) -> Tensor:
         ids = inputs.pop("ids")
         batch = RankingBatch(**inputs)
-        scores = _scores(model, batch)
+        scores = ranking_scores(model, batch, share_prompts=self.shares_prompts)
         if not scores.isfinite().all():
             _check_finite(scores.tolist(), ids, self.report_dir)
         loss = self.objective.loss(scores, batch.ranks, batch.grades)
@@ -157,16 +168,6 @@ def _check_pairs(name: str, data: RankingDataset) -> None:
         raise ValueError(
             f"no pair to compare in the {name} rankings; check the file and rm.data.max_length"
         )
-
-
-def _scores(model: Any, batch: RankingBatch) -> Tensor:
-    """[N, K], 0 where a row only fills up K: such rows have no real token and are not run."""
-    real = batch.ranks > 0
-    logits = model(
-        input_ids=batch.input_ids[real], attention_mask=batch.attention_mask[real], use_cache=False
-    ).logits
-    scores = torch.zeros(batch.ranks.shape, device=logits.device)
-    return scores.masked_scatter(real, logits.squeeze(-1).float())
 
 
 def _check_finite(scores: Sequence[Sequence[float]], ids: Sequence[str], directory: Path) -> None:

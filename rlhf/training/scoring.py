@@ -6,23 +6,49 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from rlhf.data.collate import RankingBatch, collate_rankings
 from rlhf.data.datasets import RankingDataset
 from rlhf.data.records import pair_grades
-from rlhf.models.scoring import score_responses
+from rlhf.models.scoring import scoring, separate_scores, shared_prompt_scores
 from rlhf.ops.losses import ranking_loss
 
 
-def score_rankings(
-    model: Any, data: RankingDataset, pad_id: int, batch_size: int
-) -> list[list[float]]:
-    """The scores of every item's responses, as the items hold them."""
-    flat = iter(
-        score_responses(
-            model, [ids for item in data.items for ids in item.input_ids], pad_id, batch_size
+def ranking_scores(model: Any, batch: RankingBatch, *, share_prompts: bool) -> Tensor:
+    """[N, K] float32 with gradients, 0 where a row only fills up K.
+
+    share_prompts: encode each prompt once for its K responses, which gives the same scores.
+    """
+    if share_prompts:
+        return shared_prompt_scores(
+            model, batch.input_ids, batch.attention_mask, batch.prompt_lengths
         )
-    )
-    return [[next(flat) for _ in item.input_ids] for item in data.items]
+    return separate_scores(model, batch.input_ids, batch.attention_mask)
+
+
+def score_rankings(
+    model: Any, data: RankingDataset, pad_id: int, batch_size: int, *, share_prompts: bool = True
+) -> list[list[float]]:
+    """The scores of every item's responses, as the items hold them.
+
+    Args:
+        model: a reward model, plain or adapted; left in the mode it is in.
+        batch_size: responses at once, whole rankings always; those of like length go together.
+        share_prompts: as in `ranking_scores`.
+    """
+    items = data.items
+    order = sorted(range(len(items)), key=lambda i: max(map(len, items[i].input_ids)), reverse=True)
+    at_once = max(1, batch_size // max((len(item.ranks) for item in items), default=1))
+    scores: list[list[float]] = [[] for _ in items]
+    with scoring(model):
+        for start in range(0, len(order), at_once):
+            chosen = order[start : start + at_once]
+            batch = collate_rankings([items[index] for index in chosen], pad_id).to(model.device)
+            rows = ranking_scores(model, batch, share_prompts=share_prompts).tolist()
+            for index, row in zip(chosen, rows, strict=True):
+                scores[index] = row[: len(items[index].ranks)]
+    return scores
 
 
 def count_pairs(data: RankingDataset) -> int:

@@ -15,7 +15,7 @@ from rlhf.models.scoring import score_responses
 from rlhf.ops.losses import ranking_loss
 from rlhf.runtime.quiet import quiet
 from rlhf.training.reward import RMSummary, train_reward_model
-from rlhf.training.scoring import pair_accuracy, pair_loss
+from rlhf.training.scoring import pair_accuracy, pair_loss, score_rankings
 from tests.training.worlds import (
     Rows,
     checkpoints,
@@ -42,6 +42,10 @@ def run(path: Path, rows: Rows | None = None, model: Any = None, **changes: Any)
         metrics=rows or Rows(),
         on_log=on_log,
     )
+
+
+def mean_score(model: Any, data: RankingDataset) -> float:
+    return fmean(score for row in score_rankings(model, data, 0, 16) for score in row)
 
 
 def test_it_learns_a_preference_and_stores_its_score_statistics(tmp_path: Path) -> None:
@@ -104,8 +108,7 @@ def test_a_bfloat16_model_is_the_same_when_loaded(tmp_path: Path, method: Any) -
     assert summary.accuracy > 0.9
     (tmp_path / "rm" / "tokenizer.model").touch()
     loaded = load_reward_model(tmp_path / "rm", dtype=torch.bfloat16, device="cpu")
-    sequences = [ids for item in train.items for ids in item.input_ids]
-    assert fmean(score_responses(loaded, sequences, 0, 16)) == summary.score_mean
+    assert mean_score(loaded, train) == summary.score_mean
 
 
 @pytest.mark.parametrize("method", ["full", "lora"])
@@ -139,8 +142,7 @@ def test_lora_trains_adapters_and_head_and_is_the_same_when_loaded(tmp_path: Pat
 
     (tmp_path / "rm" / "tokenizer.model").touch()
     loaded = load_reward_model(tmp_path / "rm", dtype=torch.float32, device="cpu")
-    sequences = [ids for item in train.items for ids in item.input_ids]
-    assert fmean(score_responses(loaded, sequences, 0, 16)) == summary.score_mean
+    assert mean_score(loaded, train) == summary.score_mean
     assert score_statistics(tmp_path / "rm") == (summary.score_mean, summary.score_std)
 
 
@@ -186,6 +188,32 @@ def test_a_score_that_is_not_finite_stops_and_names_its_records(
     report = json.loads((tmp_path / "non_finite.json").read_text(encoding="utf-8"))
     assert report["ids"] == ["r2"]
     assert {row["id"] for row in report["batch"]} == {"r0", "r1", "r2", "r3"}
+
+
+@pytest.mark.parametrize("position", ["rope", "alibi"])
+def test_sharing_prompts_changes_no_step(tmp_path: Path, position: str) -> None:
+    logs = []
+    for name, settings in (
+        ("shared", {}),
+        ("separate", {"share_prompt": False}),
+        ("checkpointed", {"gradient_checkpointing": True}),
+    ):
+        rows = Rows()
+        run(tmp_path / name, rows, reward_model(position_embedding=position), **settings)
+        logs.append([[row.get(key, 0.0) for key in ("loss", "grad_norm")] for row in rows.rows])
+    assert len(logs[0]) == 16
+    assert logs[1] == [pytest.approx(row, rel=1e-3, abs=1e-5) for row in logs[0]]
+    assert logs[2] == [pytest.approx(row, rel=1e-3, abs=1e-5) for row in logs[0]]
+
+
+@pytest.mark.parametrize("batch_size", [1, 5, 100])
+@pytest.mark.parametrize("share_prompts", [True, False])
+def test_scores_are_in_the_items_order(batch_size: int, share_prompts: bool) -> None:
+    model, data = reward_model(), rankings(6)
+    scores = score_rankings(model, data, 0, batch_size, share_prompts=share_prompts)
+    for item, row in zip(data.items, scores, strict=True):
+        assert row == pytest.approx(score_responses(model, item.input_ids, 0, 1), abs=1e-5)
+    assert model.training
 
 
 def test_it_prints_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

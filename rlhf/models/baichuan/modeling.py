@@ -125,7 +125,8 @@ class BaichuanForSequenceClassification(BaichuanPreTrainedModel):
         labels: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> SequenceClassifierOutputWithPast:
-        """attention_mask: [B, T], padding on either side; without one all tokens are real.
+        """attention_mask: [B, S], padding on either side; without one all tokens are real. S is T, or
+        more by the length of what past_key_values hold.
 
         A padding id inside the text is no reason to stop reading, so ids are not looked at.
         """
@@ -170,8 +171,12 @@ def _share(labels: torch.Tensor, items: torch.Tensor | int | None) -> torch.Tens
 
 
 def _last_real(hidden: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
-    """hidden: [B, T, H], attention_mask: [B, T] -> [B, H] at the last position that is kept."""
+    """hidden: [B, T, H], attention_mask: [B, S] -> [B, H] at the last position that is kept.
+
+    S exceeds T when a cache holds what came before: the mask covers that too, and ends with hidden.
+    """
     if attention_mask is None:
         return hidden[:, -1]
     rows = torch.arange(len(hidden), device=hidden.device)
-    return hidden[rows, last_index(attention_mask.to(hidden.device).bool())]
+    kept = attention_mask[:, -hidden.shape[1] :].to(hidden.device).bool()
+    return hidden[rows, last_index(kept)]
