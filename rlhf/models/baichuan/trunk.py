@@ -76,11 +76,16 @@ class BaichuanDecoderLayer(LlamaDecoderLayer):
 
 
 class BaichuanPreTrainedModel(LlamaPreTrainedModel):
+    config: BaichuanConfig
     config_class = BaichuanConfig
     _no_split_modules = ["BaichuanDecoderLayer"]
     _can_record_outputs = {"hidden_states": BaichuanDecoderLayer, "attentions": BaichuanAttention}
     # Baichuan-7B checkpoints carry their rotary frequencies, which the config already determines.
     _keys_to_ignore_on_load_unexpected = [r"self_attn\.rotary_emb\.inv_freq$"]
+
+    def __init__(self, config: BaichuanConfig, *args: Any, **kwargs: Any) -> None:
+        _check_attention(config)  # before a weight is read; again where the kind is set later
+        super().__init__(config, *args, **kwargs)
 
 
 class BaichuanModel(BaichuanPreTrainedModel):
@@ -148,6 +153,7 @@ class BaichuanModel(BaichuanPreTrainedModel):
         cache: Cache | None,
     ) -> torch.Tensor | BlockMask | None:
         """The mask that the attention functions take; for ALiBi it carries the bias as well."""
+        _check_attention(self.config)
         mask = create_causal_mask(
             config=self.config,
             inputs_embeds=hidden,
@@ -157,9 +163,7 @@ class BaichuanModel(BaichuanPreTrainedModel):
         )
         if self.rotary_emb is not None:
             return mask
-        kind = self.config._attn_implementation
-        if kind not in ("eager", "sdpa") or isinstance(mask, BlockMask):
-            raise ValueError(f"attention {kind!r} cannot carry this model's ALiBi bias: use 'sdpa'")
+        assert not isinstance(mask, BlockMask), "only flex_attention takes one"
         queries, offset = hidden.shape[1], 0
         keys = queries
         if cache is not None:
@@ -170,5 +174,12 @@ class BaichuanModel(BaichuanPreTrainedModel):
             heads=self.config.num_attention_heads,
             queries=torch.arange(queries, device=hidden.device) + offset,
             keys=torch.arange(keys if mask is None else mask.shape[-1], device=hidden.device),
-            dtype=torch.float32 if kind == "eager" else hidden.dtype,
+            dtype=torch.float32 if self.config._attn_implementation == "eager" else hidden.dtype,
         )
+
+
+def _check_attention(config: BaichuanConfig) -> None:
+    """Raises ValueError where ALiBi meets a kind of attention that takes no additive mask."""
+    kind = config._attn_implementation
+    if config.position_embedding == "alibi" and kind not in (None, "eager", "sdpa"):
+        raise ValueError(f"attention {kind!r} cannot carry this model's ALiBi bias: use 'sdpa'")
