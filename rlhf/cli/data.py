@@ -82,6 +82,81 @@ def curate(
     typer.echo(f"kept.jsonl, dropped.jsonl, report.json -> {out}")
 
 
+@app.command("validate")
+def validate(
+    file: Annotated[Path, typer.Argument(help="Records, JSONL or .jsonl.gz.")],
+    kind: Annotated[str, typer.Option("--as", help="sft, prompt or ranking.")],
+    rejected: Annotated[
+        Path | None, typer.Option("--rejected", help="File for bad lines; else they are printed.")
+    ] = None,
+    taxonomy: TaxonomyFile = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit with 2 when any line was bad.")
+    ] = False,
+) -> None:
+    """Check every line of a file: JSON, fields, categories, ranks, grades, ids.
+
+    Example: rlhf data validate rankings.jsonl --as ranking --rejected rejected.jsonl --strict
+    """
+    from rlhf.config.paths import resource
+    from rlhf.data.jsonl import Rejection, whole_files
+    from rlhf.data.taxonomy import Taxonomy
+    from rlhf.data.validate import validate as validate_file
+
+    def show(rejection: Rejection) -> None:
+        typer.echo(rejection, err=True)
+
+    if rejected is not None and rejected.resolve() == file.resolve():
+        raise ValueError(f"{rejected}: would be overwritten; give --rejected another name")
+    categories = Taxonomy.load(taxonomy or resource("data_schemas/taxonomy.yaml"))
+    with whole_files(*([rejected] if rejected else [])) as streams:
+        tell = show if not streams else lambda found: streams[0].write(found.to_json())
+        counts = validate_file(file, kind, categories, tell)
+    typer.echo(f"{counts.good} good, {counts.bad} bad")
+    if strict and counts.bad:
+        raise typer.Exit(2)
+
+
+@app.command("dedup")
+def dedup(
+    files: Annotated[
+        list[Path], typer.Argument(help="JSONL of sft or prompt records, or of {'text': ...}.")
+    ],
+    out: Annotated[Path, typer.Option("--out", help="Folder for kept.jsonl, dropped.jsonl, ...")],
+    threshold: Annotated[
+        float, typer.Option("--threshold", help="Jaccard index from which texts are duplicates.")
+    ] = 0.8,
+    against: Annotated[
+        list[Path] | None,
+        typer.Option("--against", help="Held-out file that must share nothing; repeatable."),
+    ] = None,
+    allow_leakage: Annotated[
+        bool, typer.Option("--allow-leakage", help="Only report near-duplicates of held-out texts.")
+    ] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit with 2 when any line was rejected.")
+    ] = False,
+) -> None:
+    """Drop exact and near duplicates, and find training texts that are held out as well.
+
+    Example: rlhf data dedup sft.jsonl --out deduped --against sft_eval.jsonl
+    """
+    from rlhf.data.dedup.files import dedup_files
+
+    report = dedup_files(files, out, threshold, against or ())
+    typer.echo(
+        f"{report.kept} of {report.documents} documents kept, {report.rejected} lines rejected; "
+        f"{report.leaked} of {report.held_out} held-out documents leaked -> {out}"
+    )
+    if report.leaked and not allow_leakage:
+        raise ValueError(
+            f"{report.leaked} held-out documents are near-duplicates of documents to train on; see "
+            f"{out / 'leaked.jsonl'}, remove them, or pass --allow-leakage"
+        )
+    if strict and report.rejected:
+        raise typer.Exit(2)
+
+
 @taxonomy_app.command("coverage")
 def coverage(
     prompts: Annotated[Path, typer.Argument(help="Prompt records, JSONL.")],

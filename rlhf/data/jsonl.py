@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import codecs
 import gzip
+import json
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Annotated, BinaryIO, TypeVar
+from typing import Annotated, BinaryIO, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
 MAX_LINE_BYTES = 4 * 1024 * 1024  # a longer line is damage or an attack, not a conversation
-
+CONTENT_BYTES = 1000  # of a rejected line that are shown
 
 Text = Annotated[str, StringConstraints(pattern=r"\S")]
 
@@ -32,6 +33,28 @@ class Record(Part):
 
 M = TypeVar("M", bound=BaseModel)
 R = TypeVar("R", bound=Record)
+
+
+class Rejection(NamedTuple):
+    """A line that did not fit: where, why, and the beginning of what it says."""
+
+    file: str
+    line: int
+    reason: str
+    content: str
+
+    @classmethod
+    def of(cls, file: Path, line: int, reason: ValueError, raw: bytes) -> Rejection:
+        """Bytes that are not UTF-8 become escapes."""
+        content = raw[:CONTENT_BYTES].decode(errors="backslashreplace").strip()
+        return cls(str(file), line, str(reason), content)
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}: {self.reason}"
+
+    def to_json(self) -> bytes:
+        """A line of rejected.jsonl."""
+        return json.dumps(self._asdict(), ensure_ascii=False).encode() + b"\n"
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:

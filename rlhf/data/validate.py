@@ -1,0 +1,105 @@
+"""Checks of a whole file of records: every bad line is told, the rest is still read."""
+
+from __future__ import annotations
+
+import sqlite3
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import NamedTuple
+
+from rlhf.data.jsonl import Record, Rejection, parse, read_lines
+from rlhf.data.records import PromptRecord, RankingRecord, SFTRecord
+from rlhf.data.taxonomy import Taxonomy
+
+KINDS: dict[str, type[Record]] = {
+    "sft": SFTRecord,
+    "prompt": PromptRecord,
+    "ranking": RankingRecord,
+}
+
+
+class Counts(NamedTuple):
+    """Lines of a file that are good records, and those that are not."""
+
+    good: int
+    bad: int
+
+
+def validate(
+    path: Path, kind: str, taxonomy: Taxonomy, tell: Callable[[Rejection], object]
+) -> Counts:
+    """Reads every line of a JSONL file; memory does not grow with their number.
+
+    Args:
+        kind: sft, prompt or ranking.
+        taxonomy: has the categories that records may be in.
+        tell: called with every bad line.
+
+    Raises:
+        ValueError: no such file or kind.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"unknown kind of record {kind!r}: use {', '.join(KINDS)}")
+    good = bad = 0
+    for rejection in _checked(path, KINDS[kind], taxonomy):
+        if rejection is None:
+            good += 1
+        else:
+            bad += 1
+            tell(rejection)
+    return Counts(good, bad)
+
+
+def _checked(path: Path, model: type[Record], taxonomy: Taxonomy) -> Iterator[Rejection | None]:
+    """For each line, None when it is good, or what is wrong with it."""
+    number = 0
+    with closing(_Ids()) as ids:
+        try:
+            for number, line in read_lines(path):
+                try:
+                    record = parse(line, model)
+                    if category := _category(record):
+                        taxonomy.find(category)
+                    ids.add(record.id, number)
+                except ValueError as error:
+                    yield Rejection.of(path, number, error, line)
+                else:
+                    yield None
+        except (EOFError, OSError, zlib.error) as error:
+            damage = ValueError(f"the file is damaged from here on: {error}")
+            yield Rejection.of(path, number + 1, damage, b"")
+
+
+def _category(record: Record) -> tuple[str, ...]:
+    match record:
+        case RankingRecord():
+            return record.prompt.category
+        case SFTRecord() | PromptRecord():
+            return record.category
+        case _:
+            return ()
+
+
+class _Ids:
+    """Ids seen so far and their lines, on disk (SQLite's temporary database)."""
+
+    def __init__(self) -> None:
+        self._database = sqlite3.connect("", isolation_level=None)
+        self._database.execute("PRAGMA synchronous = OFF")
+        self._database.execute("PRAGMA journal_mode = OFF")
+        self._database.execute("CREATE TABLE ids (id TEXT PRIMARY KEY, line INTEGER) WITHOUT ROWID")
+        self._database.execute("BEGIN")
+
+    def add(self, id: str, line: int) -> None:
+        """Raises ValueError when an earlier line has the id."""
+        try:
+            self._database.execute("INSERT INTO ids VALUES (?, ?)", (id, line))
+        except sqlite3.IntegrityError:
+            query = "SELECT line FROM ids WHERE id = ?"
+            (earlier,) = self._database.execute(query, (id,)).fetchone()
+            raise ValueError(f"id {id!r} is on line {earlier} already; ids are unique") from None
+
+    def close(self) -> None:
+        self._database.close()

@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rlhf.data.dedup.files import dedup_files
+from rlhf.data.dedup.scores import RepeatCounter
+
+NEAR = "one two three four five six seven eight nine ten {}"
+Write = Callable[..., Path]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    def write(name: str, *rows: Any) -> Path:
+        lines = [row if isinstance(row, bytes) else json.dumps(row).encode() for row in rows]
+        (tmp_path / name).write_bytes(b"\n".join(lines))
+        return tmp_path / name
+
+    return write
+
+
+def sft(identity: str, question: str, answer: str, system: str = "be brief") -> dict[str, Any]:
+    turns = [("system", system), ("user", question), ("assistant", answer)]
+    messages = [{"role": role, "content": text} for role, text in turns]
+    return {"id": identity, "messages": messages, "source": "x"}
+
+
+def rows(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def test_scores_count_only_what_other_documents_have() -> None:
+    counter = RepeatCounter()
+    for text in (
+        "Same one! Only here. Same two? 3.14 is pi.\nShared line.",
+        "same  ONE！\nonly there",  # full width; its paragraph is a sentence of the first
+        "SHARED line.\n\nTwice inside. Twice inside.",
+        "only there",
+        "Only There",
+    ):
+        counter.add(text)
+    scores = list(counter.scores())
+    assert scores[0] == {"document": 0.0, "paragraphs": 0.5, "sentences": 0.4}  # 2 of 5
+    assert scores[1] == {"document": 0.0, "paragraphs": 0.5, "sentences": 1.0}
+    assert scores[2] == {"document": 0.0, "paragraphs": 0.5, "sentences": 0.3333}
+    assert scores[3] == scores[4] == {"document": 1.0, "paragraphs": 1.0, "sentences": 1.0}
+    assert list(RepeatCounter().scores()) == []
+
+
+def test_files_are_one_set_and_every_line_goes_somewhere(write: Write, tmp_path: Path) -> None:
+    text = {"id": "t1", "text": NEAR.format("x")}
+    first = write("a.jsonl", text, b"{", sft("s1", "如何煮汤", "先洗番茄再切成小块"), {"text": " "})
+    second = write(
+        "b.jsonl",
+        {"text": NEAR.format("y")},
+        sft("s2", "如何煮汤？", "先洗番茄，再切成小块。", system="another system prompt here"),
+        {"text": 'he said "messages" twice'},
+    )
+    out = tmp_path / "out"
+    report = dedup_files([first, second], out, 0.7)
+    assert (report.documents, report.kept, report.dropped, report.same) == (5, 3, 2, 1)
+    kept = (out / "kept.jsonl").read_bytes().splitlines()
+    sources = first.read_bytes().splitlines(), second.read_bytes().splitlines()
+    assert kept == [sources[0][0], sources[0][2], sources[1][2]]
+    dropped = rows(out / "dropped.jsonl")
+    assert [(row["similarity"], row["kept"]["id"], row["kept"]["line"]) for row in dropped] == [
+        (0.8, "t1", 1),
+        (1.0, "s1", 3),
+    ]
+    assert dropped[1]["id"] == "s2" and dropped[1]["record"] == json.loads(sources[1][1])
+    assert [(row["line"], row["file"]) for row in rows(out / "rejected.jsonl")] == [
+        (2, str(first)),
+        (4, str(first)),
+    ]
+    scores = rows(out / "scores.jsonl")
+    assert [row["line"] for row in scores] == [1, 3, 1, 2, 3]
+    written = json.loads((out / "report.json").read_text())
+    assert (
+        written["repeated"]
+        == report.repeated
+        == {level: round(sum(row[level] for row in scores) / 5, 4) for level in report.repeated}
+    )
+    assert (report.rejected, report.held_out, report.leaked) == (2, 0, 0)
+
+
+def test_questions_must_not_be_held_out(write: Write, tmp_path: Path) -> None:
+    train = write("train.jsonl", sft("s1", NEAR.format("x"), "a"), sft("s2", "why not", "b"))
+    prompts = [
+        {"id": "p1", "messages": [{"role": "user", "content": NEAR.format("y")}]},
+        {"id": "p2", "messages": [{"role": "user", "content": "something else"}]},
+    ]
+    report = dedup_files([train], tmp_path / "out", 0.7, [write("held.jsonl", *prompts)])
+    assert (report.held_out, report.leaked, report.kept) == (2, 1, 2)
+    (leak,) = rows(tmp_path / "out/leaked.jsonl")
+    assert leak["id"] == "p1" and leak["document"]["id"] == "s1" and leak["similarity"] == 0.8
+
+
+def test_nothing_to_do_and_nothing_overwritten(write: Write, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no line with messages or a text"):
+        dedup_files([write("a.jsonl", b"{")], tmp_path, 0.8)
+    with pytest.raises(ValueError, match="would be overwritten"):
+        dedup_files([write("kept.jsonl", {"text": "a"})], tmp_path, 0.8)
+    with pytest.raises(ValueError, match="no such file"):
+        dedup_files([tmp_path / "absent.jsonl"], tmp_path, 0.8)

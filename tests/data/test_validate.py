@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rlhf.config.paths import resource
+from rlhf.data.jsonl import MAX_LINE_BYTES, Rejection
+from rlhf.data.taxonomy import Taxonomy
+from rlhf.data.validate import Counts, validate
+from tests.data.test_records import demonstration, ranking
+
+TAXONOMY = Taxonomy.load(resource("data_schemas/taxonomy.yaml"))
+KNOWN = list(next(iter(TAXONOMY.levels[2])))
+
+
+def check(path: Path, *lines: Any, kind: str = "sft") -> tuple[Counts, list[Rejection]]:
+    raw = [line if isinstance(line, bytes) else json.dumps(line).encode() for line in lines]
+    path.write_bytes(b"".join(line + b"\n" for line in raw))
+    told: list[Rejection] = []
+    return validate(path, kind, TAXONOMY, told.append), told
+
+
+def test_every_bad_line_is_told_and_the_rest_counted(tmp_path: Path) -> None:
+    path = tmp_path / "sft.jsonl"
+    empty = [{"role": "user", "content": " "}, {"role": "assistant", "content": "a"}]
+    counts, told = check(
+        path,
+        demonstration("a", category=KNOWN),
+        b"{not json",
+        json.dumps(demonstration("b", source="众包"), ensure_ascii=False).encode("gb18030"),
+        b"",
+        {"id": "c"},
+        demonstration("d", category=["no", "such"]),
+        demonstration("a"),
+        demonstration("e", messages=empty),
+        b'{"id": "f", "source": "' + b"x" * 10_000_000 + b'"}',
+        demonstration("c"),
+    )
+    assert counts == (2, 7)
+    reasons = {rejection.line: rejection.reason for rejection in told}
+    assert list(reasons) == [2, 3, 5, 6, 7, 8, 9]
+    assert "Invalid JSON" in reasons[2] and "Invalid JSON" in reasons[3]
+    assert reasons[5] == "messages: Field required"
+    assert "no category 'no / such'" in reasons[6]
+    assert reasons[7] == "id 'a' is on line 1 already; ids are unique"
+    assert reasons[8] == "messages.0.content: the text is empty"
+    assert str(MAX_LINE_BYTES) in reasons[9]
+    assert str(told[0]) == f"{path}:2: {reasons[2]}" and told[0].content == "{not json"
+    assert max(len(rejection.to_json()) for rejection in told) < 5000
+
+
+def test_rankings(tmp_path: Path) -> None:
+    good = ranking()
+    counts, told = check(
+        tmp_path / "r.jsonl",
+        good,
+        ranking(id="b", ranks=[1, 3, 3]),
+        ranking(id="c", grades=[6]),
+        ranking(id="d", prompt=good["prompt"] | {"category": ["no"]}),
+        kind="ranking",
+    )
+    assert counts == (1, 3)
+    told_reasons = [rejection.reason for rejection in told]
+    assert "not a ranking" in told_reasons[0] and "grades.0" in told_reasons[1]
+    assert "no category 'no'" in told_reasons[2]
+
+
+def test_prompts_are_no_demonstrations(tmp_path: Path) -> None:
+    prompt = {"id": "p", "messages": [{"role": "user", "content": "Q"}], "category": KNOWN[:1]}
+    assert check(tmp_path / "p.jsonl", prompt, kind="prompt")[0] == (1, 0)
+    assert check(tmp_path / "p.jsonl", prompt, kind="sft")[0] == (0, 1)
+
+
+def test_a_damaged_archive_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl.gz"
+    rows = "".join(json.dumps(demonstration(str(i))) + "\n" for i in range(1000))
+    path.write_bytes(gzip.compress(rows.encode())[:-200])
+    told: list[Rejection] = []
+    counts = validate(path, "sft", TAXONOMY, told.append)
+    assert 0 < counts.good < 1000 and counts.bad == 1
+    assert told[0].line == counts.good + 1 and "damaged" in told[0].reason
+
+
+def test_unknown_kind_and_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="'sfd': use sft, prompt, ranking"):
+        validate(tmp_path / "a", "sfd", TAXONOMY, print)
+    with pytest.raises(ValueError, match="no such file"):
+        validate(tmp_path / "a", "sft", TAXONOMY, print)
