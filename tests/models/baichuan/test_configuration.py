@@ -54,7 +54,7 @@ def test_saved_explicitly_without_remote_code() -> None:
     assert BaichuanConfig(**saved).to_dict() == config.to_dict()
 
 
-@pytest.mark.parametrize("name", REGISTRY)
+@pytest.mark.parametrize("name", PARAMETERS)
 def test_true_sizes(name: str) -> None:
     spec = REGISTRY[name]
     length = "max_position_embeddings" if spec.position == "rope" else "model_max_length"

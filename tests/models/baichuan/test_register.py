@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pickle
 import subprocess
 import sys
 from collections.abc import Callable
@@ -39,6 +40,25 @@ def test_auto_classes_run_no_remote_code(
     assert type(scorer) is BaichuanForSequenceClassification
     assert scorer.score.weight.shape == (1, model.config.hidden_size)
     assert torch.equal(scorer.model.norm.weight, model.model.norm.weight)
+
+
+class Payload:
+    """Pickled, it asks whoever unpickles it to make a file."""
+
+    def __init__(self, trace: Path) -> None:
+        self.trace = trace
+
+    def __reduce__(self) -> tuple[Callable[[Path], None], tuple[Path]]:
+        return Path.touch, (self.trace,)
+
+
+def test_a_bin_file_is_read_as_weights_only(checkpoint: Callable[..., Path]) -> None:
+    path = checkpoint("baichuan-7b")
+    weights = dict(tiny_model("baichuan-7b").state_dict())
+    torch.save(weights | {"more": Payload(path / "ran")}, path / "pytorch_model.bin")
+    with pytest.raises(pickle.UnpicklingError, match="[Ww]eights.only"):
+        AutoModelForCausalLM.from_pretrained(path, trust_remote_code=True)
+    assert not (path / "ran").exists()
 
 
 def test_importing_the_package_imports_nothing_heavy() -> None:
