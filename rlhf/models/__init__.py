@@ -1,7 +1,9 @@
-"""Models: importing this package registers the Baichuan family with transformers' Auto classes."""
+"""Models: importing this package registers both families with transformers' Auto classes."""
 
 from __future__ import annotations
 
-from rlhf.models.baichuan.register import register
+from rlhf.models.baichuan.register import register as register_baichuan
+from rlhf.models.moss.register import register as register_moss
 
-register()
+register_baichuan()
+register_moss()

@@ -12,16 +12,15 @@ from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 from peft.utils import ModulesToSaveWrapper
 from peft.utils.integrations import dequantize_module_weight
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from rlhf.models.adapter import write_record
-from rlhf.models.baichuan.tokenization import BaichuanTokenizer
 from rlhf.models.load import checkpoint_hash
 from rlhf.models.registry import spec_of
 
 
 def save_checkpoint(
-    model: PreTrainedModel | PeftModel, tokenizer: BaichuanTokenizer, path: str | Path
+    model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase, path: str | Path
 ) -> None:
     """Whole weights in safetensors, the native config, and the tokenizer with its chat template.
 
@@ -34,7 +33,7 @@ def save_checkpoint(
 
 def save_reward_model(
     model: PreTrainedModel | PeftModel,
-    tokenizer: BaichuanTokenizer,
+    tokenizer: PreTrainedTokenizerBase,
     path: str | Path,
     *,
     score_mean: float | None,
@@ -60,7 +59,10 @@ def save_reward_model(
 def merge_adapter(model: PeftModel) -> PreTrainedModel:
     """A plain model on the CPU with the active adapter folded in; `model` stays as it is."""
     base: Any = model.get_base_model()
-    return assemble(type(base), base.config, merged_weights(model, str(model.active_adapter)))
+    plain = assemble(type(base), base.config, merged_weights(model, str(model.active_adapter)))
+    if plain.can_generate():
+        plain.generation_config = base.generation_config
+    return plain
 
 
 def merged_weights(model: PeftModel, adapter: str) -> dict[str, torch.Tensor]:
@@ -72,13 +74,14 @@ def merged_weights(model: PeftModel, adapter: str) -> dict[str, torch.Tensor]:
         if isinstance(part, (LoraLayer, ModulesToSaveWrapper))
     }
     inside = tuple(f"{name}." for name in changed)
-    # To the CPU one by one: an accelerator that holds the model in 4 bits has no room for all of it.
-    weights = {
-        n: p.detach().cpu() for n, p in base.named_parameters() if not n.startswith(inside)
-    }
+    # To the CPU one by one: an accelerator that holds the model in 4 bits has no room for all.
+    weights = {n: p.detach().cpu() for n, p in base.named_parameters() if not n.startswith(inside)}
     for name, part in changed.items():
         if isinstance(part, LoraLayer):
             weights[f"{name}.weight"] = _folded(part, adapter).cpu()
+            bias = part.get_base_layer().bias
+            if isinstance(bias, torch.Tensor):
+                weights[f"{name}.bias"] = bias.detach().cpu()
         else:
             own = part.modules_to_save[adapter].named_parameters(prefix=name)
             weights |= {key: value.detach().cpu() for key, value in own}
@@ -98,7 +101,7 @@ def assemble(
 
 
 def unquantised(config: PreTrainedConfig) -> PreTrainedConfig:
-    """The configuration of the same model in plain weights: what is saved here is never quantised."""
+    """The same configuration for plain weights: what is saved here is never quantised."""
     plain = copy.deepcopy(config)
     if hasattr(plain, "quantization_config"):
         del plain.quantization_config
@@ -114,9 +117,17 @@ def _folded(layer: Any, adapter: str) -> torch.Tensor:
     return (weight.float() + delta.float()).to(weight.dtype)
 
 
-def _save_tokenizer(config: Any, tokenizer: BaichuanTokenizer, path: str | Path) -> None:
-    spec = spec_of(config)
-    user, assistant = tokenizer.convert_ids_to_tokens([spec.user_token_id, spec.assistant_token_id])
-    names = f"{{%- set user_token = {user!r} -%}}{{%- set assistant_token = {assistant!r} -%}}"
-    tokenizer.chat_template = names + spec.chat_template
+def _save_tokenizer(config: Any, tokenizer: PreTrainedTokenizerBase, path: str | Path) -> None:
+    set_chat_template(config, tokenizer)
     tokenizer.save_pretrained(str(path))
+
+
+def set_chat_template(config: Any, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Gives the tokenizer the chat format of the model's spec, its role tokens by name."""
+    spec = spec_of(config)
+    tokenizer.chat_template = spec.chat_template
+    if spec.chat_style == "role-tokens":
+        user = tokenizer.convert_ids_to_tokens(spec.user_token_id)
+        assistant = tokenizer.convert_ids_to_tokens(spec.assistant_token_id)
+        names = f"{{%- set user_token = {user!r} -%}}{{%- set assistant_token = {assistant!r} -%}}"
+        tokenizer.chat_template = names + spec.chat_template

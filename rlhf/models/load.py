@@ -11,21 +11,27 @@ from typing import Any, Literal
 
 import torch
 from peft import PeftModel
-from transformers import BitsAndBytesConfig
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.utils import logging
 
 from rlhf.models.adapter import ADAPTER_CONFIG, ADAPTER_RECORD, adapter_base, read_record
-from rlhf.models.baichuan.modeling import BaichuanForCausalLM, BaichuanForSequenceClassification
-from rlhf.models.baichuan.tokenization import BaichuanTokenizer
 from rlhf.models.files import check_weights, weight_files
 from rlhf.models.registry import named, read_config, spec_of
+from rlhf.models.reward_model import RewardModel
 
 Quantization = Literal["nf4", "int8"]
 HEAD = "score.weight"
 
 
 def check_checkpoint(path: str | Path, architecture: str | None = None) -> None:
-    """Raises a one-line ValueError unless `path` is a complete checkpoint of the family.
+    """Raises a one-line ValueError unless `path` is a complete checkpoint of a known family.
 
     Looks at file names, headers and sizes only. An adapter directory is complete when its base is.
     architecture: the registry's name that it must have, if any.
@@ -49,11 +55,12 @@ def is_adapter(path: str | Path) -> bool:
     return (Path(path) / ADAPTER_CONFIG).is_file()
 
 
-def load_tokenizer(path: str | Path) -> BaichuanTokenizer:
+def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
     """The tokenizer of a checkpoint directory; ValueError when it has none."""
-    if not (Path(path) / "tokenizer.model").is_file():
-        raise ValueError(f"{path}: tokenizer.model missing; copy it from the original checkpoint")
-    tokenizer: BaichuanTokenizer = BaichuanTokenizer.from_pretrained(str(path))
+    for name in spec_of(path).tokenizer_files:
+        if not (Path(path) / name).is_file():
+            raise ValueError(f"{path}: {name} missing; copy it from the original checkpoint")
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(str(path))
     return tokenizer
 
 
@@ -64,7 +71,7 @@ def load_causal_lm(
     device: str | torch.device,
     attn: str | None = None,
     quantization: Quantization | None = None,
-) -> BaichuanForCausalLM:
+) -> PreTrainedModel:
     """A language model in evaluation mode.
 
     attn: transformers' name of the attention implementation, None for the best available.
@@ -73,8 +80,8 @@ def load_causal_lm(
     check_checkpoint(path)
     if is_adapter(path):
         raise ValueError(f"{path}: an adapter, not a whole language model; merge it into its base")
-    model: BaichuanForCausalLM = _load(
-        BaichuanForCausalLM, path, dtype, device, quantization, attn_implementation=attn
+    model: PreTrainedModel = _load(
+        AutoModelForCausalLM, path, dtype, device, quantization, attn_implementation=attn
     )
     return model
 
@@ -85,7 +92,7 @@ def load_reward_model(
     dtype: torch.dtype,
     device: str | torch.device,
     quantization: Quantization | None = None,
-) -> BaichuanForSequenceClassification | PeftModel:
+) -> RewardModel | PeftModel:
     """A reward model in evaluation mode.
 
     From a language model's directory: its trunk with a fresh head. From a reward model's: with the
@@ -93,8 +100,8 @@ def load_reward_model(
     """
     check_checkpoint(path)
     base = adapter_base(Path(path)) if is_adapter(path) else Path(path)
-    trunk: BaichuanForSequenceClassification = _load(
-        BaichuanForSequenceClassification, base, dtype, device, quantization
+    trunk: RewardModel = _load(
+        AutoModelForSequenceClassification, base, dtype, device, quantization
     )
     if not is_adapter(path):
         return trunk

@@ -11,6 +11,7 @@ from typing import Any
 from transformers import PreTrainedConfig
 
 from rlhf.models.baichuan.configuration import BaichuanConfig
+from rlhf.models.moss.configuration import MossConfig
 from rlhf.models.spec import ModelSpec
 
 _SIZE_7B: dict[str, Any] = {
@@ -42,11 +43,31 @@ _VERSION_2: dict[str, Any] = {
     "vocab_size": 125_696,
 }
 
+FamilyConfig = BaichuanConfig | MossConfig
+CONFIGS: dict[str, type[FamilyConfig]] = {
+    kind.model_type: kind for kind in (BaichuanConfig, MossConfig)
+}
+
 REGISTRY: dict[str, ModelSpec] = {
     "baichuan-7b": ModelSpec(name="baichuan-7b", **_VERSION_1, **_SIZE_7B),
     "baichuan-13b": ModelSpec(name="baichuan-13b", **_VERSION_1, **_SIZE_13B),
     "baichuan2-7b": ModelSpec(name="baichuan2-7b", **_VERSION_2, **_SIZE_7B),
     "baichuan2-13b": ModelSpec(name="baichuan2-13b", **_VERSION_2, **_SIZE_13B),
+    "moss-moon-003": ModelSpec(
+        name="moss-moon-003",
+        family="moss",
+        generation=3,
+        position="rotary-codegen",
+        norm_head=False,
+        vocab_size=107_008,
+        hidden_size=6144,
+        intermediate_size=24_576,
+        layers=34,
+        heads=24,
+        chat_style="moss",
+        lora_targets=("qkv_proj", "out_proj", "fc_in", "fc_out"),
+        files=("config.json", "vocab.json", "merges.txt"),
+    ),
 }
 
 
@@ -61,10 +82,10 @@ def named(name: str) -> ModelSpec:
 def spec_of(source: str | Path | PreTrainedConfig) -> ModelSpec:
     """The spec of a checkpoint directory or configuration: its architecture's, with its own sizes.
 
-    Raises ValueError where the directory has no readable configuration of this family.
+    Raises ValueError where the directory has no readable configuration of these families.
     """
     config = read_config(source) if isinstance(source, (str, Path)) else source
-    assert isinstance(config, BaichuanConfig)
+    assert isinstance(config, FamilyConfig)
     for spec in REGISTRY.values():
         if (spec.position, spec.norm_head) == (config.position_embedding, config.norm_head):
             return replace(
@@ -78,22 +99,23 @@ def spec_of(source: str | Path | PreTrainedConfig) -> ModelSpec:
     raise AssertionError("every pair of position embedding and head is in the registry")
 
 
-def read_config(path: str | Path) -> BaichuanConfig:
+def read_config(path: str | Path) -> FamilyConfig:
     """The configuration of a checkpoint directory, without loading anything else."""
     file = Path(path) / "config.json"
     if not file.is_file():
-        raise ValueError(
-            f"{path}: no config.json, so no checkpoint; name a Baichuan model directory"
-        )
+        raise ValueError(f"{path}: no config.json, so no checkpoint; name a model directory")
     try:
         fields = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{file}: not valid JSON ({error}); copy the file again") from None
     kind = fields.get("model_type") if isinstance(fields, dict) else None
-    if kind != BaichuanConfig.model_type:
+    if kind not in CONFIGS:
         raise ValueError(
-            f"{path}: not a Baichuan checkpoint (model_type {kind!r}); "
+            f"{path}: not a Baichuan or MOSS checkpoint (model_type {kind!r}); "
             f"name a directory of {', '.join(REGISTRY)}"
         )
-    config: BaichuanConfig = BaichuanConfig.from_dict(fields)
+    try:
+        config: FamilyConfig = CONFIGS[kind].from_dict(fields)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
     return config

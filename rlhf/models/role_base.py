@@ -11,10 +11,8 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from rlhf.models.baichuan.modeling import BaichuanForCausalLM
-from rlhf.models.baichuan.tokenization import BaichuanTokenizer
 from rlhf.models.export import save_checkpoint
 from rlhf.models.spec import ModelSpec
 from rlhf.ops.masking import last_index, positions
@@ -31,12 +29,12 @@ class Roles(ABC):
     vocabulary. Attention masks are 1 or True on real tokens, with padding on either side.
     """
 
-    def __init__(self, spec: ModelSpec, tokenizer: BaichuanTokenizer) -> None:
+    def __init__(self, spec: ModelSpec, tokenizer: PreTrainedTokenizerBase) -> None:
         self.spec = spec
         self.tokenizer = tokenizer
 
     @abstractmethod
-    def language_model(self, role: Speaker) -> AbstractContextManager[BaichuanForCausalLM]:
+    def language_model(self, role: Speaker) -> AbstractContextManager[PreTrainedModel]:
         """The model of a role, which it is only inside the context."""
 
     @abstractmethod
@@ -82,7 +80,7 @@ class Roles(ABC):
         return scores[rows, last_index(attention_mask.bool())]
 
     @contextmanager
-    def generating(self) -> Iterator[BaichuanForCausalLM]:
+    def generating(self) -> Iterator[PreTrainedModel]:
         """The actor as a model that generates: in evaluation mode, without gradients."""
         with torch.no_grad(), self.language_model("actor") as model:
             learning = model.training
@@ -129,7 +127,7 @@ class Roles(ABC):
 
 
 def _predicting_logits(
-    model: BaichuanForCausalLM, input_ids: Tensor, attention_mask: Tensor, keep: int
+    model: PreTrainedModel, input_ids: Tensor, attention_mask: Tensor, keep: int
 ) -> Tensor:
     length = input_ids.shape[1]
     if not 0 < keep < length:

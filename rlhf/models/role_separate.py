@@ -11,12 +11,10 @@ from typing import Any
 import torch
 from peft import PeftModel
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlhf.config.schema import TuningSection
 from rlhf.models.adapter import add_lora
-from rlhf.models.baichuan.modeling import BaichuanForCausalLM
-from rlhf.models.baichuan.tokenization import BaichuanTokenizer
 from rlhf.models.export import merge_adapter
 from rlhf.models.load import Quantization, load_causal_lm, load_reward_model
 from rlhf.models.role_base import Learner, Roles, Scorer, Speaker
@@ -31,7 +29,7 @@ class SeparateRoles(Roles):
     def __init__(
         self,
         spec: ModelSpec,
-        tokenizer: BaichuanTokenizer,
+        tokenizer: PreTrainedTokenizerBase,
         actor_path: Path,
         reward_path: Path,
         tuning: TuningSection,
@@ -51,7 +49,7 @@ class SeparateRoles(Roles):
             actor, critic = add_lora(actor, tuning, "causal"), add_lora(critic, tuning, "reward")
         self.actor, self.critic = actor.eval(), critic.eval()
 
-    def language_model(self, role: Speaker) -> AbstractContextManager[BaichuanForCausalLM]:
+    def language_model(self, role: Speaker) -> AbstractContextManager[PreTrainedModel]:
         return nullcontext(_inner(self.actor) if role == "actor" else self.reference)
 
     def token_scores(self, role: Scorer, input_ids: Tensor, attention_mask: Tensor) -> Tensor:

@@ -12,12 +12,14 @@ import torch
 from peft import LoraConfig, get_peft_model, load_peft_weights, set_peft_model_state_dict
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import (
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from rlhf.config.schema import TuningSection
 from rlhf.models.adapter import lora_config, read_record
-from rlhf.models.baichuan.modeling import BaichuanForCausalLM, BaichuanForSequenceClassification
-from rlhf.models.baichuan.tokenization import BaichuanTokenizer
 from rlhf.models.export import assemble, merged_weights
 from rlhf.models.load import HEAD, Quantization, checkpoint_hash, is_adapter, load_causal_lm
 from rlhf.models.role_base import Learner, Roles, Scorer, Speaker
@@ -39,7 +41,7 @@ class SharedRoles(Roles):
     def __init__(
         self,
         spec: ModelSpec,
-        tokenizer: BaichuanTokenizer,
+        tokenizer: PreTrainedTokenizerBase,
         actor_path: Path,
         reward_path: Path,
         tuning: TuningSection,
@@ -67,14 +69,17 @@ class SharedRoles(Roles):
         self._switch("actor")
 
     @contextmanager
-    def language_model(self, role: Speaker) -> Iterator[BaichuanForCausalLM]:
+    def language_model(self, role: Speaker) -> Iterator[PreTrainedModel]:
         with self._using(role):
             yield self._trunk
 
     def token_scores(self, role: Scorer, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         with self._using(role):
-            hidden = self._trunk.model(
-                input_ids, attention_mask, positions(attention_mask), use_cache=False
+            hidden = self._trunk.base_model(
+                input_ids=input_ids,
+                attention_mask=attention_mask,
+                position_ids=positions(attention_mask),
+                use_cache=False,
             ).last_hidden_state
         scores: Tensor = self._heads[role](hidden)
         return scores.squeeze(-1)
@@ -93,11 +98,13 @@ class SharedRoles(Roles):
     def whole(self, role: Learner) -> PreTrainedModel:
         weights = merged_weights(self._adapters, role)
         if role == "actor":
-            return assemble(BaichuanForCausalLM, self._trunk.config, weights)
-        body = {name: w for name, w in weights.items() if name.startswith("model.")}
+            return assemble(type(self._trunk), self._trunk.config, weights)
+        inside = f"{self._trunk.base_model_prefix}."
+        body = {name: weight for name, weight in weights.items() if name.startswith(inside)}
         body[HEAD] = self._heads[role].weight.detach().cpu()
         config = copy.deepcopy(self._trunk.config)
-        return assemble(BaichuanForSequenceClassification, config, body)
+        kind: Any = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(config)]
+        return assemble(kind, config, body)
 
     def enable_gradient_checkpointing(self) -> None:
         # By the time of the backward pass another role may be switched on.

@@ -52,9 +52,12 @@ def build_roles(
 
 def _check_same_tokens(actor: Path, reward: Path) -> None:
     sizes = [read_config(path).vocab_size for path in (actor, reward)]
-    pieces = [(path / "tokenizer.model").read_bytes() for path in (actor, reward)]
-    if sizes[0] != sizes[1] or pieces[0] != pieces[1]:
+    names = spec_of(actor).tokenizer_files
+    if sizes[0] != sizes[1] or any(
+        not (reward / name).is_file() or (actor / name).read_bytes() != (reward / name).read_bytes()
+        for name in names
+    ):
         raise ValueError(
             f"{reward}: its vocabulary is not that of {actor}; train the reward model from a model "
-            "with the same tokenizer.model"
+            f"with the same {' and '.join(names)}"
         )

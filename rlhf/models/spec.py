@@ -19,12 +19,28 @@ CHAT_TEMPLATE = """\
 """
 
 
+MOSS_CHAT_TEMPLATE = """\
+{%- for message in messages -%}
+{%- if message['role'] == 'user' -%}
+{{ '<|Human|>: ' + message['content'] + '<eoh>\\n' }}
+{%- elif message['role'] == 'assistant' -%}
+{{ '<|MOSS|>: ' + message['content'] + '<eom>\\n' }}
+{%- else -%}
+{{ message['content'] }}
+{%- endif -%}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{ '<|MOSS|>:' }}{%- endif -%}
+"""
+
+
 @dataclass(frozen=True)
 class ModelSpec:
     """One architecture; `registry.spec_of` fills the sizes in from a checkpoint's configuration.
 
     eos_after_answer: whether every answer in a conversation ends with EOS (version 1), or none does
         between turns (version 2).
+    chat_style: how turns are told apart. "role-tokens": by a token in front of each; "moss": by the
+        written names and end tokens of MOSS-003.
     system_style: "raw" puts a system message in front as plain text; "none" has no place for one.
     """
 
@@ -38,6 +54,7 @@ class ModelSpec:
     intermediate_size: int
     layers: int
     heads: int
+    chat_style: Literal["role-tokens", "moss"] = "role-tokens"
     user_token_id: int = 195
     assistant_token_id: int = 196
     eos_after_answer: bool = False
@@ -46,7 +63,14 @@ class ModelSpec:
     files: tuple[str, ...] = ("config.json", "tokenizer.model")
 
     @property
+    def tokenizer_files(self) -> tuple[str, ...]:
+        """Of `files`, those that decide which ids a text has."""
+        return tuple(name for name in self.files if name != "config.json")
+
+    @property
     def chat_template(self) -> str:
         """Jinja over messages, user_token, assistant_token, eos_token, add_generation_prompt."""
+        if self.chat_style == "moss":
+            return MOSS_CHAT_TEMPLATE
         end = "{{ eos_token }}" if self.eos_after_answer else ""
         return CHAT_TEMPLATE.replace("ANSWER_END", end)

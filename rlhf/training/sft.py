@@ -10,12 +10,11 @@ from typing import Any
 import torch
 from datasets import Dataset
 from torch import Tensor
-from transformers import PreTrainedModel, Trainer
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling, SFTTrainer
 
 from rlhf.config.schema import SFTSection
-from rlhf.models.baichuan.tokenization import BaichuanTokenizer
 from rlhf.models.export import save_checkpoint
 from rlhf.ops.logprobs import token_logprobs
 from rlhf.runtime.metrics import MetricsLog
@@ -44,7 +43,7 @@ class SFTSummary:
 
 def train_sft(
     model: PreTrainedModel,
-    tokenizer: BaichuanTokenizer,
+    tokenizer: PreTrainedTokenizerBase,
     train: Dataset,
     evaluation: Dataset,
     section: SFTSection,

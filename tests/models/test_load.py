@@ -74,7 +74,7 @@ def damage(path: Path, how: str) -> None:
         ("gone", "no such directory"),
         ("no config", "no config.json"),
         ("broken config", "not valid JSON"),
-        ("another family", "not a Baichuan checkpoint"),
+        ("another family", "not a Baichuan or MOSS checkpoint"),
         ("no weights", "no model.safetensors or pytorch_model.bin"),
         ("no tokenizer", "tokenizer.model missing"),
         ("truncated", "truncated"),

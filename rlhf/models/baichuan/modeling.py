@@ -8,13 +8,14 @@ import torch
 from torch import nn
 from transformers import GenerationMixin
 from transformers.cache_utils import Cache
-from transformers.modeling_outputs import CausalLMOutputWithPast, SequenceClassifierOutputWithPast
+from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.utils.generic import can_return_tuple
 
 from rlhf.models.baichuan.configuration import BaichuanConfig
 from rlhf.models.baichuan.head import NormHead
 from rlhf.models.baichuan.trunk import BaichuanModel, BaichuanPreTrainedModel
-from rlhf.ops.masking import last_index
+from rlhf.models.max_z import max_z_of_microbatch
+from rlhf.models.reward_model import RewardModel
 
 
 class BaichuanForCausalLM(BaichuanPreTrainedModel, GenerationMixin):
@@ -78,8 +79,9 @@ class BaichuanForCausalLM(BaichuanPreTrainedModel, GenerationMixin):
                 logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs
             )
             if self.config.z_loss_weight:
-                share = _share(labels, kwargs.get("num_items_in_batch"))
-                loss = loss + self.config.z_loss_weight * share * max_z(logits, attention_mask)
+                loss = loss + self.config.z_loss_weight * max_z_of_microbatch(
+                    logits, labels, attention_mask, kwargs.get("num_items_in_batch")
+                )
         return CausalLMOutputWithPast(
             loss=loss,
             logits=logits,
@@ -89,7 +91,7 @@ class BaichuanForCausalLM(BaichuanPreTrainedModel, GenerationMixin):
         )
 
 
-class BaichuanForSequenceClassification(BaichuanPreTrainedModel):
+class BaichuanForSequenceClassification(RewardModel, BaichuanPreTrainedModel):
     """Reward model: one score, read at the last real token of each sequence."""
 
     _keys_to_ignore_on_load_unexpected = [
@@ -103,80 +105,3 @@ class BaichuanForSequenceClassification(BaichuanPreTrainedModel):
         self.model = BaichuanModel(config)
         self.score = nn.Linear(config.hidden_size, self.num_labels, bias=False)
         self.post_init()
-
-    def token_scores(
-        self,
-        input_ids: torch.Tensor,
-        attention_mask: torch.Tensor | None = None,
-        position_ids: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        """input_ids, attention_mask, position_ids: [B, T] -> the score at every token, [B, T]."""
-        hidden = self.model(input_ids, attention_mask, position_ids, use_cache=False)
-        scores: torch.Tensor = self.score(hidden.last_hidden_state)
-        return scores.squeeze(-1)
-
-    @can_return_tuple
-    def forward(
-        self,
-        input_ids: torch.Tensor | None = None,
-        attention_mask: torch.Tensor | None = None,
-        position_ids: torch.Tensor | None = None,
-        inputs_embeds: torch.Tensor | None = None,
-        labels: torch.Tensor | None = None,
-        **kwargs: Any,
-    ) -> SequenceClassifierOutputWithPast:
-        """attention_mask: [B, S], padding on either side; without one all tokens are real. S is T, or
-        more by the length of what past_key_values hold.
-
-        A padding id inside the text is no reason to stop reading, so ids are not looked at.
-        """
-        outputs = self.model(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            position_ids=position_ids,
-            inputs_embeds=inputs_embeds,
-            **kwargs,
-        )
-        logits = self.score(_last_real(outputs.last_hidden_state, attention_mask))
-        loss = None
-        if labels is not None:
-            loss = self.loss_function(
-                logits=logits, labels=labels, pooled_logits=logits, config=self.config
-            )
-        return SequenceClassifierOutputWithPast(
-            loss=loss,
-            logits=logits,
-            past_key_values=outputs.past_key_values,
-            hidden_states=outputs.hidden_states,
-            attentions=outputs.attentions,
-        )
-
-
-def max_z(logits: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
-    """Max-z (Baichuan 2 report, section 2.5): the mean squared largest logit.
-
-    logits: [B, T, V]; attention_mask: [B, T]. Positions that predict nothing do not count: the last
-    one, and those on padding.
-    """
-    largest = logits[:, :-1].amax(-1).float().square()
-    if attention_mask is None or attention_mask.dim() != 2:
-        return largest.mean()
-    real = attention_mask[:, 1:].bool() & attention_mask[:, :-1].bool()
-    return (largest * real).sum() / real.sum().clamp(min=1)
-
-
-def _share(labels: torch.Tensor, items: torch.Tensor | int | None) -> torch.Tensor | float:
-    """This microbatch's part of an accumulated batch of `items` labelled tokens."""
-    return 1.0 if items is None else (labels[:, 1:] != -100).sum() / items
-
-
-def _last_real(hidden: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
-    """hidden: [B, T, H], attention_mask: [B, S] -> [B, H] at the last position that is kept.
-
-    S exceeds T when a cache holds what came before: the mask covers that too, and ends with hidden.
-    """
-    if attention_mask is None:
-        return hidden[:, -1]
-    rows = torch.arange(len(hidden), device=hidden.device)
-    kept = attention_mask[:, -hidden.shape[1] :].to(hidden.device).bool()
-    return hidden[rows, last_index(kept)]

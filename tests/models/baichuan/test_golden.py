@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,8 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, DynamicCache, StaticCache
 
 import rlhf.models  # noqa: F401
-from rlhf.models.baichuan.modeling import BaichuanForCausalLM, max_z
+from rlhf.models.baichuan.modeling import BaichuanForCausalLM
+from rlhf.models.max_z import max_z
 
 ATTENTION = ("eager", "sdpa")
 TOLERANCE = 1e-4
@@ -136,6 +138,27 @@ def test_saved_and_loaded_again(golden: Path, tmp_path: Path, shard: str) -> Non
     load(golden).save_pretrained(tmp_path, max_shard_size=shard)
     assert (len(list(tmp_path.glob("*.safetensors"))) > 1) == (shard == "200KB")
     logits = load(tmp_path)(expected["input_ids"]).logits
+    assert (logits - expected["logits"]).abs().max() < TOLERANCE
+
+
+@pytest.mark.parametrize("shards", [1, 3])
+@torch.no_grad()
+def test_as_bin_files(golden: Path, tmp_path: Path, shards: int) -> None:
+    """The layout of the older official checkpoints, with buffers that are to be ignored."""
+    expected, model = load_file(golden / "expected.safetensors"), load(golden)
+    weights = model.state_dict() | {"model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(8)}
+    names, index = sorted(weights), {}
+    for number in range(shards):
+        file = "pytorch_model.bin" if shards == 1 else f"pytorch_model-{number}-of-{shards}.bin"
+        part = {name: weights[name] for name in names[number::shards]}
+        torch.save(part, tmp_path / file)
+        index |= dict.fromkeys(part, file)
+    if shards > 1:
+        described = {"metadata": {}, "weight_map": index}
+        (tmp_path / "pytorch_model.bin.index.json").write_text(json.dumps(described))
+    (tmp_path / "config.json").write_bytes((golden / "config.json").read_bytes())
+    ids, mask = pad_left(expected["input_ids"], 3)
+    logits = load(tmp_path)(ids, attention_mask=mask).logits[:, 3:]
     assert (logits - expected["logits"]).abs().max() < TOLERANCE
 
 

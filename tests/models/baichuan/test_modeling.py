@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from rlhf.models.baichuan.modeling import BaichuanForSequenceClassification, max_z
+from rlhf.models.baichuan.modeling import BaichuanForSequenceClassification
+from rlhf.models.max_z import max_z
 from tests.models.conftest import ARCHITECTURES, tiny_model
 
 
