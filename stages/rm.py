@@ -13,7 +13,12 @@ from transformers import PreTrainedTokenizerBase
 from rlhf.config.schema import Config
 from rlhf.data.datasets import RankingDataset, ranking_dataset
 from rlhf.data.jsonl import read_jsonl, write_jsonl
-from rlhf.data.provenance import ProvenanceReport, family_filter, keep_responses
+from rlhf.data.provenance import (
+    ProvenanceReport,
+    family_filter,
+    keep_responses,
+    listed_hashes,
+)
 from rlhf.data.records import RankingRecord
 from rlhf.demo import rubric
 from rlhf.evaluation.preference import pair_rows
@@ -104,10 +109,10 @@ def _rankings(
     spec = spec_of(step.inputs["model"])
     files = [path for key, path in step.inputs.items() if key.startswith(name)]
     collected = chain.from_iterable(read_jsonl(path, RankingRecord) for path in files)
-    records, report = family_filter(
-        collected, config.rm.data.off_family, {spec.family}, _own_checkpoints(config, runtime)
-    )
-    return ranking_dataset(records, spec, tokenizer, config.rm.data.max_length), report
+    section = config.rm.data
+    known = _own_checkpoints(config, runtime) | listed_hashes(section.known_checkpoints)
+    records, report = family_filter(collected, section.off_family, {spec.family}, known)
+    return ranking_dataset(records, spec, tokenizer, section.max_length), report
 
 
 def _own_checkpoints(config: Config, runtime: Runtime) -> set[str]:

@@ -17,9 +17,14 @@ from rlhf.config.base import (
 
 
 class RMDataSection(Section):
-    """What the reward model may learn from."""
+    """What the reward model may learn from.
+
+    known_checkpoints: folders of released checkpoints, or the hashes of such, as recorded in
+    responses: those of theirs count as proven, as those of this run's own models do.
+    """
 
     off_family: Literal["refuse", "drop", "allow"] = "refuse"
+    known_checkpoints: tuple[str, ...] = ()
     max_length: Positive = 2048
 
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from typing import Literal
 
 from rlhf.data.records import Provenance, RankingRecord, pair_grades
+from rlhf.models.load import checkpoint_hash
+
+_SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 
 
 @dataclass(frozen=True)
@@ -71,6 +76,29 @@ def family_filter(
         records_dropped=len(records) - len(kept),
     )
     return kept, report
+
+
+def listed_hashes(entries: Iterable[str]) -> set[str]:
+    """The checkpoint hashes that entries of `rm.data.known_checkpoints` stand for.
+
+    Args:
+        entries: hashes (64 hexadecimal digits), or checkpoint folders, whose weights are read.
+
+    Raises:
+        ValueError: an entry is neither.
+    """
+    hashes = set()
+    for entry in entries:
+        if _SHA256.fullmatch(entry):
+            hashes.add(entry.lower())
+        elif Path(entry).is_dir():
+            hashes.add(checkpoint_hash(entry))
+        else:
+            raise ValueError(
+                f"rm.data.known_checkpoints: {entry!r} is neither a folder nor a sha256 in 64 "
+                f"hexadecimal digits"
+            )
+    return hashes
 
 
 def pairs_by_origin(rankings: Iterable[RankingRecord]) -> dict[tuple[str, str], int]:

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from rlhf.data.provenance import family_filter, keep_responses, pairs_by_origin
+from rlhf.data.provenance import family_filter, keep_responses, listed_hashes, pairs_by_origin
 from rlhf.data.records import RankingRecord, pair_grades
+from rlhf.models.load import checkpoint_hash
 
 GRADES = [1, 2, 4]
 
@@ -65,6 +68,17 @@ def test_allow_keeps_everything_and_still_reports() -> None:
     assert kept == RANKINGS
     assert report.mode == "allow" and report.off_family == {"other/m": 2}
     assert (report.responses_dropped, report.records_dropped) == (0, 0)
+
+
+def test_listed_checkpoints_are_folders_or_hashes(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    found = listed_hashes([str(tmp_path), "AB" * 32])
+    assert found == {checkpoint_hash(tmp_path), "ab" * 32}
+    (tmp_path / "model.safetensors").write_bytes(b"other weights")
+    assert len(found & listed_hashes([str(tmp_path), "ab" * 32])) == 1
+    with pytest.raises(ValueError, match="known_checkpoints: 'abc' is neither"):
+        listed_hashes(["abc"])
 
 
 def test_kept_pairs_keep_their_grades() -> None:
