@@ -58,6 +58,13 @@ class BaichuanTokenizer(SentencePieceBackend):
                 pieces.extend(self.sp_model.encode(part, out_type=str))
         return pieces
 
+    def convert_tokens_to_ids(self, tokens: str | list[str]) -> int | list[int]:
+        """As the base class, but sentencepiece looks a whole list up at once: data is long."""
+        if isinstance(tokens, str):
+            return super().convert_tokens_to_ids(tokens)
+        added, ids = self._added_tokens_encoder, self.sp_model.piece_to_id(list(tokens))
+        return [added.get(token, index) for token, index in zip(tokens, ids, strict=True)]
+
     def _convert_id_to_token(self, index: int) -> str:
         """Ids of embedding rows that the tokenizer has no piece for are unknown, not an error."""
         known = index < self.sp_model.get_piece_size()

@@ -143,3 +143,15 @@ def test_an_id_without_a_piece_is_unknown(tokenizer: Callable[[int], BaichuanTok
     second = tokenizer(2)
     ids = [*second.encode("a", add_special_tokens=False), second.vocab_size + 7]
     assert second.decode(ids) == f"a{second.unk_token}"
+
+
+def test_a_list_of_pieces_is_looked_up_as_each_alone(
+    tokenizer: Callable[[int], BaichuanTokenizer],
+) -> None:
+    made = tokenizer(2)
+    made.add_tokens(["<added>"])
+    assert made.convert_tokens_to_ids([]) == []
+    pieces = [*made.tokenize("Hello 世界<added>\n🙂</s>"), "no such piece", "<s>"]
+    ids = [made.convert_tokens_to_ids(piece) for piece in pieces]
+    assert made.convert_tokens_to_ids(pieces) == ids
+    assert {1, 2, made.unk_token_id, 512} <= set(ids)
