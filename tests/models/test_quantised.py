@@ -1,0 +1,79 @@
+"""Weights in 4 and 8 bits, by bitsandbytes."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from peft.utils.integrations import dequantize_module_weight
+
+from rlhf.config.schema import TuningSection
+from rlhf.models.adapter import add_lora
+from rlhf.models.export import merge_adapter, save_checkpoint
+from rlhf.models.load import load_causal_lm, load_reward_model, load_tokenizer
+
+bitsandbytes = pytest.importorskip("bitsandbytes")
+Params4bit, Int8Params = bitsandbytes.nn.Params4bit, bitsandbytes.nn.Int8Params
+IDS = torch.randint(3, 500, (2, 17), generator=torch.Generator().manual_seed(0))
+QLORA = TuningSection(method="qlora", r=4, alpha=8, targets="all-linear")
+
+
+def load(path, quantization=None):
+    return load_causal_lm(
+        path, dtype=torch.float32, device="cpu", attn="eager", quantization=quantization
+    )
+
+
+@torch.no_grad()
+def logits(model):
+    return model(IDS).logits
+
+
+@pytest.mark.parametrize("architecture", ["baichuan-13b", "baichuan2-7b"])
+@pytest.mark.parametrize("bits", ["nf4", "int8"])
+def test_the_trunk_is_quantised_and_nothing_else(checkpoint, architecture, bits):
+    path = checkpoint(architecture)
+    plain, quantised = load(path), load(path, bits)
+    before = logits(plain)
+    for name, layer in quantised.model.named_modules():
+        if isinstance(getattr(layer, "weight", None), Params4bit | Int8Params):
+            own = plain.model.get_submodule(name)
+            weight = dequantize_module_weight(layer)
+            assert 0 < (weight - own.weight).norm() / own.weight.norm() < 0.12
+            own.weight.data = weight
+    # NF4 only stores weights in 4 bits; int8 also rounds what it multiplies them with.
+    error = (logits(quantised) - logits(plain)).norm() / before.norm()
+    assert error < {"nf4": 1e-5, "int8": 0.05}[bits]
+    assert (logits(plain) - before).norm() > 0
+
+
+def test_only_adapters_learn_on_a_quantised_trunk(checkpoint):
+    model = add_lora(load(checkpoint(), "nf4"), QLORA, "causal")
+    learning = {name for name, part in model.named_parameters() if part.requires_grad}
+    kinds = {name.split(".lora_")[0].rpartition(".")[2] for name in learning}
+    assert kinds == {"W_pack", "o_proj", "gate_proj", "up_proj", "down_proj"}
+    model(input_ids=IDS, labels=IDS).loss.backward()
+    assert all(part.grad is not None for part in model.parameters() if part.requires_grad)
+
+
+def test_a_model_tuned_in_4_bits_is_saved_in_plain_weights(checkpoint, tmp_path):
+    path, out = checkpoint(), tmp_path / "out"
+    tuned = add_lora(load(path, "nf4"), QLORA, "causal")
+    for name, part in tuned.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(part, std=0.05)
+    save_checkpoint(tuned, load_tokenizer(path), out)
+    assert "quantization_config" not in json.loads((out / "config.json").read_text())
+    saved = load(out)
+    assert saved.model.layers[0].self_attn.W_pack.weight.dtype == torch.float32
+    torch.testing.assert_close(logits(saved), logits(tuned), rtol=1e-4, atol=1e-4)
+    assert (logits(saved) - logits(load(path, "nf4"))).abs().max() > 0.01
+    assert merge_adapter(tuned).config.to_dict().get("quantization_config") is None
+
+
+def test_a_quantised_reward_model_keeps_its_head_whole(checkpoint):
+    model = load_reward_model(checkpoint(), dtype=torch.float32, device="cpu", quantization="nf4")
+    assert model.score.weight.dtype == torch.float32
+    with torch.no_grad():
+        assert model(input_ids=IDS).logits.isfinite().all()
