@@ -8,7 +8,7 @@ from pathlib import Path
 
 import typer
 
-from rlhf.cli import annotate, data, stages
+from rlhf.cli import annotate, data, evaluate, stages
 
 app = typer.Typer(
     name="rlhf",
@@ -17,6 +17,7 @@ app = typer.Typer(
     help="RLHF for the Baichuan family: SFT, reward model, PPO.",
 )
 app.add_typer(stages.app)
+app.add_typer(evaluate.app, name="evaluate")
 app.add_typer(annotate.app)
 app.add_typer(data.app, name="data")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -70,7 +71,9 @@ def _run(path: Path, overrides: list[str] | None, **options: Any) -> None:
         raise typer.Exit(130) from None
 
 
-def _single_stage(stage: str, summary: str) -> None:
+def stage_command(stage: str) -> Callable[..., None]:
+    """The command that runs one stage alone."""
+
     def command(
         config: ConfigPath,
         overrides: Overrides = None,
@@ -80,15 +83,15 @@ def _single_stage(stage: str, summary: str) -> None:
         again = stage if redo else None
         _run(config, overrides, start=None, only=stage, redo=again, rehearsal=rehearse)
 
-    app.command(stage, help=f"{summary}\n\nExample: rlhf {stage} configs/tiny.yaml")(command)
+    return command
 
 
-_single_stage(
-    "sft", "Stage 1 alone: supervised fine-tuning of the main model and of each further size."
-)
-_single_stage(
-    "collect", "Sample the responses that the reward model learns from, and have them ranked."
-)
-_single_stage("rm", "Stage 2 alone: the reward model.")
-_single_stage("ppo", "Stage 3 alone: PPO.")
-_single_stage("evaluate", "Judge the policy on held-out prompts and write the report.")
+STAGES = {
+    "sft": "Stage 1 alone: supervised fine-tuning of the main model and of each further size.",
+    "collect": "Sample the responses that the reward model learns from, and have them ranked.",
+    "rm": "Stage 2 alone: the reward model.",
+    "ppo": "Stage 3 alone: PPO.",
+}
+for _stage, _summary in STAGES.items():
+    _help = f"{_summary}\n\nExample: rlhf {_stage} configs/tiny.yaml"
+    app.command(_stage, help=_help)(stage_command(_stage))

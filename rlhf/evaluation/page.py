@@ -16,10 +16,25 @@ NONE = "\u2013"
 
 
 def render(files: RunFiles, report: dict[str, Any], plots: Sequence[Plot]) -> str:
-    """The page's HTML.
+    """The page of a run.
 
     plots: drawn from the same report; their SVG goes into the page as it is.
     """
+    return _page(
+        "report.html.jinja",
+        plots,
+        **report,
+        samples=samples(files.last.judge, files.config.get("evaluate", {}).get("samples", 5)),
+        matrix=source_matrix((report["rm"] or {}).get("by_source", [])),
+    )
+
+
+def render_rm(name: str, rm: dict[str, Any], plots: Sequence[Plot]) -> str:
+    """The page of one reward model. name: its heading; rm: margin_report.build's result."""
+    return _page("rm.html.jinja", plots, name=name, rm=rm, matrix=source_matrix(rm["by_source"]))
+
+
+def _page(template: str, plots: Sequence[Plot], **values: Any) -> str:
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 
@@ -41,13 +56,7 @@ def render(files: RunFiles, report: dict[str, Any], plots: Sequence[Plot]) -> st
     sections = defaultdict(list)
     for plot in plots:
         sections[plot.section].append({"note": plot.note, "svg": Markup(plot.svg)})
-    count = files.config.get("evaluate", {}).get("samples", 5)
-    return environment.get_template("report.html.jinja").render(
-        **report,
-        plots=sections,
-        samples=samples(files.last.judge, count),
-        matrix=source_matrix((report["rm"] or {}).get("by_source", [])),
-    )
+    return environment.get_template(template).render(**values, plots=sections)
 
 
 def source_matrix(table: list[dict[str, Any]]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from pydantic_core import to_jsonable_python
 RECORDS = ("manifest.json", "summary.json", "metrics.jsonl", "*.log", ".*")
 CHECKPOINTS = "checkpoints"
 """Folder in a stage's directory for what it resumes from; removed once the stage is done."""
-RECORD_FOLDERS = (CHECKPOINTS, "tensorboard", "wandb", "mlruns")
+RECORD_FOLDERS = (CHECKPOINTS, "tensorboard", "wandb", "mlruns", "report")
 
 
 def sync(path: Path) -> None:

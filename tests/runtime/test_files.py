@@ -33,7 +33,8 @@ def test_hash_leaves_records_and_checkpoints_out(tmp_path):
     results = fill(tmp_path / "one", {"weights": "1"})
     before = hash_path(results)
     records = ("manifest.json", "metrics.jsonl", "summary.json", "x.log", ".hidden")
-    fill(results, {name: "noise" for name in (*records, "checkpoints/a", "tensorboard/b")})
+    folders = ("checkpoints/a", "tensorboard/b", "report/c")
+    fill(results, {name: "noise" for name in (*records, *folders)})
     assert hash_path(results) == before
     assert result_names(results) == ["weights"]
 

@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from rlhf.data.jsonl import write_jsonl
+from rlhf.evaluation.compare import compare, lines, write
+from rlhf.evaluation.preference import PairRow
+from tests.evaluation.rows import make_rows
+
+
+def pairs_of(directory: Path, rows: list[PairRow]) -> Path:
+    directory.mkdir(parents=True)
+    write_jsonl(directory / "pairs.jsonl", rows)
+    return directory
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> list[Path]:
+    """A reward model's directory, and a run's with one in it."""
+    first = pairs_of(tmp_path / "first", make_rows([1.0, 2.0, 3.0, -1.0], grade=1))
+    pairs_of(tmp_path / "second" / "rm", make_rows([1.0, -2.0, 3.0, -1.0], grade=4))
+    return [first, tmp_path / "second"]
+
+
+def test_a_row_a_model(models: list[Path]) -> None:
+    comparison = compare(models)
+    first, second = comparison.table
+    assert [row["model"] for row in comparison.table] == [str(path) for path in models]
+    assert (first["accuracy"], first["grade_1"], first["grade_4"]) == (0.75, 0.75, None)
+    assert (second["accuracy"], second["grade_1"], second["grade_4"]) == (0.5, None, 0.5)
+    assert first["accuracy_low"] == pytest.approx(0.3006, abs=1e-4)
+    assert first["accuracy_high"] == pytest.approx(0.9544, abs=1e-4)
+    assert (first["tau"], second["tau"]) == (0.5, 0.0)
+    assert comparison.same_pairs
+
+
+def test_other_pairs_are_noticed(models: list[Path], tmp_path: Path) -> None:
+    other = pairs_of(tmp_path / "other", make_rows([1.0, -1.0]))
+    assert not compare([models[0], other]).same_pairs
+
+
+def test_lines_leave_out_what_no_model_has(models: list[Path]) -> None:
+    found = {title: cells for title, *cells in lines(compare(models).table)}
+    assert found["accuracy, %"] == ["75.0 (30.1 to 95.4)", "50.0 (15.0 to 85.0)"]
+    assert found["grade 1, %"][1] == "\u2013"
+    assert "grade 2, %" not in found and "noise-free, %" not in found
+
+
+def test_written_files(models: list[Path], tmp_path: Path) -> None:
+    comparison = compare(models)
+    write(comparison, tmp_path / "out")
+    with (tmp_path / "out" / "comparison.csv").open(encoding="utf-8") as stream:
+        assert [float(row["accuracy"]) for row in csv.DictReader(stream)] == [0.75, 0.5]
+    content = json.loads((tmp_path / "out" / "comparison.json").read_text(encoding="utf-8"))
+    assert content == {"same_pairs": True, "models": comparison.table}
+
+
+def test_a_directory_without_pairs(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no held-out pairs in pairs.jsonl or rm/pairs.jsonl"):
+        compare([tmp_path])
