@@ -10,8 +10,10 @@ no answer and opens no turn.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
+from rlhf.data import chat_moss
+from rlhf.data.encoded import IGNORED, Encoded
 from rlhf.data.records import Message
 
 if TYPE_CHECKING:
@@ -19,14 +21,7 @@ if TYPE_CHECKING:
 
     from rlhf.models.spec import ModelSpec
 
-IGNORED = -100
-
-
-class Encoded(NamedTuple):
-    """A conversation for training: two lists of one length, -100 where nothing is learnt."""
-
-    input_ids: list[int]
-    labels: list[int]
+__all__ = ["IGNORED", "Encoded", "encode_conversation", "encode_prompt", "encode_response"]
 
 
 def encode_prompt(
@@ -47,6 +42,8 @@ def encode_prompt(
     Raises:
         ValueError: a system message for a model that has no place for one.
     """
+    if spec.chat_style == "moss":
+        return chat_moss.encode_prompt(tokenizer, messages, max_length)
     system = _encode_system(spec, tokenizer, messages)
     rounds = [_encode_round(spec, tokenizer, turns) for turns in _rounds(messages)]
     history = rounds.pop()
@@ -77,6 +74,8 @@ def encode_conversation(
     Raises:
         ValueError: a system message for a model that has no place for one.
     """
+    if spec.chat_style == "moss":
+        return chat_moss.encode_conversation(tokenizer, messages, max_length)
     eos = _eos(tokenizer)
     system = _encode_system(spec, tokenizer, messages)
     input_ids, labels = list(system), [IGNORED] * len(system)
@@ -102,6 +101,8 @@ def encode_conversation(
 
 def encode_response(spec: ModelSpec, tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     """A complete answer: its text and EOS. It follows what `encode_prompt` returns."""
+    if spec.chat_style == "moss":
+        return chat_moss.encode_response(tokenizer, text)
     return [*_encode_text(spec, tokenizer, text), _eos(tokenizer)]
 
 

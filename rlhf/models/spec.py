@@ -20,9 +20,11 @@ CHAT_TEMPLATE = """\
 
 
 MOSS_CHAT_TEMPLATE = """\
+{%- set unused = '<|Inner Thoughts|>: None<eot>\\n<|Commands|>: None<eoc>\\n' -%}
+{%- set unused = unused + '<|Results|>: None<eor>\\n' -%}
 {%- for message in messages -%}
 {%- if message['role'] == 'user' -%}
-{{ '<|Human|>: ' + message['content'] + '<eoh>\\n' }}
+{{ '<|Human|>: ' + message['content'] + '<eoh>\\n' + unused }}
 {%- elif message['role'] == 'assistant' -%}
 {{ '<|MOSS|>: ' + message['content'] + '<eom>\\n' }}
 {%- else -%}

@@ -119,3 +119,16 @@ def test_text_without_such_tokens_is_encoded_as_ever(real) -> None:
     text = "Hello world, 你好 <reserved_3> 42\n"
     plain = tokenizer.encode(text, add_special_tokens=False)
     assert encode_response(spec, tokenizer, text) == [*plain, EOS]
+
+
+def test_what_fits_before_2048_new_tokens_of_a_context_of_4096() -> None:
+    """Rounds of 1 + 500 + 1 + 500 ids, and an EOS each in version 1; the newest has 1 + 43."""
+    messages = turns("A" * 500, "B" * 500, "C" * 500, "D" * 500, "A" * 43)
+    limit = 4096 - 2048
+    both = encode_prompt(V2, TOKENIZER, messages, max_length=limit)
+    assert len(both) == 2 * 1002 + 44 + 1 - 1, "just fits, and the assistant's token pushes one out"
+    assert both[:2] == [A, A] and both[-1] == ASSISTANT
+    one = encode_prompt(V1_13B, TOKENIZER, messages, max_length=limit)
+    assert len(one) == 1003 + 44 + 1, "an EOS a round is one too many"
+    assert one[:2] == [USER, C] and one[1002:1005] == [EOS, USER, A]
+    assert len(encode_prompt(V1_13B, TOKENIZER, messages, max_length=limit + 2)) == limit + 2
