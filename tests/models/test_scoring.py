@@ -40,6 +40,16 @@ def test_order_is_kept_and_the_batch_is_of_no_matter(
     assert score_responses(model, SEQUENCES, 0, batch_size) == pytest.approx(alone, abs=1e-5)
 
 
+def test_padding_with_the_end_of_sequence_moves_no_score(
+    model: BaichuanForSequenceClassification,
+) -> None:
+    eos = 2
+    ended = [[*ids, eos] for ids in SEQUENCES]
+    assert score_responses(model, ended, eos, 4) == score_responses(model, ended, 0, 4)
+    model.config.pad_token_id = model.config.eos_token_id = eos
+    assert score_responses(model, ended, eos, 4) == score_responses(model, ended, 0, 4)
+
+
 @pytest.mark.parametrize("training", [True, False])
 def test_the_mode_is_left_alone(model: BaichuanForSequenceClassification, training: bool) -> None:
     model.train(training)

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import AutoModelForSequenceClassification
 
 from rlhf.config.schema import TuningSection
 from rlhf.data.datasets import RankingDataset
@@ -56,13 +57,18 @@ def test_it_learns_a_preference_and_stores_its_score_statistics(tmp_path: Path) 
     assert rows.of("eval_accuracy")[-1] == summary.accuracy
     assert rows.of("eval_loss")[-1] < 0.5 * rows.of("eval_loss")[0]
 
-    saved = BaichuanForSequenceClassification.from_pretrained(tmp_path)
+    saved = AutoModelForSequenceClassification.from_pretrained(tmp_path)
+    assert type(saved) is BaichuanForSequenceClassification
     sequences = [ids for item in train.items for ids in item.input_ids]
     scores = torch.tensor(score_responses(saved, sequences, 0, 7))
     assert float(scores.mean()) == pytest.approx(summary.score_mean, abs=1e-5)
     assert float(scores.std(correction=0)) == pytest.approx(summary.score_std, rel=1e-5)
     assert saved.config.score_mean == summary.score_mean
     assert saved.config.score_std == summary.score_std
+
+    (tmp_path / "tokenizer.model").touch()
+    loaded = load_reward_model(tmp_path, dtype=torch.float32, device="cpu")
+    assert mean_score(loaded, train) == summary.score_mean
 
 
 def test_tokens_and_flops_are_those_of_the_responses(tmp_path: Path) -> None:
