@@ -48,7 +48,7 @@ def exists(key: str) -> bool:
 
 def test_commands_exist(document):
     commands = get_command(app).commands
-    used = re.findall(r"(?:^ *|`)rlhf ([a-z]+)", document[1], flags=re.MULTILINE)
+    used = re.findall(r"(?:^ *|`)rlhf ([a-z][a-z-]*)", document[1], flags=re.MULTILINE)
     assert set(used) <= set(commands)
 
 

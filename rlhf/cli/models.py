@@ -1,0 +1,51 @@
+"""`rlhf export` and `rlhf import-llama`: checkpoints from one layout into another."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer()
+NEW = "A directory that is not there yet, or empty."
+
+
+@app.command("export")
+def export(
+    model: Annotated[Path, typer.Argument(help="A checkpoint or an adapter directory.")],
+    out: Annotated[Path, typer.Argument(help=NEW)],
+    layout: Annotated[str, typer.Option("--to", help="native, llama or official.")] = "native",
+    adapter: Annotated[
+        Path | None, typer.Option("--adapter", help="A PEFT LoRA adapter to merge into MODEL.")
+    ] = None,
+) -> None:
+    """Merge adapters, and write the model natively, as Llama (RoPE models), or as the official
+    checkpoints are laid out.
+
+    Example: rlhf export runs/baichuan2_7b/ppo/actor served --to llama
+    """
+    from rlhf.apps.export import export as export_model
+
+    export_model(model, out, layout, adapter)
+    typer.echo(f"{model} -> {out} ({layout})")
+
+
+@app.command("import-llama")
+def import_llama(
+    source: Annotated[Path, typer.Argument(metavar="LLAMA_DIR", help="A LlamaForCausalLM.")],
+    out: Annotated[Path, typer.Argument(help=NEW)],
+) -> None:
+    """Re-lay a Llama checkpoint exactly as Baichuan-7B is laid out.
+
+    Example: rlhf import-llama Llama-2-7b-hf weights/llama2_7b
+    """
+    from rlhf.apps.export import import_llama as import_model
+
+    usable = import_model(source, out)
+    typer.echo(f"{source} -> {out} (baichuan-7b)")
+    if not usable:
+        typer.echo(
+            f"{out}: the tokenizer's files are only copied; a run also needs a tokenizer.model "
+            "(sentencepiece) with role tokens at 195 and 196"
+        )

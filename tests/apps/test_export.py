@@ -1,0 +1,250 @@
+from __future__ import annotations
+
+import io
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import sentencepiece
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+)
+
+from rlhf.apps.export import export, import_llama
+from rlhf.config.schema import TuningSection
+from rlhf.models.adapter import add_lora
+from rlhf.models.export import save_reward_model
+from rlhf.models.load import (
+    check_checkpoint,
+    load_causal_lm,
+    load_reward_model,
+    load_tokenizer,
+    score_statistics,
+)
+from tests.models.conftest import ARCHITECTURES, TEXTS, checkpoint, pieces  # noqa: F401
+
+CPU = {"dtype": torch.float32, "device": "cpu"}
+IDS = torch.arange(3, 43).view(2, 20)
+LORA = TuningSection(method="lora", r=4, alpha=8)
+Checkpoint = Callable[..., Path]
+FRAGMENTS = [
+    "你好",
+    " ",
+    "  ",
+    "\n",
+    "\t",
+    "\r\n",
+    "Hello",
+    "the answer is 42",
+    "é",
+    "😀",
+    "\u3000",
+    "天气",
+]
+
+
+@pytest.fixture(name="base")
+def base_(checkpoint: Checkpoint) -> Checkpoint:  # noqa: F811
+    return checkpoint
+
+
+def texts(count: int, also: tuple[str, ...] = ()) -> list[str]:
+    """Random text: fragments, and any character but the one that stands for a space."""
+    draw = random.Random(0)
+    parts = [*FRAGMENTS, *also, *(chr(draw.randrange(0x20, 0x2500)) for _ in range(200))]
+    return ["".join(draw.choices(parts, k=draw.randrange(1, 20))) for _ in range(count)]
+
+
+def lora(base: Path, out: Path, targets: tuple[str, ...] = ("W_pack", "o_proj")) -> torch.Tensor:
+    """Writes a PEFT adapter; returns what the adapted model says."""
+    tuning = LORA.model_copy(update={"targets": targets})
+    model = add_lora(load_causal_lm(base, **CPU), tuning, "causal")
+    shake(model)
+    model.save_pretrained(str(out))
+    with torch.no_grad():
+        return model(IDS).logits
+
+
+def shake(model: torch.nn.Module) -> None:
+    """Adapters start at zero, which would hide a lost one."""
+    torch.manual_seed(2)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data.normal_(std=0.1)
+    model.eval()
+
+
+@pytest.mark.parametrize("architecture", ["baichuan-7b", "baichuan2-7b"])
+@torch.no_grad()
+def test_llama(base: Checkpoint, tmp_path: Path, architecture: str) -> None:
+    path, out = base(architecture), tmp_path / "out"
+    export(path, out, "llama")
+    ours, llama = load_causal_lm(path, **CPU), AutoModelForCausalLM.from_pretrained(out)
+    assert type(llama) is LlamaForCausalLM and llama.dtype == torch.float32
+    assert torch.allclose(llama(IDS).logits, ours(IDS).logits, rtol=0, atol=1e-5)
+    config = json.loads((out / "config.json").read_text())
+    assert config["architectures"] == ["LlamaForCausalLM"] and config["torch_dtype"] == "float32"
+    assert (config["rope_theta"], config["rms_norm_eps"]) == (10000.0, 1e-6)
+    assert config["max_position_embeddings"] == 256 and not config["tie_word_embeddings"]
+    assert (out / "tokenizer.model").read_bytes() == (path / "tokenizer.model").read_bytes()
+
+
+def test_llama_tokenizer_gives_the_same_ids(base: Checkpoint, tmp_path: Path) -> None:
+    path = base("baichuan2-7b")
+    export(path, tmp_path / "out", "llama")
+    ours, stock = load_tokenizer(path), AutoTokenizer.from_pretrained(tmp_path / "out")
+    for text in texts(500, also=("<reserved_193>", "<0x0A>", "</s>")):
+        ids = stock(text)["input_ids"]
+        assert ids == ours(text)["input_ids"], text
+        assert stock.decode(ids) == text
+    chat = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "你好"}]
+    ids = stock.apply_chat_template(chat, add_generation_prompt=True)["input_ids"]
+    assert [ids[0], ids[-1]] == [195, 196] and ids.count(196) == 2
+
+
+def test_llama_tokenizer_with_a_dummy_prefix(base: Checkpoint, tmp_path: Path) -> None:
+    path = base("baichuan-7b")
+    export(path, tmp_path / "out", "llama")
+    ours, stock = load_tokenizer(path), AutoTokenizer.from_pretrained(tmp_path / "out")
+    for text in texts(300):
+        if not text.startswith(" "):  # the documented exception
+            assert stock(text)["input_ids"] == ours(text)["input_ids"], text
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@torch.no_grad()
+def test_official(base: Checkpoint, tmp_path: Path, architecture: str) -> None:
+    path, out = base(architecture), tmp_path / "out"
+    export(path, out, "official")
+    before, after = (json.loads((p / "config.json").read_text()) for p in (path, out))
+    for name, value in before.items():
+        if name != "auto_map":
+            assert after[name] == value, name
+    spelling = "BaiChuan" if architecture == "baichuan-7b" else "Baichuan"
+    assert after["auto_map"]["AutoConfig"] == f"configuration_baichuan.{spelling}Config"
+    lengths = {"max_position_embeddings", "model_max_length"} & set(after)
+    assert len(lengths) == 1 and ("z_loss_weight" in after) == architecture.startswith("baichuan2")
+    again = load_causal_lm(out, **CPU)
+    assert torch.equal(again(IDS).logits, load_causal_lm(path, **CPU)(IDS).logits)
+    assert load_tokenizer(out)("你好 a")["input_ids"] == load_tokenizer(path)("你好 a")["input_ids"]
+
+
+@torch.no_grad()
+def test_adapter_beside_its_base_and_by_itself(base: Checkpoint, tmp_path: Path) -> None:
+    path, adapter = base("baichuan2-13b"), tmp_path / "adapter"
+    adapted = lora(path, adapter)
+    export(path, tmp_path / "beside", adapter=adapter)
+    export(adapter, tmp_path / "alone")
+    for out in (tmp_path / "beside", tmp_path / "alone"):
+        assert torch.allclose(load_causal_lm(out, **CPU)(IDS).logits, adapted, atol=1e-4)
+
+
+def test_generation_settings_are_kept(base: Checkpoint, tmp_path: Path) -> None:
+    path = base("baichuan2-7b")
+    settings = {"do_sample": True, "temperature": 0.3, "top_k": 5, "user_token_id": 195}
+    (path / "generation_config.json").write_text(json.dumps(settings))
+    lora(path, tmp_path / "adapter")
+    for layout in ("native", "llama", "official"):
+        export(path, tmp_path / layout, layout, tmp_path / "adapter")
+        kept = json.loads((tmp_path / layout / "generation_config.json").read_text())
+        assert settings.items() <= kept.items()
+
+
+@torch.no_grad()
+def test_adapted_reward_model(base: Checkpoint, tmp_path: Path) -> None:
+    path, rm = base("baichuan2-7b"), tmp_path / "rm"
+    model = add_lora(load_reward_model(path, **CPU), LORA, "reward")
+    shake(model)
+    save_reward_model(model, load_tokenizer(path), rm, score_mean=0.5, score_std=2.0)
+    export(rm, tmp_path / "out")
+    whole = load_reward_model(tmp_path / "out", **CPU)
+    assert torch.allclose(whole(IDS).logits, model(IDS).logits, atol=1e-4)
+    assert score_statistics(tmp_path / "out") == (0.5, 2.0)
+    with pytest.raises(ValueError, match="--to native"):
+        export(rm, tmp_path / "official", "official")
+
+
+def test_mistakes_in_one_line(base: Checkpoint, tmp_path: Path) -> None:
+    path, alibi, out = base(), base("baichuan-13b", name="alibi"), tmp_path / "out"
+    lora(alibi, tmp_path / "other")
+    lora(path, tmp_path / "split")
+    file = tmp_path / "split/adapter_config.json"
+    fields = json.loads(file.read_text())
+    file.write_text(json.dumps(fields | {"target_modules": ["q_proj", "v_proj"]}))
+    for reason, arguments in {
+        "choose native, llama, official": (path, out, "gguf"),
+        "not an empty directory": (path, alibi),
+        "--to official": (alibi, out, "llama"),
+        "no adapter_config.json": (path, out, "native", alibi),
+        "another size": (path, out, "native", tmp_path / "other"),
+        "'q_proj'.*W_pack": (path, out, "native", tmp_path / "split"),
+        "an adapter itself": (tmp_path / "other", out, "native", tmp_path / "other"),
+    }.items():
+        with pytest.raises(ValueError, match=reason) as error:
+            export(*arguments)
+        assert "\n" not in str(error.value) and not out.exists()
+
+
+def write_llama(path: Path, **fields: object) -> LlamaForCausalLM:
+    """A Llama directory whose tokenizer.model is made as Llama's: bytes from id 3 on."""
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 320, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2}
+    config = LlamaConfig(**sizes, num_attention_heads=4, num_key_value_heads=2, **fields)
+    llama = LlamaForCausalLM(config).eval()
+    llama.save_pretrained(path)
+    proto = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(TEXTS * 20),
+        model_writer=proto,
+        vocab_size=320,
+        model_type="bpe",
+        byte_fallback=True,
+        num_threads=1,
+        minloglevel=2,
+    )
+    (path / "tokenizer.model").write_bytes(proto.getvalue())
+    (path / "tokenizer_config.json").write_text('{"tokenizer_class": "LlamaTokenizer"}')
+    return llama
+
+
+@torch.no_grad()
+def test_import_and_export_again(tmp_path: Path) -> None:
+    llama = write_llama(tmp_path / "llama", rope_theta=500_000.0)
+    assert import_llama(tmp_path / "llama", tmp_path / "ours")
+    check_checkpoint(tmp_path / "ours", "baichuan-7b")
+    ours = load_causal_lm(tmp_path / "ours", **CPU)
+    assert torch.allclose(ours(IDS).logits, llama(IDS).logits, rtol=0, atol=1e-5)
+    tokenizer = load_tokenizer(tmp_path / "ours")
+    prompt = tokenizer.apply_chat_template([{"role": "user", "content": "Hi"}], tokenize=False)
+    assert tokenizer(prompt)["input_ids"][0] == 195
+    assert not {195, 196} & set(tokenizer("À Á hello 你好 \xff")["input_ids"])
+    export(tmp_path / "ours", tmp_path / "again", "llama")
+    again = LlamaForCausalLM.from_pretrained(tmp_path / "again")
+    assert torch.allclose(again(IDS).logits, llama(IDS).logits, rtol=0, atol=1e-5)
+    stock = AutoTokenizer.from_pretrained(tmp_path / "again")
+    assert stock(prompt)["input_ids"][0] == 195
+    with pytest.raises(ValueError, match="500000.*--to llama"):
+        export(tmp_path / "ours", tmp_path / "official", "official")
+
+
+def test_import_without_sentencepiece(tmp_path: Path) -> None:
+    write_llama(tmp_path / "llama")
+    (tmp_path / "llama/tokenizer.model").unlink()
+    (tmp_path / "llama/tokenizer.json").write_text("{}")
+    assert not import_llama(tmp_path / "llama", tmp_path / "ours")
+    assert (tmp_path / "ours/tokenizer.json").is_file()
+
+
+def test_import_of_what_is_no_llama(base: Checkpoint, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="not a LlamaForCausalLM"):
+        import_llama(base(), tmp_path / "out")
+    write_llama(tmp_path / "biased", mlp_bias=True)
+    with pytest.raises(ValueError, match="mlp_bias"):
+        import_llama(tmp_path / "biased", tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from rlhf import cli
+from rlhf.models.load import check_checkpoint
+from tests.apps.test_export import write_llama
+from tests.models.conftest import checkpoint, pieces  # noqa: F401
+
+Checkpoint = Callable[..., Path]
+
+
+@pytest.fixture(name="base")
+def base_(checkpoint: Checkpoint) -> Checkpoint:  # noqa: F811
+    return checkpoint
+
+
+def test_export(base: Checkpoint, tmp_path: Path) -> None:
+    path, out = base("baichuan-7b"), tmp_path / "out"
+    done = CliRunner().invoke(cli.app, ["export", str(path), str(out), "--to", "official"])
+    assert (done.exit_code, done.output) == (0, f"{path} -> {out} (official)\n")
+    check_checkpoint(out, "baichuan-7b")
+
+
+def test_export_over_something(
+    base: Checkpoint, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = str(base())
+    monkeypatch.setattr(sys, "argv", ["rlhf", "export", path, path])
+    with pytest.raises(SystemExit, match="2"):
+        cli.main()
+    error = capsys.readouterr().err
+    assert error == f"rlhf: {path}: already there and not an empty directory; name a new one\n"
+
+
+def test_import_tells_what_is_missing(tmp_path: Path) -> None:
+    write_llama(tmp_path / "llama")
+    command = ["import-llama", str(tmp_path / "llama")]
+    done = CliRunner().invoke(cli.app, [*command, str(tmp_path / "usable")])
+    assert done.exit_code == 0 and done.output.count("\n") == 1
+    (tmp_path / "llama/tokenizer.model").unlink()
+    done = CliRunner().invoke(cli.app, [*command, str(tmp_path / "bare")])
+    assert done.exit_code == 0 and "tokenizer.model" in done.output.splitlines()[-1]
