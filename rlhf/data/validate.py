@@ -87,6 +87,7 @@ class _Ids:
 
     def __init__(self) -> None:
         self._database = sqlite3.connect("", isolation_level=None)
+        self._database.execute("PRAGMA cache_size = -65536")  # KiB
         self._database.execute("PRAGMA synchronous = OFF")
         self._database.execute("PRAGMA journal_mode = OFF")
         self._database.execute("CREATE TABLE ids (id TEXT PRIMARY KEY, line INTEGER) WITHOUT ROWID")

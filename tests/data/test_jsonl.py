@@ -1,0 +1,32 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from rlhf.data.jsonl import CONTENT_BYTES, Rejection, whole_files
+
+
+def test_files_appear_together_or_not_at_all(tmp_path: Path) -> None:
+    paths = tmp_path / "new" / "a", tmp_path / "b"
+    paths[1].write_bytes(b"old")
+    with pytest.raises(RuntimeError), whole_files(*paths) as (first, second):
+        first.write(b"1")
+        second.write(b"2")
+        raise RuntimeError
+    assert not paths[0].exists() and paths[1].read_bytes() == b"old"
+    with whole_files(*paths) as (first, second):
+        first.write(b"1")
+        second.write(b"2")
+    assert [path.read_bytes() for path in paths] == [b"1", b"2"]
+    assert [path.name for path in paths[0].parent.iterdir()] == ["a"]
+
+
+def test_rejection_shows_a_short_text_whatever_the_bytes() -> None:
+    raw = "众".encode("gb18030") + b"x" * 10_000
+    rejection = Rejection.of(Path("a.jsonl"), 7, ValueError("no JSON"), raw)
+    assert str(rejection) == "a.jsonl:7: no JSON"
+    row = json.loads(rejection.to_json())
+    assert row["content"].startswith("\\xd6\\xdax") and row["content"].count("x") <= CONTENT_BYTES
+    assert (row["file"], row["line"], row["reason"]) == ("a.jsonl", 7, "no JSON")
