@@ -70,7 +70,7 @@ def refusals(rows: Sequence[PairRow]) -> Table:
     refusal can be what is wanted; under `helpful` it is over-refusal.
     """
     table = []
-    mixed = [row for row in rows if FEATURES["refusal"](row)]
+    mixed = [row for row in rows if _refusal(row)]
     for label in (None, "helpful", "harmless"):
         group = [row for row in mixed if label in (None, row.label)]
         if group:
@@ -95,7 +95,7 @@ def refusals(rows: Sequence[PairRow]) -> Table:
 
 def refusal_shares(rows: Sequence[PairRow]) -> dict[str, float] | None:
     """Shares of refusals among the chosen and among the rejected; None when rows do not know."""
-    known = [row for row in rows if FEATURES["refusal"](row) is not None]
+    known = [row for row in rows if _refusal(row) is not None]
     if not known:
         return None
     return {
