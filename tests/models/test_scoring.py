@@ -9,8 +9,11 @@ from rlhf.config.schema import TuningSection
 from rlhf.models.adapter import add_lora
 from rlhf.models.baichuan.configuration import BaichuanConfig
 from rlhf.models.baichuan.modeling import BaichuanForSequenceClassification
+from rlhf.models.moss.configuration import MossConfig
+from rlhf.models.moss.modeling import MossForSequenceClassification
 from rlhf.models.scoring import score_responses, separate_scores, shared_prompt_scores
 from rlhf.ops.padding import pad_right
+from tests.models.moss.conftest import official_config
 
 SEQUENCES = [[5, 9, 3], [7], [4, 4, 8, 1, 2], [6, 2], [9, 9, 9, 9], [8]]
 
@@ -96,6 +99,17 @@ def test_a_shared_prompt_gives_the_scores_and_gradients_of_separate_ones(
             for name, parameter in scorer.named_parameters():
                 if "lora_B" in name:  # zero at first, which would hide half of the gradient
                     parameter.normal_(std=0.3)
+    check_sharing(scorer)
+
+
+def test_a_shared_prompt_is_exact_for_moss() -> None:
+    torch.manual_seed(0)
+    check_sharing(
+        MossForSequenceClassification(MossConfig(**official_config(10), initializer_range=0.2))
+    )
+
+
+def check_sharing(scorer: Any) -> None:
     ids, mask, lengths = ranked_batch()
     expected, gradients = scores_and_gradients(scorer, separate_scores(scorer, ids, mask))
     shared = shared_prompt_scores(scorer, ids, mask, lengths)
