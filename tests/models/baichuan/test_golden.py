@@ -160,27 +160,3 @@ def test_as_bin_files(golden: Path, tmp_path: Path, shards: int) -> None:
     ids, mask = pad_left(expected["input_ids"], 3)
     logits = load(tmp_path)(ids, attention_mask=mask).logits[:, 3:]
     assert (logits - expected["logits"]).abs().max() < TOLERANCE
-
-
-def test_gradient_checkpointing_gives_the_same_gradients(golden: Path) -> None:
-    expected = load_file(golden / "expected.safetensors")
-    model = load(golden).train()
-    grads = []
-    for checkpointed in (False, True):
-        if checkpointed:
-            model.gradient_checkpointing_enable({"use_reentrant": False})
-        model.zero_grad()
-        model(expected["input_ids"], labels=expected["labels"]).loss.backward()
-        grads.append({name: p.grad.clone() for name, p in model.named_parameters()})
-    assert all(torch.equal(grads[0][name], grads[1][name]) for name in grads[0])
-
-
-def test_a_decoder_layer_is_one_graph(golden: Path) -> None:
-    model = load(golden)
-    seen = torch.randn(1, 6, model.config.hidden_size)
-    places = torch.arange(6)[None]
-    rotary = model.model.rotary_emb
-    options = {"position_embeddings": None if rotary is None else rotary(seen, places)}
-    layer = model.model.layers[0]
-    compiled = torch.compile(layer, backend="eager", fullgraph=True)
-    assert torch.equal(compiled(seen, **options), layer(seen, **options))
