@@ -14,10 +14,13 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from rlhf.models.moss.configuration import MossConfig
 from rlhf.models.moss.modeling import MossForCausalLM
 
-POSITIONS = 64
+POSITIONS = 512
 SHAPE = {"n_embd": 64, "n_layer": 2, "n_head": 4, "rotary_dim": 8, "n_inner": None}
 ADDED = ("<|endoftext|>", "<eoh>", "<eot>", "<eoc>", "<eor>", "<eom>")
-TEXTS = ["<|Human|>: Hello world<eoh>\n<|MOSS|>: 你好，世界。\n"]
+TEXTS = [
+    "<|Human|>: Hello world<eoh>\n<|Inner Thoughts|>: None<eot>\n<|Commands|>: None<eoc>\n"
+    "<|Results|>: None<eor>\n<|MOSS|>: 你好，世界。\n"
+]
 
 
 def official_config(vocabulary: int) -> dict[str, Any]:
@@ -67,31 +70,28 @@ def tiny_model(vocabulary: int) -> MossForCausalLM:
     return MossForCausalLM(MossConfig(**official_config(vocabulary), initializer_range=0.2)).eval()
 
 
+def write_checkpoint(path: Path) -> Path:
+    """An official directory whose Python files must never run."""
+    path.mkdir()
+    vocabulary = write_tokenizer(path)
+    (path / "config.json").write_text(json.dumps(official_config(vocabulary)))
+    for part in ("configuration", "modeling", "tokenization"):
+        (path / f"{part}_moss.py").write_text("raise SystemExit('remote code has run')\n")
+    causal = torch.ones(1, 1, POSITIONS, POSITIONS, dtype=torch.bool).tril()
+    masks = {f"transformer.h.{layer}.attn.causal_mask": causal for layer in (0, 1)}
+    masks["transformer.h.0.attn.masked_bias"] = torch.tensor(-1e9)
+    shards = {
+        "pytorch_model-00001-of-00002.bin": dict(tiny_model(vocabulary).state_dict()),
+        "pytorch_model-00002-of-00002.bin": masks,
+    }
+    for shard, tensors in shards.items():
+        torch.save(tensors, path / shard)
+    places = {tensor: shard for shard, tensors in shards.items() for tensor in tensors}
+    index = {"metadata": {}, "weight_map": places}
+    (path / "pytorch_model.bin.index.json").write_text(json.dumps(index))
+    return path
+
+
 @pytest.fixture
-def checkpoint(tmp_path: Path) -> Callable[..., Path]:
-    """Writes an official directory whose Python files must never run."""
-
-    def write(name: str = "moss") -> Path:
-        path = tmp_path / name
-        path.mkdir()
-        vocabulary = write_tokenizer(path)
-        (path / "config.json").write_text(json.dumps(official_config(vocabulary)))
-        for part in ("configuration", "modeling", "tokenization"):
-            (path / f"{part}_moss.py").write_text("raise SystemExit('remote code has run')\n")
-        weights = dict(tiny_model(vocabulary).state_dict())
-        causal = torch.ones(1, 1, POSITIONS, POSITIONS, dtype=torch.bool).tril()
-        masks = {f"transformer.h.{layer}.attn.causal_mask": causal for layer in (0, 1)}
-        masks["transformer.h.0.attn.masked_bias"] = torch.tensor(-1e9)
-        shards = {
-            "pytorch_model-00001-of-00002.bin": weights,
-            "pytorch_model-00002-of-00002.bin": masks,
-        }
-        for shard, tensors in shards.items():
-            torch.save(tensors, path / shard)
-        places = {tensor: shard for shard, tensors in shards.items() for tensor in tensors}
-        (path / "pytorch_model.bin.index.json").write_text(
-            json.dumps({"metadata": {}, "weight_map": places})
-        )
-        return path
-
-    return write
+def checkpoint(tmp_path: Path) -> Callable[[], Path]:
+    return lambda: write_checkpoint(tmp_path / "moss")

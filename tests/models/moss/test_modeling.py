@@ -43,6 +43,15 @@ def test_token_by_token_with_the_cache() -> None:
 
 
 @torch.no_grad()
+def test_packed_conversations_are_as_separate_ones() -> None:
+    model, cut = tiny_model(VOCABULARY), 7
+    places = torch.cat([torch.arange(cut), torch.arange(IDS.shape[1] - cut)])[None]
+    packed = model(IDS, position_ids=places, use_cache=False).logits
+    separate = torch.cat([model(IDS[:, :cut]).logits, model(IDS[:, cut:]).logits], dim=1)
+    assert torch.allclose(packed, separate, atol=1e-5)
+
+
+@torch.no_grad()
 def test_max_z_adds_to_the_loss() -> None:
     model = tiny_model(VOCABULARY)
     plain = model(IDS, labels=IDS)
