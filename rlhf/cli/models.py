@@ -13,8 +13,8 @@ NEW = "A directory that is not there yet, or empty."
 
 @app.command("export")
 def export(
-    model: Annotated[Path, typer.Argument(help="A checkpoint or an adapter directory.")],
-    out: Annotated[Path, typer.Argument(help=NEW)],
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A checkpoint or an adapter.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help=NEW)],
     layout: Annotated[str, typer.Option("--to", help="native, llama or official.")] = "native",
     adapter: Annotated[
         Path | None, typer.Option("--adapter", help="A PEFT LoRA adapter to merge into MODEL.")
@@ -34,7 +34,7 @@ def export(
 @app.command("import-llama")
 def import_llama(
     source: Annotated[Path, typer.Argument(metavar="LLAMA_DIR", help="A LlamaForCausalLM.")],
-    out: Annotated[Path, typer.Argument(help=NEW)],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help=NEW)],
 ) -> None:
     """Re-lay a Llama checkpoint exactly as Baichuan-7B is laid out.
 
