@@ -59,6 +59,11 @@ def _write_data(demo: DemoSection, taxonomy: Taxonomy, directory: Path) -> list[
 def _write_models(demo: DemoSection, texts: list[str], directory: Path) -> None:
     for index, (name, architecture) in enumerate(sorted(demo.checkpoints.items())):
         spec = named(architecture)
+        if spec.family != "baichuan":
+            raise ValueError(
+                f"models.{name}: the demo world has no tiny {architecture}; rehearse a Baichuan "
+                "architecture, or name a checkpoint of your own"
+            )
         try:
             tokenizer = models.train_tokenizer(
                 texts, demo.vocabulary, dummy_prefix=spec.generation == 1

@@ -90,3 +90,9 @@ def test_what_is_there_is_left_and_what_was_broken_off_is_made_again(tmp_path):
 def test_a_vocabulary_that_does_not_fit_is_said_in_one_line(tmp_path):
     with pytest.raises(ValueError, match=r"^demo\.vocabulary = 300 does not fit: [^\n]+$"):
         build(DEMO.model_copy(update={"vocabulary": 300}), TAXONOMY, tmp_path)
+
+
+def test_an_architecture_without_a_tiny_model_is_said_in_one_line(tmp_path):
+    demo = DEMO.model_copy(update={"checkpoints": {"main": "moss-moon-003"}})
+    with pytest.raises(ValueError, match=r"^models\.main: .* no tiny moss-moon-003; [^\n]+$"):
+        build(demo, TAXONOMY, tmp_path)
