@@ -109,21 +109,12 @@ def rises(table: list[Report], prefix: str) -> bool:
 
 
 def ppo_numbers(ppo: Report) -> Iterator[Claim]:
-    """A lead of +0.20 over SFT, up to the sampling error of the prompts, and surely above none.
-
-    Another processor rounds otherwise, and the lead at equal compute then moves by some hundredths.
-    """
     for key, baseline in (("judge", "SFT"), ("judge_extra_sft", "SFT at equal compute")):
         judge = ppo[key]
         prompts = judge["win"] + judge["tie"] + judge["lose"]
         lead = (judge["win"] - judge["lose"]) / prompts
         yield f"PPO: judged against {baseline} on 200 prompts ({prompts})", prompts >= 200
-        low, high = judge["ci_low"], judge["ci_high"]
-        yield (
-            f"PPO: win minus lose against {baseline} is +0.20, or that within its interval "
-            f"({lead:+.2f}, {low:+.2f} to {high:+.2f})",
-            low > 0 and high >= 0.2,
-        )
+        yield f"PPO: win minus lose against {baseline} is +0.20 ({lead:+.2f})", lead >= 0.2
     yield f"PPO: KL below 10 nats a response ({ppo['kl_last']:.2f})", ppo["kl_last"] < 10
     scores = ppo["score_first"], ppo["score_last"]
     yield "PPO: the score rises ({:.2f} to {:.2f})".format(*scores), scores[1] > scores[0]
