@@ -42,7 +42,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         source, out = Path(folder, "documents.jsonl"), Path(folder, "out")
         write(source, arguments.documents)
-        meter = Meter(Usage(0, 0, 0))
+        load, meter = os.getloadavg()[0], Meter(Usage(0, 0, 0))
         dedup_files([source], out, THRESHOLD)
         usage = meter.read()
         quality = judge(out / "dropped.jsonl", arguments.documents)
@@ -59,6 +59,8 @@ def main() -> None:
         "ratio": round(ours / baseline, 2),
         "peak_gib": round(usage.peak_memory_gib, 3),
         "seconds": round(usage.seconds, 1),
+        "cpu_seconds": round(usage.cpu_seconds, 1),
+        "load_average_before": round(load, 2),
         **quality,
     }
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
