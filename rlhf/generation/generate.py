@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from rlhf.config.schema import SamplingSection
-from rlhf.generation import fast, plain
+from rlhf.generation import fast, plain, slots
 from rlhf.generation.types import Completion, StopReason
 from rlhf.ops.padding import pad_left
 
@@ -27,14 +27,15 @@ def generate(
     eos_id: int,
     generator: torch.Generator,
     batch_size: int,
-    engine: Literal["fast", "plain"] = "fast",
+    engine: Literal["fast", "slots", "plain"] = "fast",
     stop_ids: Sequence[int] = (),
 ) -> list[Completion]:
     """Sample one response to every prompt.
 
-    A seed of `generator` gives the same tokens again, and with the fast engine also whatever the
-    batch size. Both engines give the same tokens under greedy decoding; `plain` is transformers'
-    own `generate`, kept as the one to check against.
+    A seed of `generator` gives the same tokens again, and with the fast engines also whatever the
+    batch size. All engines give the same tokens under greedy decoding; `plain` is transformers'
+    own `generate`, kept as the one to check against. `fast` is the slot engine on a GPU, for a
+    model that has a slot decoder, and our own loop over transformers' cache otherwise.
 
     Args:
         model: a causal LM in eval mode.
@@ -43,8 +44,9 @@ def generate(
         pad_id: fills the left of shorter prompts; never attended to.
         eos_id: ends a response, and belongs to it.
         generator: all randomness comes from here.
-        batch_size: prompts decoded together.
-        engine: `fast` or `plain`.
+        batch_size: prompts decoded together, at most; the slot engine takes fewer where the
+            device's memory does not hold their keys and values.
+        engine: `fast`, `slots` or `plain`.
         stop_ids: further tokens that end a response, such as the next user turn's.
 
     Returns:
@@ -64,6 +66,12 @@ def generate(
         device=generator.device,
         dtype=torch.float64,
     ).to(model.device)
+    if engine == "slots" or (engine == "fast" and model.device.type == "cuda" and _decodes(model)):
+        decoder = slots.decoder(model, prompts, sampling.max_new_tokens, batch_size)
+        tokens, logprobs = slots.complete(
+            decoder, prompts, sampling, ends=ends, pad_id=pad_id, uniforms=uniforms
+        )
+        return _completions(tokens, logprobs, eos_id, stop_ids)
     # Prompts of like length go together, so that little of a batch is padding.
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     completions: dict[int, Completion] = {}
@@ -76,6 +84,10 @@ def generate(
         found = _completions(tokens, logprobs, eos_id, stop_ids)
         completions.update(zip(rows, found, strict=True))
     return [completions[i] for i in range(len(prompts))]
+
+
+def _decodes(model: PreTrainedModel) -> bool:
+    return hasattr(model, "slot_decoder")
 
 
 def _completions(

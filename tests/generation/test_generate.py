@@ -5,7 +5,7 @@ import torch
 from transformers import PreTrainedModel
 
 from rlhf.config.schema import SamplingSection
-from rlhf.generation import Completion, generate
+from rlhf.generation import Completion, generate, slots
 
 PAD, EOS, STOP = 0, 2, 7
 PROMPTS = [[5, 9, 11], [4], [30, 31, 32, 33, 34, 35], [8, 8], [40, 41, 6, 12]]
@@ -47,11 +47,12 @@ def _recomputed(model: PreTrainedModel, prompt: list[int], response: Completion)
 
 
 @pytest.mark.parametrize("penalty", [1.0, 1.4])
-def test_engines_agree_under_greedy(model: PreTrainedModel, penalty: float) -> None:
+@pytest.mark.parametrize("engine", ["fast", "slots"])
+def test_engines_agree_under_greedy(model: PreTrainedModel, penalty: float, engine: str) -> None:
     sampling = GREEDY.model_copy(update={"repetition_penalty": penalty})
     # transformers penalises the padding too, so a penalty is compared without any
     batch_size = 8 if penalty == 1 else 1
-    fast = _generate(model, sampling, batch_size=batch_size)
+    fast = _generate(model, sampling, batch_size=batch_size, engine=engine)
     plain = _generate(model, sampling, batch_size=batch_size, engine="plain")
     assert _tokens(fast) == _tokens(plain)
     assert [c.stop_reason for c in fast] == [c.stop_reason for c in plain]
@@ -59,7 +60,7 @@ def test_engines_agree_under_greedy(model: PreTrainedModel, penalty: float) -> N
         assert ours.logprobs == pytest.approx(theirs.logprobs, abs=1e-4)
 
 
-@pytest.mark.parametrize("engine", ["fast", "plain"])
+@pytest.mark.parametrize("engine", ["fast", "slots", "plain"])
 def test_logprobs_are_of_the_policy_whatever_the_sampling(
     model: PreTrainedModel, engine: str
 ) -> None:
@@ -71,7 +72,7 @@ def test_logprobs_are_of_the_policy_whatever_the_sampling(
         assert completion.logprobs == pytest.approx(expected.tolist(), abs=1e-4)
 
 
-@pytest.mark.parametrize("engine", ["fast", "plain"])
+@pytest.mark.parametrize("engine", ["fast", "slots", "plain"])
 def test_a_seed_gives_the_same_tokens(model: PreTrainedModel, engine: str) -> None:
     first = _generate(model, SAMPLED, engine=engine)
     torch.rand(3)  # the global generator has no part in it
@@ -87,14 +88,39 @@ def test_plain_leaves_the_global_generator_alone(model: PreTrainedModel) -> None
     assert torch.equal(torch.rand(2), expected)
 
 
-def test_fast_tokens_do_not_depend_on_the_batch(model: PreTrainedModel) -> None:
+@pytest.mark.parametrize("engine", ["fast", "slots"])
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_tokens_do_not_depend_on_the_batch(
+    model: PreTrainedModel, engine: str, batch_size: int
+) -> None:
     prompts = PROMPTS * 8
     whole = _generate(model, SAMPLED, prompts, batch_size=40)
     assert len({len(tokens) for tokens in _tokens(whole)}) > 5  # rows were dropped on the way
-    assert _tokens(_generate(model, SAMPLED, prompts, batch_size=3)) == _tokens(whole)
+    parts = _generate(model, SAMPLED, prompts, batch_size=batch_size, engine=engine)
+    assert _tokens(parts) == _tokens(whole)
 
 
-@pytest.mark.parametrize("engine", ["fast", "plain"])
+def test_prompts_that_are_read_in_several_passes(
+    model: PreTrainedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = _generate(model, SAMPLED, PROMPTS * 3, engine="slots")
+    monkeypatch.setattr(slots, "FILL_TOKENS", 7)
+    assert _tokens(_generate(model, SAMPLED, PROMPTS * 3, engine="slots")) == _tokens(whole)
+
+
+@pytest.mark.parametrize("engine", ["fast", "slots"])
+def test_every_sampling_option_gives_the_same_with_both_fast_engines(
+    model: PreTrainedModel, engine: str
+) -> None:
+    sampling = SamplingSection(
+        max_new_tokens=24, temperature=0.8, top_k=9, top_p=0.9, repetition_penalty=1.3
+    )
+    alone = [_generate(model, sampling, [prompt])[0] for prompt in PROMPTS[:1]]
+    together = _generate(model, sampling, PROMPTS, engine=engine)
+    assert _tokens(alone) == _tokens(together[:1])
+
+
+@pytest.mark.parametrize("engine", ["fast", "slots", "plain"])
 def test_stop_reasons(model: PreTrainedModel, engine: str) -> None:
     completions = _generate(model, SAMPLED, PROMPTS * 8, engine=engine)
     assert {c.stop_reason for c in completions} == {"eos", "stop", "length"}
@@ -108,7 +134,7 @@ def test_stop_reasons(model: PreTrainedModel, engine: str) -> None:
             assert last == {"eos": EOS, "stop": STOP}[completion.stop_reason]
 
 
-@pytest.mark.parametrize("engine", ["fast", "plain"])
+@pytest.mark.parametrize("engine", ["fast", "slots", "plain"])
 def test_sampled_distribution_is_the_models(model: PreTrainedModel, engine: str) -> None:
     draws = 4000
     sampling = SamplingSection(max_new_tokens=1, temperature=1.5, top_k=6)

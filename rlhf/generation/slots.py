@@ -1,0 +1,216 @@
+"""The slot engine: continuous batching, in which a finished sequence's place is taken at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from rlhf.config.schema import SamplingSection
+from rlhf.generation.sampler import choose
+from rlhf.ops.logprobs import token_logprobs
+from rlhf.ops.padding import pad_right
+
+# Steps between two looks at what has ended: the host waits for the device only there.
+STEPS = 4
+# Prompts are read into free slots once these are one in so many, or nothing else is left to do.
+REFILL = 16
+# Tokens of prompts, padding included, that are read in one forward pass.
+FILL_TOKENS = 16_384
+
+
+# Of the device's free memory, for keys and values; the rest is for reading prompts and for logits.
+CACHE_SHARE = 0.8
+
+
+class Decoder(Protocol):
+    """What a model offers to be run by this engine; see `rlhf.models.baichuan.decode`."""
+
+    slots: int
+
+    def fill(self, slots: Tensor, prompts: Tensor, lengths: Tensor) -> Tensor: ...
+
+    def step(self, tokens: Tensor, lengths: Tensor) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What is asked for, and what has come of it; N requests, R the most tokens of one.
+
+    The last row of each belongs to no request: idle slots write there.
+
+    uniforms, tokens, logprobs: [N + 1, R]; history: [N + 1, P + R], a row's prompt and what
+    follows, filled up with its own tokens.
+    """
+
+    sampling: SamplingSection
+    ends: Tensor
+    uniforms: Tensor
+    tokens: Tensor
+    logprobs: Tensor
+    history: Tensor
+    prompt_lengths: Tensor
+
+
+@dataclass(frozen=True)
+class _Slots:
+    """One entry a slot, [S] int64, changed in place: the addresses are those of a captured graph.
+
+    token: the last one chosen; length: those before it, in the cache; request: whose it is, N for
+    nobody's; count: tokens chosen so far.
+    """
+
+    token: Tensor
+    length: Tensor
+    request: Tensor
+    count: Tensor
+
+
+def decoder(
+    model: PreTrainedModel, prompts: Sequence[Sequence[int]], max_new_tokens: int, most: int
+) -> Decoder:
+    """As many slots as there are prompts, as `most` allows, and as fit into the device's memory."""
+    make: Any = model
+    capacity = max(map(len, prompts), default=0) + max_new_tokens
+    wanted = min(most, max(1, len(prompts)))
+    if model.device.type == "cuda":
+        torch.cuda.empty_cache()
+        free, _ = torch.cuda.mem_get_info(model.device)
+        wanted = min(wanted, max(1, int(CACHE_SHARE * free / make.slot_bytes(capacity))))
+    made: Decoder = make.slot_decoder(wanted, capacity)
+    return made
+
+
+def complete(
+    decoder: Decoder,
+    prompts: Sequence[Sequence[int]],
+    sampling: SamplingSection,
+    *,
+    ends: Tensor,
+    pad_id: int,
+    uniforms: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """Decode every prompt, as many at a time as the decoder has slots.
+
+    Args:
+        decoder: a model with a cache whose slots are as long as the longest prompt and response.
+        prompts: N lists of token ids; they are taken in this order.
+        sampling: length R, temperature and filters.
+        ends: [E] the tokens that end a response; on the device that decodes.
+        pad_id: fills up prompts that are read together.
+        uniforms: [N, R] numbers in [0, 1), one for every draw.
+
+    Returns:
+        tokens [N, R] and their logprobs [N, R] under the unfiltered policy. What follows a row's
+        ending token is of no meaning.
+    """
+    work = _work(prompts, sampling, ends, uniforms)
+    slots = decoder.slots
+    state = _Slots(*(torch.zeros(slots, dtype=torch.long, device=ends.device) for _ in range(4)))
+    state.request.fill_(len(prompts))
+    advance = _captured(lambda: _step(decoder, work, state), ends.device)
+    waiting = list(range(len(prompts)))
+    while True:
+        owners = state.request.tolist()
+        free = [slot for slot, owner in enumerate(owners) if owner == len(prompts)]
+        if len(free) == slots and not waiting:
+            return work.tokens[:-1], work.logprobs[:-1]
+        if waiting and (len(free) * REFILL >= slots or len(free) == slots):
+            taken, waiting = waiting[: len(free)], waiting[len(free) :]
+            rows = max(1, FILL_TOKENS // max(len(prompts[request]) for request in taken))
+            for at in range(0, len(taken), rows):
+                owners = taken[at : at + rows]
+                _fill(decoder, work, state, prompts, free[at : at + len(owners)], owners, pad_id)
+        for _ in range(STEPS):
+            advance()
+
+
+def _work(
+    prompts: Sequence[Sequence[int]], sampling: SamplingSection, ends: Tensor, uniforms: Tensor
+) -> _Work:
+    device, (requests, limit) = ends.device, uniforms.shape
+    lengths = torch.tensor([*map(len, prompts), 1], device=device)
+    # A row's own last token stands for what is still to come: it may be penalised in any case.
+    longest = int(lengths.max()) + limit
+    history = [[*prompt, *[prompt[-1]] * (longest - len(prompt))] for prompt in prompts]
+    return _Work(
+        sampling,
+        ends,
+        torch.cat([uniforms, uniforms.new_zeros(1, limit)]),
+        torch.zeros(requests + 1, limit, dtype=torch.long, device=device),
+        torch.zeros(requests + 1, limit, device=device),
+        torch.tensor([*history, [0] * longest], device=device),
+        lengths,
+    )
+
+
+def _fill(
+    decoder: Decoder,
+    work: _Work,
+    state: _Slots,
+    prompts: Sequence[Sequence[int]],
+    slots: list[int],
+    requests: list[int],
+    pad_id: int,
+) -> None:
+    """Read prompts into free slots, and choose the first token of each."""
+    device = state.token.device
+    ids, _ = pad_right([prompts[request] for request in requests], pad_id, device=device)
+    at = torch.tensor(slots, device=device)
+    owners = torch.tensor(requests, device=device)
+    lengths = work.prompt_lengths[owners]
+    logits = decoder.fill(at, ids, lengths)
+    filled = _Slots(torch.zeros_like(at), lengths - 1, owners, torch.zeros_like(at))
+    after = _take(work, filled, logits)
+    for name, values in vars(after).items():
+        getattr(state, name)[at] = values
+
+
+def _step(decoder: Decoder, work: _Work, state: _Slots) -> None:
+    after = _take(work, state, decoder.step(state.token, state.length))
+    for name, values in vars(after).items():
+        getattr(state, name).copy_(values)
+
+
+def _take(work: _Work, state: _Slots, logits: Tensor) -> _Slots:
+    """Choose every slot's next token from its logits [S, V], note it, and move on.
+
+    A slot whose response has ended becomes nobody's, at length 0.
+    """
+    logits = logits.float()
+    row, column = state.request, state.count
+    chosen = choose(logits, work.sampling, work.uniforms[row, column], work.history[row])
+    work.tokens[row, column] = chosen
+    work.logprobs[row, column] = token_logprobs(logits, chosen)
+    work.history[row, work.prompt_lengths[row] + column] = chosen
+    nobody = len(work.tokens) - 1
+    last = torch.isin(chosen, work.ends) | (column + 1 == work.tokens.shape[1])
+    goes_on = ~last & (row != nobody)
+    return _Slots(
+        token=chosen,
+        length=(state.length + 1) * goes_on,
+        request=torch.where(goes_on, row, nobody),
+        count=(column + 1) * goes_on,
+    )
+
+
+def _captured(step: Callable[[], None], device: torch.device) -> Callable[[], None]:
+    """The step as a CUDA graph, which costs the host nothing; the step itself elsewhere.
+
+    It is run before: while no slot is anybody's, that changes nothing that counts.
+    """
+    if device.type != "cuda":
+        return step
+    aside: torch.cuda.Stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    aside.wait_stream(torch.cuda.current_stream(device))
+    with torch.cuda.stream(aside):
+        step()
+    torch.cuda.current_stream(device).wait_stream(aside)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        step()
+    return graph.replay
