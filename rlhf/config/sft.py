@@ -26,7 +26,10 @@ class CurationSection(Section):
 
 
 class SFTSection(Section):
-    """Stage 1: supervised fine-tuning."""
+    """Stage 1: supervised fine-tuning.
+
+    `loss_chunk`: tokens whose logits exist at a time, for large vocabularies; null: all of them.
+    """
 
     max_length: Positive = 2048
     epochs: Annotated[float, Field(gt=0)] = 3
@@ -36,6 +39,7 @@ class SFTSection(Section):
     packing: bool = True
     neftune_alpha: NonNegative | None = None
     max_z_weight: NonNegative | None = None
+    loss_chunk: Positive | None = None
     eval_every: Positive = 50
     checkpoint_every: Positive = 200
     gradient_checkpointing: bool = False

@@ -12,10 +12,16 @@ def max_z(logits: torch.Tensor, attention_mask: torch.Tensor | None = None) -> t
     one, and those on padding.
     """
     largest = logits[:, :-1].amax(-1).float().square()
+    counted = predicting(largest, attention_mask)
+    return (largest * counted).sum() / counted.sum().clamp(min=1)
+
+
+def predicting(places: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
+    """places: [B, T - 1], attention_mask: [B, T] -> [B, T - 1], True where a real token predicts
+    a real one."""
     if attention_mask is None or attention_mask.dim() != 2:
-        return largest.mean()
-    real = attention_mask[:, 1:].bool() & attention_mask[:, :-1].bool()
-    return (largest * real).sum() / real.sum().clamp(min=1)
+        return torch.ones_like(places, dtype=torch.bool)
+    return attention_mask[:, 1:].bool() & attention_mask[:, :-1].bool()
 
 
 def max_z_of_microbatch(

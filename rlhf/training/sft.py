@@ -18,7 +18,16 @@ from rlhf.config.schema import SFTSection
 from rlhf.models.export import save_checkpoint
 from rlhf.ops.logprobs import token_logprobs
 from rlhf.runtime.metrics import MetricsLog
-from rlhf.training.common import OnLog, Watch, arguments, evaluations, fit, prepare, trained
+from rlhf.training.common import (
+    OnLog,
+    Reticent,
+    Watch,
+    arguments,
+    evaluations,
+    fit,
+    prepare,
+    trained,
+)
 from rlhf.training.packing import pack, packed_collator
 
 
@@ -80,12 +89,17 @@ def train_sft(
         data_collator=_collator(section, model, tokenizer),
         train_dataset=rows,
         processing_class=tokenizer,
+        loss_chunk=section.loss_chunk,
     )
 
     def evaluate() -> dict[str, float]:
         with trainer.compute_loss_context_manager():
             loss = token_mean_loss(
-                trainer.model, evaluation, tokenizer.pad_token_id, section.microbatch_size
+                trainer.model,
+                evaluation,
+                tokenizer.pad_token_id,
+                section.microbatch_size,
+                section.loss_chunk,
             )
         return {"eval_loss": loss}
 
@@ -102,8 +116,13 @@ def train_sft(
     )
 
 
-def token_mean_loss(model: Any, data: Dataset, pad_id: int, batch_size: int) -> float:
-    """Mean negative log-likelihood, in nats, over all labelled tokens; no mean of batch means."""
+def token_mean_loss(
+    model: Any, data: Dataset, pad_id: int, batch_size: int, chunk: int | None = None
+) -> float:
+    """Mean negative log-likelihood, in nats, over all labelled tokens; no mean of batch means.
+
+    chunk: tokens whose logits exist at a time; None: a whole batch's.
+    """
     rows = sorted(data, key=lambda row: len(row["input_ids"]), reverse=True)
     collate = DataCollatorForLanguageModeling(pad_id)
     total, count = 0.0, 0
@@ -112,7 +131,7 @@ def token_mean_loss(model: Any, data: Dataset, pad_id: int, batch_size: int) -> 
     with torch.no_grad():
         for start in range(0, len(rows), batch_size):
             batch = collate(rows[start : start + batch_size])
-            loss, tokens = _summed_loss(model, batch)
+            loss, tokens = _summed_loss(model, batch, chunk)
             total += loss
             count += tokens
     model.train(was_training)
@@ -125,15 +144,16 @@ def plateau(losses: Sequence[float]) -> float:
     return (start - losses[-1]) / start
 
 
-class _SFTTrainer(SFTTrainer):
+class _SFTTrainer(Reticent, SFTTrainer):
     """TRL's trainer with the model's own loss.
 
     TRL multiplies the last hidden states by the bare weight of the head. Under a NormHead that is
     another model, and it leaves out Max-z; so its patch of `forward` is taken off again.
     """
 
-    def __init__(self, **kwargs: Any) -> None:
+    def __init__(self, *, loss_chunk: int | None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        self._loss_chunk = loss_chunk
         unwrapped = self.accelerator.unwrap_model(self.model)
         base = unwrapped.get_base_model() if hasattr(unwrapped, "get_base_model") else unwrapped
         del base.forward
@@ -145,15 +165,8 @@ class _SFTTrainer(SFTTrainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
-        return Trainer.compute_loss(
-            self, model, {**inputs, "use_cache": False}, return_outputs, num_items_in_batch
-        )
-
-    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
-        """A checkpoint to resume from needs none."""
-
-    def _send_telemetry(self) -> None:
-        """A training run tells nobody."""
+        inputs = {**inputs, "use_cache": False, "loss_chunk": self._loss_chunk}
+        return Trainer.compute_loss(self, model, inputs, return_outputs, num_items_in_batch)
 
 
 def _check_answers(name: str, data: Dataset) -> None:
@@ -189,13 +202,15 @@ def _affordable_steps(
     return max(1, int(budget / (flops_per_token * tokens / steps_per_epoch)))
 
 
-def _summed_loss(model: Any, batch: dict[str, Tensor]) -> tuple[float, int]:
-    labels = batch["labels"][:, 1:].to(model.device)
-    logits = model(
-        input_ids=batch["input_ids"].to(model.device),
-        attention_mask=batch["attention_mask"].to(model.device),
-        use_cache=False,
-    ).logits[:, :-1]
+def _summed_loss(model: Any, batch: dict[str, Tensor], chunk: int | None) -> tuple[float, int]:
+    """The loss summed over the labelled tokens, and how many these are."""
+    batch = {name: tensor.to(model.device) for name, tensor in batch.items()}
+    whole = batch.pop("labels")
+    labels = whole[:, 1:]
     kept = labels != -100
-    losses = -token_logprobs(logits, labels.clamp(min=0))
+    if chunk is not None:
+        options = {"num_items_in_batch": 1, "z_loss_weight": 0.0, "loss_chunk": chunk}
+        loss = model(**batch, labels=whole, use_cache=False, **options).loss
+        return float(loss), int(kept.sum())
+    losses = -token_logprobs(model(**batch, use_cache=False).logits[:, :-1], labels.clamp(min=0))
     return float(losses[kept].double().sum()), int(kept.sum())

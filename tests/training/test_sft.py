@@ -90,8 +90,9 @@ def test_evaluation_is_over_tokens(tmp_path: Path) -> None:
     data = conversations(10, seed=3)
     expected, _ = _independent(data)
     for batch_size in (1, 3, 10):
-        loss = token_mean_loss(language_model(), data, 0, batch_size)
-        assert loss == pytest.approx(expected, rel=1e-5)
+        for chunk in (None, 4):
+            loss = token_mean_loss(language_model(z_loss_weight=1), data, 0, batch_size, chunk)
+            assert loss == pytest.approx(expected, rel=1e-5)
 
 
 def test_packing_trains_the_same_model(tmp_path: Path) -> None:
@@ -112,6 +113,33 @@ def test_packing_trains_the_same_model(tmp_path: Path) -> None:
         )
         after.append((rows.of("loss")[0], rows.of("grad_norm")[0]))
     assert after[0] == pytest.approx(after[1], rel=1e-5)
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+@pytest.mark.parametrize("packing", [False, True])
+def test_a_chunked_loss_trains_the_same_model(tmp_path: Path, method: Any, packing: bool) -> None:
+    # Max-z and two microbatches a step; the rows that the head sees at a time are counted.
+    seen: dict[int | None, list[int]] = {}
+    after = []
+    for chunk in (None, 5):
+        rows, model = Rows(), language_model()
+        seen[chunk] = []
+        model.lm_head.register_forward_hook(
+            lambda _, inputs, output, seen=seen[chunk]: seen.append(output[..., 0].numel())
+        )
+        run(
+            tmp_path / str(chunk),
+            rows,
+            model,
+            packing=packing,
+            max_steps=4,
+            max_z_weight=0.01,
+            loss_chunk=chunk,
+            tuning=TuningSection(method=method, r=4),
+        )
+        after.append([*rows.of("eval_loss"), *rows.of("loss"), *rows.of("grad_norm")])
+    assert after[1] == pytest.approx(after[0], rel=1e-4)
+    assert min(seen[None]) > 5 and max(seen[5]) == 5
 
 
 @pytest.mark.parametrize("method", ["full", "lora"])

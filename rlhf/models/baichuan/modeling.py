@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import nn
 from transformers import GenerationMixin
-from transformers.cache_utils import Cache
-from transformers.modeling_outputs import CausalLMOutputWithPast
-from transformers.utils.generic import can_return_tuple
 
 from rlhf.models.baichuan.configuration import BaichuanConfig
 from rlhf.models.baichuan.head import NormHead
 from rlhf.models.baichuan.trunk import BaichuanModel, BaichuanPreTrainedModel
-from rlhf.models.max_z import max_z_of_microbatch
+from rlhf.models.language_model import LanguageModel
 from rlhf.models.reward_model import RewardModel
 
 
-class BaichuanForCausalLM(BaichuanPreTrainedModel, GenerationMixin):
+class BaichuanForCausalLM(LanguageModel, BaichuanPreTrainedModel, GenerationMixin):
     """Language model with the plain or the normalised head, and the Max-z loss."""
 
     def __init__(self, config: BaichuanConfig) -> None:
@@ -43,52 +38,6 @@ class BaichuanForCausalLM(BaichuanPreTrainedModel, GenerationMixin):
             return self.lm_head.normalised_weight()
         weight: torch.Tensor = self.lm_head.weight
         return weight
-
-    @can_return_tuple
-    def forward(
-        self,
-        input_ids: torch.Tensor | None = None,
-        attention_mask: torch.Tensor | None = None,
-        position_ids: torch.Tensor | None = None,
-        past_key_values: Cache | None = None,
-        inputs_embeds: torch.Tensor | None = None,
-        labels: torch.Tensor | None = None,
-        use_cache: bool | None = None,
-        logits_to_keep: int | torch.Tensor = 0,
-        **kwargs: Any,
-    ) -> CausalLMOutputWithPast:
-        """labels: [B, T], -100 where there is no loss
-        logits_to_keep: how many last positions (0: all), or their indices
-
-        The loss is the mean cross-entropy over the labels, plus z_loss_weight times Max-z.
-        """
-        outputs = self.model(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            position_ids=position_ids,
-            past_key_values=past_key_values,
-            inputs_embeds=inputs_embeds,
-            use_cache=use_cache,
-            **kwargs,
-        )
-        kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-        logits = self.lm_head(outputs.last_hidden_state[:, kept])
-        loss = None
-        if labels is not None:
-            loss = self.loss_function(
-                logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs
-            )
-            if self.config.z_loss_weight:
-                loss = loss + self.config.z_loss_weight * max_z_of_microbatch(
-                    logits, labels, attention_mask, kwargs.get("num_items_in_batch")
-                )
-        return CausalLMOutputWithPast(
-            loss=loss,
-            logits=logits,
-            past_key_values=outputs.past_key_values,
-            hidden_states=outputs.hidden_states,
-            attentions=outputs.attentions,
-        )
 
 
 class BaichuanForSequenceClassification(RewardModel, BaichuanPreTrainedModel):

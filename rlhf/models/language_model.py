@@ -1,0 +1,145 @@
+"""What the language models of all families share: logits, and a loss that can do without them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+from transformers import PreTrainedModel
+from transformers.cache_utils import Cache
+from transformers.modeling_outputs import CausalLMOutputWithPast
+from transformers.utils.generic import can_return_tuple
+
+from rlhf.models.max_z import max_z_of_microbatch, predicting
+
+IGNORED = -100
+
+
+class LanguageModel(PreTrainedModel):
+    """A trunk, found as `base_model`, and a head `lm_head` over its hidden states."""
+
+    lm_head: nn.Linear
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | Tensor = 0,
+        loss_chunk: int | None = None,
+        z_loss_weight: float | None = None,
+        **kwargs: Any,
+    ) -> CausalLMOutputWithPast:
+        """labels: [B, T], -100 where there is no loss
+        logits_to_keep: how many last positions (0: all), or their indices
+        loss_chunk: give the loss without the logits, which exist for this many tokens at a time
+        z_loss_weight: instead of the configuration's
+
+        The loss is the mean cross-entropy over the labels, plus z_loss_weight times Max-z.
+        """
+        outputs = self.base_model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            use_cache=use_cache,
+            **kwargs,
+        )
+        hidden = outputs.last_hidden_state
+        weight = self.config.z_loss_weight if z_loss_weight is None else z_loss_weight
+        loss = logits = None
+        if labels is None or loss_chunk is None:
+            keep = logits_to_keep
+            logits = self.lm_head(hidden[:, slice(-keep, None) if isinstance(keep, int) else keep])
+            if labels is not None:
+                loss = self._loss(logits, labels, attention_mask, weight, **kwargs)
+        else:
+            items = kwargs.get("num_items_in_batch")
+            head = self.lm_head
+            loss = chunked_loss(head, hidden, labels, attention_mask, items, weight, loss_chunk)
+        return CausalLMOutputWithPast(
+            loss=loss,
+            logits=logits,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+
+    def _loss(
+        self,
+        logits: Tensor,
+        labels: Tensor,
+        attention_mask: Tensor | None,
+        z_loss_weight: float,
+        **kwargs: Any,
+    ) -> Tensor:
+        size = self.config.vocab_size
+        loss: Tensor = self.loss_function(logits=logits, labels=labels, vocab_size=size, **kwargs)
+        if z_loss_weight:
+            items = kwargs.get("num_items_in_batch")
+            loss = loss + z_loss_weight * max_z_of_microbatch(logits, labels, attention_mask, items)
+        return loss
+
+
+def chunked_loss(
+    head: Callable[[Tensor], Tensor],
+    hidden: Tensor,
+    labels: Tensor,
+    attention_mask: Tensor | None,
+    items: Tensor | int | None,
+    z_loss_weight: float,
+    chunk: int,
+) -> Tensor:
+    """The loss of `LanguageModel.forward`, with no more than [chunk, V] of the logits at a time.
+
+    The backward pass computes a chunk's logits again, so the peak is no higher there. Positions
+    that count neither for the labels nor for Max-z are not projected at all.
+
+    Args:
+        head: hidden states [N, H] -> logits [N, V].
+        hidden: [B, T, H] states after the final norm.
+        labels: [B, T], -100 where there is no loss.
+        attention_mask: [B, T], 1 on real tokens; None: all are.
+        items: labelled tokens of the whole accumulated batch; None: those of this one.
+
+    Returns:
+        A scalar, float32.
+    """
+    targets = labels[:, 1:]
+    learnt = targets != IGNORED
+    counted = predicting(learnt, attention_mask) if z_loss_weight else torch.zeros_like(learnt)
+    z_shares = counted * learnt.sum() / counted.sum().clamp(min=1)
+    wanted = learnt | counted
+    rows = zip(
+        hidden[:, :-1][wanted].split(chunk),
+        targets[wanted].split(chunk),
+        z_shares[wanted].split(chunk),
+        strict=True,
+    )
+    pieces = [checkpoint(_summed, head, *row, z_loss_weight, use_reentrant=False) for row in rows]
+    return torch.stack(pieces).sum() / (learnt.sum() if items is None else items)
+
+
+def _summed(
+    head: Callable[[Tensor], Tensor],
+    states: Tensor,
+    targets: Tensor,
+    z_shares: Tensor,
+    z_loss_weight: float,
+) -> Tensor:
+    """states: [N, H]; targets, z_shares: [N]."""
+    logits = head(states).float()
+    loss = functional.cross_entropy(logits, targets, ignore_index=IGNORED, reduction="sum")
+    if z_loss_weight:
+        loss = loss + z_loss_weight * (z_shares @ logits.amax(-1).square())
+    return loss
