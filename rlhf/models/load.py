@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from peft import PeftModel
@@ -15,7 +15,6 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
-    BitsAndBytesConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -23,10 +22,10 @@ from transformers.utils import logging
 
 from rlhf.models.adapter import ADAPTER_CONFIG, ADAPTER_RECORD, adapter_base, read_record
 from rlhf.models.files import check_weights, weight_files
+from rlhf.models.quantise import Quantization, bitsandbytes_config
 from rlhf.models.registry import named, read_config, spec_of
 from rlhf.models.reward_model import RewardModel
 
-Quantization = Literal["nf4", "int8"]
 HEAD = "score.weight"
 
 
@@ -147,7 +146,7 @@ def _load(
 ) -> Any:
     """Nothing is half-loaded: a tensor that is missing or misshapen is an error, not a warning."""
     if quantization is not None:
-        options["quantization_config"] = _bitsandbytes(quantization, dtype)
+        options["quantization_config"] = bitsandbytes_config(quantization, dtype)
         options["device_map"] = str(device)
     with _quietly():
         model, info = kind.from_pretrained(
@@ -198,20 +197,3 @@ def _quietly() -> Iterator[None]:
         logging.set_verbosity(verbosity)
         if bar:
             logging.enable_progress_bar()
-
-
-def _bitsandbytes(quantization: Quantization, dtype: torch.dtype) -> BitsAndBytesConfig:
-    try:
-        import bitsandbytes  # noqa: F401
-    except ImportError:
-        raise ValueError("quantised loading needs bitsandbytes: pip install '.[gpu]'") from None
-    heads = ["lm_head", "score"]
-    if quantization == "int8":
-        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=heads)
-    return BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=dtype,
-        llm_int8_skip_modules=heads,
-    )

@@ -16,7 +16,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from rlhf.config.schema import TuningSection
 from rlhf.models.adapter import add_lora
 from rlhf.models.export import merge_adapter
-from rlhf.models.load import Quantization, load_causal_lm, load_reward_model
+from rlhf.models.load import load_causal_lm, load_reward_model
+from rlhf.models.quantise import Quantization
 from rlhf.models.role_base import Learner, Roles, Scorer, Speaker
 from rlhf.models.spec import ModelSpec
 from rlhf.ops.masking import positions

@@ -21,7 +21,8 @@ from transformers import (
 from rlhf.config.schema import TuningSection
 from rlhf.models.adapter import lora_config, read_record
 from rlhf.models.export import assemble, merged_weights
-from rlhf.models.load import HEAD, Quantization, checkpoint_hash, is_adapter, load_causal_lm
+from rlhf.models.load import HEAD, checkpoint_hash, is_adapter, load_causal_lm
+from rlhf.models.quantise import Quantization
 from rlhf.models.role_base import Learner, Roles, Scorer, Speaker
 from rlhf.models.spec import ModelSpec
 from rlhf.ops.masking import positions

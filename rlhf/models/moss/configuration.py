@@ -19,7 +19,10 @@ class MossConfig(CodeGenConfig):
     """
 
     model_type = "moss"
-    attribute_map = CodeGenConfig.attribute_map | {"intermediate_size": "n_inner"}
+    attribute_map = CodeGenConfig.attribute_map | {
+        "intermediate_size": "n_inner",
+        "model_max_length": "n_positions",
+    }
     # For a directory whose tokenizer has no configuration of its own.
     tokenizer_class = "MossTokenizer"
     # What other families choose, this one does not.

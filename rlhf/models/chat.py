@@ -1,0 +1,164 @@
+"""`model.chat(tokenizer, messages)` and `model.quantize(bits)`, as the official Baichuan code."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Literal, NamedTuple, overload
+
+import torch
+from torch import nn
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from rlhf.models.prompts import encode_prompt, eos_id
+from rlhf.models.quantise import quantise
+from rlhf.models.registry import spec_of
+from rlhf.models.spec import ModelSpec
+from rlhf.models.streaming import stream_tokens
+
+# For a checkpoint whose generation_config.json does not say it.
+MAX_NEW_TOKENS = 512
+INCOMPLETE = "\N{REPLACEMENT CHARACTER}"
+
+
+class ChatTurn(NamedTuple):
+    """What is said, and by whom: system, user or assistant."""
+
+    role: str
+    content: str
+
+
+class Conversational(PreTrainedModel):
+    """A language model that answers."""
+
+    @overload
+    def chat(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        messages: Sequence[Mapping[str, str]],
+        stream: Literal[False] = False,
+        generation_config: GenerationConfig | None = None,
+    ) -> str: ...
+    @overload
+    def chat(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        messages: Sequence[Mapping[str, str]],
+        stream: Literal[True],
+        generation_config: GenerationConfig | None = None,
+    ) -> Iterator[str]: ...
+
+    def chat(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        messages: Sequence[Mapping[str, str]],
+        stream: bool = False,
+        generation_config: GenerationConfig | None = None,
+    ) -> str | Iterator[str]:
+        """The answer to the last message, in the model's own chat format.
+
+        Args:
+            messages: `{"role": ..., "content": ...}`: an optional system message, then alternating
+                turns that end with the user. The oldest rounds that do not fit are left out.
+            stream: give the answer so far, again and again as it grows.
+            generation_config: instead of the checkpoint's.
+
+        Raises:
+            ValueError: messages in another order, a system message for a model that has no place
+                for one, or no room for a prompt beside max_new_tokens.
+        """
+        spec, config = spec_of(self.config), answer_config(self, generation_config)
+        turns = [ChatTurn(message["role"], message["content"]) for message in messages]
+        _check_turns(turns)
+        prompt = encode_prompt(spec, tokenizer, turns, prompt_room(self, config))
+        ends = answer_ends(spec, tokenizer)
+        tokens = stream_tokens(self, prompt, config, ends)
+        if stream:
+            return growing_text(tokenizer, tokens, ends)
+        return visible_text(tokenizer, list(tokens), ends)
+
+    def quantize(self, bits: int) -> Conversational:
+        """This model, its trunk's weights in 4 or 8 bits from now on, by bitsandbytes.
+
+        As if it had been loaded so. Raises ValueError for other numbers of bits, for a model that
+        is quantised already, and without bitsandbytes.
+        """
+        quantise(self, bits)
+        return self
+
+    def cuda(self, device: int | torch.device | None = None) -> Any:  # type: ignore[override]
+        """transformers refuses to move 8-bit weights by this name, though not by `to`."""
+        return nn.Module.cuda(self, device)
+
+
+def answer_config(
+    model: PreTrainedModel, generation_config: GenerationConfig | None = None
+) -> GenerationConfig:
+    """The checkpoint's way to sample, or the one given, with a limit of new tokens in any case."""
+    own: Any = model.generation_config
+    config = copy.deepcopy(generation_config or own)
+    config.max_new_tokens = (
+        config.max_new_tokens or own.max_new_tokens or min(MAX_NEW_TOKENS, _context(model) // 2)
+    )
+    return config
+
+
+def prompt_room(model: PreTrainedModel, config: GenerationConfig) -> int:
+    """How many ids a prompt may have beside the new tokens; ValueError where none."""
+    context, new = _context(model), config.max_new_tokens
+    assert new is not None, "answer_config sets it"
+    if new >= context:
+        raise ValueError(
+            f"max_new_tokens {new} leaves no room for a prompt: this model reads {context} tokens "
+            f"in all; choose fewer, such as {context // 2}"
+        )
+    return context - new
+
+
+def answer_ends(spec: ModelSpec, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The ids that end an answer: EOS, and where roles have tokens, the user's next turn."""
+    users = [spec.user_token_id] if spec.chat_style == "role-tokens" else []
+    return [eos_id(tokenizer), *users]
+
+
+def growing_text(
+    tokenizer: PreTrainedTokenizerBase, tokens: Iterable[int], ends: Sequence[int]
+) -> Iterator[str]:
+    """The text of all tokens so far, each time that it has grown.
+
+    A character is held back until all of its bytes are there.
+    """
+    seen: list[int] = []
+    shown = ""
+    for token in tokens:
+        seen.append(token)
+        text = visible_text(tokenizer, seen, ends).rstrip(INCOMPLETE)
+        if len(text) > len(shown):
+            shown = text
+            yield text
+    whole = visible_text(tokenizer, seen, ends)
+    if whole != shown:
+        yield whole
+
+
+def visible_text(
+    tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int], ends: Sequence[int]
+) -> str:
+    """The text of an answer without what ends it."""
+    kept = tokens[:-1] if tokens and tokens[-1] in ends else tokens
+    return str(tokenizer.decode(list(kept), skip_special_tokens=True))
+
+
+def _context(model: PreTrainedModel) -> int:
+    return int(model.config.model_max_length)
+
+
+def _check_turns(turns: Sequence[ChatTurn]) -> None:
+    roles = [turn.role for turn in turns]
+    spoken = roles[1:] if roles[:1] == ["system"] else roles
+    wanted = ["user", "assistant"] * len(spoken)
+    if not spoken or len(spoken) % 2 == 0 or spoken != wanted[: len(spoken)]:
+        raise ValueError(
+            f"messages: roles {', '.join(roles) or 'none'}; give an optional system message, then "
+            "user and assistant in turn, the user last"
+        )

@@ -1,0 +1,65 @@
+"""Weights in 4 and 8 bits, by bitsandbytes."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from transformers import BitsAndBytesConfig, PreTrainedModel
+from transformers.quantizers.auto import AutoHfQuantizer
+
+Quantization = Literal["nf4", "int8"]
+BY_BITS: dict[int, Quantization] = {4: "nf4", 8: "int8"}
+HEADS = ["lm_head", "score"]
+
+
+def bitsandbytes_config(quantization: Quantization, dtype: torch.dtype) -> BitsAndBytesConfig:
+    """How transformers is to quantise: the trunk alone; NF4 doubly (Dettmers et al. 2023).
+
+    dtype: what 4-bit weights are multiplied in. Raises ValueError without bitsandbytes.
+    """
+    try:
+        import bitsandbytes  # noqa: F401
+    except ImportError:
+        raise ValueError(
+            "weights in 4 or 8 bits need bitsandbytes: pip install 'baichuan-rlhf[gpu]'"
+        ) from None
+    if quantization == "int8":
+        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=HEADS)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+        llm_int8_skip_modules=HEADS,
+    )
+
+
+@torch.no_grad()
+def quantise(model: PreTrainedModel, bits: int) -> None:
+    """Replaces the trunk's weights in place, by what loading in 4 or 8 bits would give.
+
+    The plain weights are given up one by one, so that little more than them is ever needed. Raises
+    ValueError for other numbers of bits, for a quantised model, and without bitsandbytes.
+    """
+    if bits not in BY_BITS:
+        raise ValueError(f"quantize({bits}): bitsandbytes stores 4 or 8 bits; choose one of them")
+    if getattr(model, "is_quantized", False):
+        raise ValueError(f"quantize({bits}): quantised already; load the plain weights first")
+    config = bitsandbytes_config(BY_BITS[bits], model.dtype)
+    quantizer: Any = AutoHfQuantizer.from_config(config, pre_quantized=False)
+    plain = {n: part for n, part in model.named_modules() if isinstance(part, nn.Linear)}
+    quantizer.preprocess_model(model, device_map=None)
+    convert = quantizer.get_quantize_ops().convert
+    for name, part in model.named_modules():
+        if name not in plain or part is plain[name]:
+            continue
+        source = plain.pop(name)
+        weight = f"{name}.weight"
+        converted = convert({weight: source.weight.detach()}, model=model)
+        part.weight, part.bias = converted[weight], source.bias
+        part.train(source.training)
+        del source
+    model.hf_quantizer = quantizer
+    quantizer.postprocess_model(model)
