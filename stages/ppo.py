@@ -9,11 +9,11 @@ from pathlib import Path
 from rlhf.config.schema import Config
 from rlhf.data.chat_format import encode_prompt
 from rlhf.data.jsonl import read_jsonl
-from rlhf.data.records import PromptRecord
+from rlhf.data.records import PromptRecord, TextRecord
 from rlhf.models.load import score_statistics
-from rlhf.models.roles import build_roles
+from rlhf.models.roles import Roles, build_roles
 from rlhf.ppo.loop import train
-from rlhf.runtime.distributed import Runtime, StageResult
+from rlhf.runtime.distributed import Runtime, StageResult, world_size
 from rlhf.runtime.metrics import MetricsLog, progress
 from rlhf.runtime.steps import Step, Summary, execute
 
@@ -21,11 +21,18 @@ STAGE = "ppo"
 
 
 def run(config: Config, runtime: Runtime) -> StageResult:
-    """Train the actor, saved in `ppo/actor`, and the critic, saved in `ppo/critic`."""
+    """Train the actor, saved in `ppo/actor`, and the critic, saved in `ppo/critic`; with
+    `ppo.ema_decay` also `ppo/actor_ema`, the average of the actor's weights."""
+    if world_size() > 1:
+        raise ValueError(
+            f"ppo runs in one process, not in {world_size()}: start this stage without torchrun or "
+            "accelerate launch"
+        )
     return execute(step(config, runtime), runtime)
 
 
 def step(config: Config, runtime: Runtime) -> Step:
+    texts = config.ppo.pretraining
     return Step(
         key=runtime.key(STAGE),
         stage=STAGE,
@@ -35,6 +42,7 @@ def step(config: Config, runtime: Runtime) -> Step:
             "actor": Path(config.ppo.actor or runtime.run_dir.stage("sft/main")),
             "reward_model": Path(config.ppo.reward_model or runtime.stage_dir("rm")),
             "prompts": runtime.run_dir.data / "prompts.jsonl",
+            **({"pretraining": Path(texts.data)} if texts else {}),
         },
         work=partial(_train, config, runtime),
     )
@@ -58,7 +66,7 @@ def _train(config: Config, runtime: Runtime, step: Step) -> Summary:
         MetricsLog(step.directory, config.runtime.trackers) as metrics,
         progress(step.key, runtime) as bar,
     ):
-        summary = train(
+        trained = train(
             roles,
             prompts,
             config.ppo,
@@ -66,8 +74,23 @@ def _train(config: Config, runtime: Runtime, step: Step) -> Summary:
             output_dir=step.directory,
             seed=runtime.seed,
             metrics=metrics,
+            pretraining=_texts(roles, step.inputs.get("pretraining")),
             on_iteration=bar.update,
         )
     roles.save_actor(step.directory / "actor")
     roles.save_critic(step.directory / "critic")
-    return asdict(summary)
+    if trained.averaged_actor is not None:
+        roles.load_actor_state(trained.averaged_actor)
+        roles.save_actor(step.directory / "actor_ema")
+    return asdict(trained.summary)
+
+
+def _texts(roles: Roles, path: Path | None) -> list[list[int]]:
+    """Each text's token ids with EOS at its end, as documents stand in pre-training."""
+    if path is None:
+        return []
+    tokenizer = roles.tokenizer
+    return [
+        [*tokenizer.encode(record.text, add_special_tokens=False), tokenizer.eos_token_id]
+        for record in read_jsonl(path, TextRecord)
+    ]

@@ -22,7 +22,13 @@ from rlhf.config.base import (
     Section,
     TuningSection,
 )
-from rlhf.config.ppo import KLSection, MonitorSection, PPOSection, ScoreSection
+from rlhf.config.ppo import (
+    KLSection,
+    MonitorSection,
+    PPOSection,
+    PretrainingSection,
+    ScoreSection,
+)
 from rlhf.config.rm import RMDataSection, RMSection
 from rlhf.config.sft import CurationSection, SFTSection
 
@@ -40,6 +46,7 @@ __all__ = [
     "MonitorSection",
     "OptimiserSection",
     "PPOSection",
+    "PretrainingSection",
     "RMDataSection",
     "RMSection",
     "RuntimeSection",

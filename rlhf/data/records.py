@@ -85,6 +85,12 @@ class PromptRecord(Record):
         return self
 
 
+class TextRecord(Record):
+    """A document as models are pre-trained on."""
+
+    text: Text
+
+
 class Provenance(Part):
     """What produced a response: a checkpoint, its family, size and stage, and the sampling."""
 
@@ -186,11 +192,12 @@ def pair_grades(ranks: Iterable[int], grades: Iterable[int]) -> list[PairGrade]:
 
 
 def export_schemas(directory: str | Path) -> None:
-    """Writes the JSON Schema of each record that users hand in: sft, prompt, ranking."""
+    """Writes the JSON Schema of each record that users hand in: sft, prompt, ranking, text."""
     exported: dict[str, type[Record]] = {
         "sft": SFTRecord,
         "prompt": PromptRecord,
         "ranking": RankingRecord,
+        "text": TextRecord,
     }
     for name, model in exported.items():
         text = json.dumps(model.model_json_schema(), indent=2, ensure_ascii=False)

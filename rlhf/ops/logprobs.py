@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -27,6 +29,24 @@ def entropy(logits: Tensor) -> Tensor:
     logprobs = logits.float().log_softmax(dim=-1)
     probabilities = logprobs.exp()
     return -torch.where(probabilities > 0, probabilities * logprobs, 0.0).sum(dim=-1)
+
+
+def by_chunk(function: Callable[..., Tensor], chunk: int, *tensors: Tensor) -> Tensor:
+    """`function(*tensors)`, computed for `chunk` tokens at a time.
+
+    What the function makes on its way, such as float32 copies of the logits, is then never larger
+    than [chunk, V]. For a pass without gradients: with them every chunk's would be kept.
+
+    Args:
+        function: of tensors [N, ...], each token by itself, to [N].
+        chunk: tokens a piece.
+        tensors: [B, R, ...] each.
+
+    Returns:
+        [B, R].
+    """
+    pieces = zip(*(torch.split(tensor.flatten(0, 1), chunk) for tensor in tensors), strict=True)
+    return torch.cat([function(*piece) for piece in pieces]).view(tensors[0].shape[:2])
 
 
 def chunked_token_logprobs(hidden: Tensor, weight: Tensor, ids: Tensor, chunk: int) -> Tensor:

@@ -1,7 +1,7 @@
 """PPO: `train` runs the loop."""
 
-from rlhf.ppo.loop import PPOSummary, train
+from rlhf.ppo.loop import PPOSummary, Trained, train
 from rlhf.ppo.monitors import Stopped
 from rlhf.ppo.update import NonFinite
 
-__all__ = ["NonFinite", "PPOSummary", "Stopped", "train"]
+__all__ = ["NonFinite", "PPOSummary", "Stopped", "Trained", "train"]

@@ -14,25 +14,26 @@ def generator(seed: int, purpose: str, index: int) -> torch.Generator:
     return torch.Generator().manual_seed(_source(seed, purpose, index).getrandbits(63))
 
 
-def prompt_indices(prompts: int, batch: int, seed: int, iteration: int) -> list[int]:
-    """Which prompts an iteration takes: passes over all of them, each in a new order.
+def passes(rows: int, batch: int, seed: int, index: int, purpose: str = "prompts") -> list[int]:
+    """Which rows a batch takes: passes over all of them, each in a new order.
 
     Args:
-        prompts: how many there are.
+        rows: how many there are.
         batch: how many to take.
         seed: of the run.
-        iteration: from 0.
+        index: of the batch, from 0.
+        purpose: what the rows are; each purpose has orders of its own.
 
     Returns:
-        `batch` indices; over the iterations every prompt comes equally often, to one.
+        `batch` indices; over the batches every row comes equally often, to one.
     """
     orders: dict[int, list[int]] = {}
     chosen = []
-    for position in range(iteration * batch, (iteration + 1) * batch):
-        number, place = divmod(position, prompts)
+    for position in range(index * batch, (index + 1) * batch):
+        number, place = divmod(position, rows)
         if number not in orders:
-            orders[number] = list(range(prompts))
-            _source(seed, "prompts", number).shuffle(orders[number])
+            orders[number] = list(range(rows))
+            _source(seed, purpose, number).shuffle(orders[number])
         chosen.append(orders[number][place])
     return chosen
 
@@ -48,9 +49,30 @@ def epoch_orders(rows: int, epochs: int, random_order: torch.Generator) -> Itera
         yield torch.randperm(rows, generator=random_order)
 
 
-def microbatches(lengths: Tensor, rows: Tensor, size: int) -> list[Tensor]:
-    """Cut `rows` [M] of a batch with `lengths` [B] into groups of like length, `size` rows each."""
-    return list(torch.split(rows[lengths[rows].argsort(stable=True).cpu()], size))
+def microbatches(
+    lengths: Tensor, rows: Tensor, size: int, tokens: int | None = None
+) -> list[Tensor]:
+    """Cut the `rows` [M] of a batch into groups of like length, each for one backward pass.
+
+    Args:
+        lengths: [B] real tokens of every row of the batch.
+        rows: [M] indices into the batch.
+        size: rows a group.
+        tokens: in place of `size`, the most that a group's rows times its longest row may come to;
+            a row longer than that is a group of its own.
+
+    Returns:
+        Groups of indices into the batch, shortest rows first.
+    """
+    ordered = rows[lengths[rows].argsort(stable=True).cpu()]
+    if tokens is None:
+        return list(torch.split(ordered, size))
+    counts = [0]
+    for length in lengths[ordered].tolist():
+        if counts[-1] and (counts[-1] + 1) * length > tokens:
+            counts.append(0)
+        counts[-1] += 1
+    return list(torch.split(ordered, counts))
 
 
 def _source(seed: int, purpose: str, index: int) -> random.Random:

@@ -46,6 +46,7 @@ class ScheduledKL:
                 return end + (start - end) * (1 + math.cos(math.pi * done)) / 2
             case "exponential":
                 return float(start * (end / start) ** done)
+        raise AssertionError("an adaptive coefficient follows no schedule")
 
     def observe(self, kl: float, episodes: int) -> None:
         """A schedule does not look at the KL."""
@@ -80,10 +81,10 @@ class AdaptiveKL:
 
 
 def kl_controller(section: KLSection, iterations: int) -> KLController:
-    """Adaptive when the section has a target, else scheduled."""
-    if section.target is None:
-        return ScheduledKL(section, iterations)
-    return AdaptiveKL(section.initial, section.target, section.horizon)
+    """The one that the section's schedule names."""
+    if section.target is not None:
+        return AdaptiveKL(section.initial, section.target, section.horizon)
+    return ScheduledKL(section, iterations)
 
 
 class ScoreNormaliser:

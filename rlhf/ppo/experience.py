@@ -9,11 +9,14 @@ from rlhf.config.schema import PPOSection
 from rlhf.models.roles import Roles
 from rlhf.ops.advantages import gae, token_rewards
 from rlhf.ops.kl import estimate
-from rlhf.ops.logprobs import entropy, token_logprobs
+from rlhf.ops.logprobs import by_chunk, entropy, token_logprobs
 from rlhf.ops.masking import masked_whiten
 from rlhf.ppo.batching import microbatches
 from rlhf.ppo.controllers import ScoreNormaliser
 from rlhf.ppo.types import Experience, Rollout, Sequences
+
+CHUNK = 1024
+"""Tokens whose distributions are read at once: in float32 half a gibibyte of 128 thousand words."""
 
 
 def make_experience(
@@ -34,7 +37,8 @@ def make_experience(
     read = _read(roles, sequences, section)
     kl = estimate(read["old_logprobs"], read["ref_logprobs"], section.kl.estimator)
     missing_eos = section.score.missing_eos_penalty * (~rollout.ended).float()
-    shaped = normaliser.normalise(read["scores"]) - missing_eos
+    too_long = section.score.length_penalty * mask.sum(dim=1).float()
+    shaped = normaliser.normalise(read["scores"]) - missing_eos - too_long
     rewards = token_rewards(shaped, kl, mask, kl_coef)
     advantages, returns = gae(rewards, read["old_values"], mask, section.gamma, section.lam)
     if section.whiten_advantages:
@@ -52,15 +56,18 @@ def _read(roles: Roles, sequences: Sequences, section: PPOSection) -> dict[str, 
     read = {name: torch.zeros_like(mask, dtype=torch.float32) for name in names}
     read["scores"] = torch.zeros_like(mask[:, 0], dtype=torch.float32)
     for minibatch in torch.split(torch.arange(len(mask)), section.minibatch):
-        for rows in microbatches(sequences.lengths, minibatch, section.microbatch):
+        for rows in microbatches(
+            sequences.lengths, minibatch, section.microbatch, section.microbatch_tokens
+        ):
             part = sequences.take(rows)
             keep = part.response_mask.shape[1]
             logits = roles.actor_logits(part.input_ids, part.attention_mask, keep)
             reference = roles.reference_logits(part.input_ids, part.attention_mask, keep)
             values = roles.values(part.input_ids, part.attention_mask)
-            read["old_logprobs"][rows, :keep] = token_logprobs(logits, part.response_ids)
-            read["ref_logprobs"][rows, :keep] = token_logprobs(reference, part.response_ids)
-            read["entropy"][rows, :keep] = entropy(logits)
+            ids = part.response_ids
+            read["old_logprobs"][rows, :keep] = by_chunk(token_logprobs, CHUNK, logits, ids)
+            read["ref_logprobs"][rows, :keep] = by_chunk(token_logprobs, CHUNK, reference, ids)
+            read["entropy"][rows, :keep] = by_chunk(entropy, CHUNK, logits)
             read["old_values"][rows, :keep] = part.states(values).float()
             read["scores"][rows] = roles.scores(part.input_ids, part.attention_mask).float()
     return read

@@ -6,23 +6,34 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from rlhf.config.schema import OptimiserSection
 from rlhf.ppo.controllers import learning_rate
 
 
 class Learner:
-    """AdamW on a list of parameters, with a schedule and a bound on the gradient's norm."""
+    """AdamW on a list of parameters, with a schedule and a bound on the gradient's norm.
+
+    taken: optimiser steps so far. average: float32 moving averages of the parameters, in their
+    order, or None.
+    """
 
     def __init__(
-        self, parameters: Sequence[nn.Parameter], section: OptimiserSection, steps: int
+        self,
+        parameters: Sequence[nn.Parameter],
+        section: OptimiserSection,
+        steps: int,
+        ema_decay: float | None = None,
     ) -> None:
-        """steps: optimiser steps of the whole run, which the schedule stretches over."""
+        """steps: optimiser steps of the whole run, which the schedule stretches over.
+        ema_decay: weight of the old average at every step; None keeps no average."""
+        self.taken = 0
         self._parameters = list(parameters)
         self._section = section
         self._steps = steps
-        self._taken = 0
+        self._decay = ema_decay
+        self.average = None if ema_decay is None else [_float(p) for p in self._parameters]
         self._optimiser = _optimiser(self._parameters, section)
 
     def clip_gradient(self) -> float:
@@ -32,19 +43,35 @@ class Learner:
 
     def step(self) -> None:
         """Move along the gradient and forget it."""
-        rate = learning_rate(self._section, self._taken, self._steps)
+        rate = learning_rate(self._section, self.taken, self._steps)
         for group in self._optimiser.param_groups:
             group["lr"] = rate
         self._optimiser.step()
         self._optimiser.zero_grad()
-        self._taken += 1
+        self.taken += 1
+        if self.average is not None and self._decay is not None:
+            for average, parameter in zip(self.average, self._parameters, strict=True):
+                average.lerp_(_float(parameter), 1 - self._decay)
 
     def state(self) -> dict[str, Any]:
-        return {"taken": self._taken, "optimiser": self._optimiser.state_dict()}
+        return {
+            "taken": self.taken,
+            "optimiser": self._optimiser.state_dict(),
+            "average": self.average,
+        }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        self._taken = state["taken"]
+        self.taken = state["taken"]
         self._optimiser.load_state_dict(state["optimiser"])
+        if state["average"] is not None:
+            self.average = [
+                average.to(p.device)
+                for average, p in zip(state["average"], self._parameters, strict=True)
+            ]
+
+
+def _float(parameter: nn.Parameter) -> Tensor:
+    return parameter.detach().to(torch.float32, copy=True)
 
 
 def _optimiser(parameters: list[nn.Parameter], section: OptimiserSection) -> torch.optim.Optimizer:

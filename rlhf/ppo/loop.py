@@ -7,15 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
+from torch import Tensor
+
 from rlhf.config.schema import PPOSection
 from rlhf.models.roles import Roles
-from rlhf.ppo.batching import generator, prompt_indices
+from rlhf.ppo.batching import generator, passes
 from rlhf.ppo.controllers import ScoreStatistics
 from rlhf.ppo.experience import make_experience
 from rlhf.ppo.flops import iteration_flops
 from rlhf.ppo.measure import measure
 from rlhf.ppo.monitors import Monitor, check
-from rlhf.ppo.rollout import fitting, sample
+from rlhf.ppo.pretraining import PretrainingMix, pretraining_mix
+from rlhf.ppo.rollout import fitting, sample, warn_of_another_policy
 from rlhf.ppo.state import Progress, TrainingState
 from rlhf.ppo.update import update
 from rlhf.runtime.files import CHECKPOINTS
@@ -44,6 +47,14 @@ class PPOSummary:
     prompts_dropped: int
 
 
+@dataclass(frozen=True)
+class Trained:
+    """averaged_actor: the moving average of the actor's weights, None unless one was asked for."""
+
+    summary: PPOSummary
+    averaged_actor: dict[str, Tensor] | None
+
+
 def train(
     roles: Roles,
     prompts: Sequence[Sequence[int]],
@@ -53,8 +64,9 @@ def train(
     output_dir: Path,
     seed: int,
     metrics: MetricsLog,
+    pretraining: Sequence[Sequence[int]] = (),
     on_iteration: Callable[[int, int, dict[str, float]], None] | None = None,
-) -> PPOSummary:
+) -> Trained:
     """Train actor and critic in place, going on from the newest checkpoint in `output_dir`.
 
     Args:
@@ -65,6 +77,7 @@ def train(
         output_dir: for `checkpoints/`, and for the minibatch of a step that was refused.
         seed: of prompt order, sampling and minibatches.
         metrics: takes a row an iteration, with the number of alarms that are on.
+        pretraining: token ids of the texts that `section.pretraining` mixes in.
         on_iteration: called with the iterations done, those in all, and what a progress bar shows.
 
     Raises:
@@ -73,6 +86,8 @@ def train(
         Stopped: an alarm went off whose action is `stop`.
     """
     kept = fitting(prompts, section.max_prompt_tokens)
+    warn_of_another_policy(section.sampling)
+    mix = pretraining_mix(pretraining, section, seed)
     output_dir.mkdir(parents=True, exist_ok=True)
     state = TrainingState.start(roles, section, score_statistics).resume(output_dir / CHECKPOINTS)
     if section.gradient_checkpointing:
@@ -80,7 +95,7 @@ def train(
     monitor = Monitor(section.monitors)
     fingerprint = roles.frozen_fingerprint()
     while state.progress.iteration < section.iterations:
-        row = _iterate(state, kept, section, seed, output_dir / REFUSED)
+        row = _iterate(state, kept, section, seed, mix, output_dir / REFUSED)
         alarms = check(row, section.monitors)
         done = state.progress.iteration
         metrics.log(done - 1, {**row, "alarms": len(alarms)})
@@ -91,7 +106,9 @@ def train(
             on_iteration(done, section.iterations, shown)
         monitor.watch(done, alarms)
     assert roles.frozen_fingerprint() == fingerprint, "reference or reward model has changed"
-    return _summary(state.progress, dropped=len(prompts) - len(kept))
+    return Trained(
+        _summary(state.progress, dropped=len(prompts) - len(kept)), state.averaged_actor()
+    )
 
 
 def _iterate(
@@ -99,12 +116,13 @@ def _iterate(
     prompts: Sequence[Sequence[int]],
     section: PPOSection,
     seed: int,
+    mix: PretrainingMix | None,
     refused: Path,
 ) -> dict[str, float]:
     """One iteration; its row of metrics."""
     roles, iteration = state.roles, state.progress.iteration
     train_actor = iteration >= section.critic_warmup
-    chosen = prompt_indices(len(prompts), section.rollout_batch, seed, iteration)
+    chosen = passes(len(prompts), section.rollout_batch, seed, iteration)
     rollout = sample(
         roles, [prompts[i] for i in chosen], section, generator(seed, "sampling", iteration)
     )
@@ -120,6 +138,7 @@ def _iterate(
         critic=state.critic,
         random_order=generator(seed, "minibatches", iteration),
         dump=refused,
+        mix=mix,
     )
     row = {**measure(rollout, experience), "kl_coef": kl_coef, **learned}
     if train_actor:  # until then the actor is the reference, and a KL of 0 says nothing

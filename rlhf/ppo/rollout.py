@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 import torch
 
-from rlhf.config.schema import PPOSection
+from rlhf.config.schema import PPOSection, SamplingSection
 from rlhf.generation import Completion, generate
 from rlhf.models.roles import Roles
 from rlhf.ops.padding import pad_left, pad_right
 from rlhf.ppo.types import Rollout, Sequences
+
+logger = logging.getLogger(__name__)
 
 
 def fitting(prompts: Sequence[Sequence[int]], limit: int) -> list[Sequence[int]]:
@@ -26,6 +29,25 @@ def fitting(prompts: Sequence[Sequence[int]], limit: int) -> list[Sequence[int]]
             "or give shorter prompts"
         )
     return kept
+
+
+def warn_of_another_policy(sampling: SamplingSection) -> None:
+    """Say so when the sampled tokens do not come from the policy that the update takes them for.
+
+    Logprobs, ratio and KL are those of the plain softmax: PPO's estimate is biased by any filter.
+    """
+    plain = {"temperature": 1, "top_k": 0, "top_p": 1, "repetition_penalty": 1}
+    odd = [
+        f"{key} {getattr(sampling, key):g}"
+        for key, value in plain.items()
+        if getattr(sampling, key) != value
+    ]
+    if odd:
+        logger.warning(
+            "ppo.sampling has %s: responses come from another policy than the one that learns; "
+            "temperature 1 without filters is exact",
+            ", ".join(odd),
+        )
 
 
 def sample(
@@ -48,7 +70,7 @@ def sample(
             pad_id=pad_id,
             eos_id=roles.tokenizer.eos_token_id,
             generator=generator,
-            batch_size=len(repeated),
+            batch_size=section.rollout_microbatch,
             engine=section.engine,
         )
         device = model.device

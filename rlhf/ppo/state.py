@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from rlhf.config.schema import PPOSection
 from rlhf.models.roles import Roles
 from rlhf.ppo.controllers import (
@@ -63,12 +65,20 @@ class TrainingState:
         actor_steps = critic_steps - per_iteration * min(section.critic_warmup, section.iterations)
         return cls(
             roles=roles,
-            actor=Learner(roles.actor_parameters(), section.actor_optimiser, actor_steps),
+            actor=Learner(
+                roles.actor_parameters(), section.actor_optimiser, actor_steps, section.ema_decay
+            ),
             critic=Learner(roles.critic_parameters(), section.critic_optimiser, critic_steps),
             kl=kl_controller(section.kl, section.iterations),
             normaliser=ScoreNormaliser(section.score, score_statistics),
             progress=Progress(),
         )
+
+    def averaged_actor(self) -> dict[str, Tensor] | None:
+        """The moving average of the actor's weights, by name, when one is kept."""
+        if self.actor.average is None:
+            return None
+        return dict(zip(self.roles.trainable("actor"), self.actor.average, strict=True))
 
     def save(self, directory: Path, keep: int) -> None:
         """Write a checkpoint of the iterations done so far."""

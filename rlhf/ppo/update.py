@@ -19,6 +19,7 @@ from rlhf.ops.losses import clip_fraction, policy_loss, ratio_deviation, value_l
 from rlhf.ops.masking import masked_mean
 from rlhf.ppo.batching import epoch_orders, microbatches
 from rlhf.ppo.learner import Learner
+from rlhf.ppo.pretraining import PretrainingMix
 from rlhf.ppo.types import Experience
 
 Statistics = dict[str, float]
@@ -38,6 +39,7 @@ def update(
     critic: Learner,
     random_order: torch.Generator,
     dump: Path,
+    mix: PretrainingMix | None = None,
 ) -> Statistics:
     """Go over the experience `epochs` times, with one optimiser step a minibatch.
 
@@ -49,6 +51,7 @@ def update(
         critic: always learns.
         random_order: shuffles the epochs after the first.
         dump: where the minibatch goes if its loss or gradient is not finite.
+        mix: text that the actor's steps learn from too.
 
     Returns:
         Means over the steps, 0 for the actor's while it waits; `ratio_deviation` is the first
@@ -61,10 +64,11 @@ def update(
     lengths = experience.sequences.lengths
     for order in epoch_orders(len(experience.scores), section.epochs, random_order):
         for rows in torch.split(order, section.minibatch):
-            parts = [
-                experience.take(group) for group in microbatches(lengths, rows, section.microbatch)
-            ]
+            groups = microbatches(lengths, rows, section.microbatch, section.microbatch_tokens)
+            parts = [experience.take(group) for group in groups]
             found = _accumulate(roles, parts, section, train_actor=actor is not None)
+            if mix:
+                found["pretraining_loss"] = mix.backward(roles, actor.taken) if actor else 0.0
             found["grad_norm"] = actor.clip_gradient() if actor else 0.0
             found["critic_grad_norm"] = critic.clip_gradient()
             if not all(map(math.isfinite, found.values())):

@@ -56,6 +56,7 @@ def test_schemas_are_in_step(tmp_path: Path) -> None:
         "prompt.schema.json",
         "ranking.schema.json",
         "sft.schema.json",
+        "text.schema.json",
     ]
     for path in exported:
         assert path.read_text() == (SCHEMAS / path.name).read_text(), (

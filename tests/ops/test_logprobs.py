@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from rlhf.ops.logprobs import chunked_token_logprobs, entropy, token_logprobs
+from rlhf.ops.logprobs import by_chunk, chunked_token_logprobs, entropy, token_logprobs
 
 
 def test_token_logprobs_by_hand() -> None:
@@ -56,3 +56,25 @@ def test_chunked_never_holds_all_logits() -> None:
         logprobs = chunked_token_logprobs(hidden, torch.randn(50, 4), torch.zeros(2, 8).long(), 4)
         logprobs.sum().backward()
     assert largest == 4 * 50
+
+
+def test_by_chunk_is_the_whole_bit_for_bit() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(3, 7, 50, generator=generator)
+    ids = torch.randint(50, (3, 7), generator=generator)
+    for chunk in (1, 4, 21, 100):
+        assert torch.equal(
+            by_chunk(token_logprobs, chunk, logits, ids), token_logprobs(logits, ids)
+        )
+        assert torch.equal(by_chunk(entropy, chunk, logits), entropy(logits))
+
+
+def test_by_chunk_never_hands_over_more_than_a_chunk() -> None:
+    seen = []
+
+    def first(logits: torch.Tensor) -> torch.Tensor:
+        seen.append(len(logits))
+        return logits[:, 0]
+
+    by_chunk(first, 4, torch.zeros(2, 5, 3))
+    assert seen == [4, 4, 2]

@@ -4,26 +4,26 @@ from collections import Counter
 
 import torch
 
-from rlhf.ppo.batching import epoch_orders, generator, microbatches, prompt_indices
+from rlhf.ppo.batching import epoch_orders, generator, microbatches, passes
 
 
 def test_every_prompt_comes_equally_often() -> None:
-    taken = Counter(i for step in range(10) for i in prompt_indices(7, 4, seed=0, iteration=step))
+    taken = Counter(i for step in range(10) for i in passes(7, 4, seed=0, index=step))
     assert set(taken) == set(range(7))
     assert set(taken.values()) <= {5, 6}
 
 
 def test_prompt_order_follows_from_seed_and_iteration_alone() -> None:
-    assert prompt_indices(50, 8, 1, 3) == prompt_indices(50, 8, 1, 3)
-    assert prompt_indices(50, 8, 1, 3) != prompt_indices(50, 8, 2, 3)
-    first_pass = [i for step in range(5) for i in prompt_indices(40, 8, 1, step)]
-    second_pass = [i for step in range(5, 10) for i in prompt_indices(40, 8, 1, step)]
+    assert passes(50, 8, 1, 3) == passes(50, 8, 1, 3)
+    assert passes(50, 8, 1, 3) != passes(50, 8, 2, 3)
+    first_pass = [i for step in range(5) for i in passes(40, 8, 1, step)]
+    second_pass = [i for step in range(5, 10) for i in passes(40, 8, 1, step)]
     assert sorted(first_pass) == sorted(second_pass) == list(range(40))
     assert first_pass != second_pass
 
 
 def test_a_batch_larger_than_the_prompts_repeats_them() -> None:
-    assert Counter(prompt_indices(3, 6, 0, 0)) == {0: 2, 1: 2, 2: 2}
+    assert Counter(passes(3, 6, 0, 0)) == {0: 2, 1: 2, 2: 2}
 
 
 def test_generators_differ_by_purpose_and_index() -> None:
@@ -46,3 +46,17 @@ def test_microbatches_group_like_lengths() -> None:
     lengths = torch.tensor([5, 1, 9, 2, 7, 1])
     groups = microbatches(lengths, torch.tensor([0, 2, 3, 4, 5]), 2)
     assert [group.tolist() for group in groups] == [[5, 3], [0, 4], [2]]
+
+
+def test_microbatches_by_tokens_hold_no_more_than_asked() -> None:
+    lengths = torch.tensor([5, 1, 9, 2, 7, 1])
+    groups = microbatches(lengths, torch.arange(6), 1, tokens=8)
+    # 1 1 2 come to 3 x 2, with the 5 to 4 x 5; the 9 alone is already more than 8.
+    assert [group.tolist() for group in groups] == [[1, 5, 3], [0], [4], [2]]
+    (whole,) = microbatches(lengths, torch.arange(6), 1, tokens=54)
+    assert sorted(whole.tolist()) == list(range(6))
+    assert len(microbatches(lengths, torch.arange(6), 1, tokens=53)) == 2
+
+
+def test_each_purpose_has_an_order_of_its_own() -> None:
+    assert passes(50, 8, 1, 3) != passes(50, 8, 1, 3, "pretraining")

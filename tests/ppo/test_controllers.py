@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -32,7 +33,9 @@ def test_a_run_of_one_iteration_uses_the_initial_coefficient() -> None:
 
 
 def test_adaptive_kl_by_hand() -> None:
-    controller = kl_controller(KLSection(initial=0.2, target=6, horizon=1000), iterations=10)
+    controller = kl_controller(
+        KLSection(initial=0.2, schedule="adaptive", target=6, horizon=1000), iterations=10
+    )
     controller.observe(kl=6.6, episodes=100)  # error 0.1
     assert controller.coefficient(1) == pytest.approx(0.2 * 1.01)
     controller.observe(kl=60.0, episodes=100)  # error held at 0.2
@@ -42,11 +45,21 @@ def test_adaptive_kl_by_hand() -> None:
 
 
 def test_adaptive_kl_goes_on_from_its_state() -> None:
-    section = KLSection(initial=0.2, target=6, horizon=1000)
+    section = KLSection(initial=0.2, schedule="adaptive", target=6, horizon=1000)
     first, second = kl_controller(section, 10), kl_controller(section, 10)
     first.observe(kl=9.0, episodes=64)
     second.load_state(first.state())
     assert second.coefficient(1) == first.coefficient(1) != 0.2
+
+
+@pytest.mark.parametrize(
+    ("schedule", "target"), [("linear", 6.0), ("adaptive", None), ("constant", 6.0)]
+)
+def test_a_target_goes_with_the_adaptive_schedule_alone(
+    schedule: Any, target: float | None
+) -> None:
+    with pytest.raises(ValueError, match="goes with schedule: adaptive"):
+        KLSection(schedule=schedule, target=target)
 
 
 def test_fixed_scores_by_hand() -> None:

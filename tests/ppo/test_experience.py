@@ -52,6 +52,14 @@ def test_the_score_lands_on_the_last_token_and_eos_is_missed(
     torch.testing.assert_close(experience.rewards, expected)
 
 
+def test_every_token_costs_the_length_penalty(roles: FakeRoles, rollout: Rollout) -> None:
+    free = _make(roles, rollout)
+    paid = _make(roles, rollout, score={"length_penalty": 0.25})
+    lost = (free.rewards - paid.rewards).sum(dim=1)
+    torch.testing.assert_close(lost, 0.25 * torch.tensor([3.0, 1.0, 5.0, 5.0, 5.0, 2.0]))
+    assert (free.rewards != paid.rewards).sum() == 6  # where the score lands, and nowhere else
+
+
 def test_the_penalty_is_on_every_token_and_of_the_chosen_kind(
     roles: FakeRoles, rollout: Rollout
 ) -> None:

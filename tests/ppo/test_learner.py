@@ -60,6 +60,26 @@ def test_a_resumed_learner_takes_the_same_steps() -> None:
     assert torch.equal(ours, theirs)
 
 
+def test_the_average_follows_by_hand_and_resumes() -> None:
+    section = OptimiserSection(learning_rate=1.0, schedule="constant")
+    parameter = _parameter(2.0)
+    learner = Learner([parameter], section, 4, ema_decay=0.75)
+    learner.step()  # 0 -> -1
+    parameter.grad = torch.tensor([2.0])
+    resumed = Learner([parameter], section, 4, ema_decay=0.75)
+    resumed.load_state(learner.state())
+    resumed.step()  # -1 -> -2
+    assert resumed.average is not None
+    # 0.75 * 0 - 0.25 * 1, then 0.75 * -0.25 - 0.25 * 2
+    assert resumed.average[0].item() == pytest.approx(0.75 * -0.25 - 0.25 * 2, rel=1e-4)
+
+
+def test_the_average_of_half_precision_weights_is_float32() -> None:
+    parameter = nn.Parameter(torch.zeros(1, dtype=torch.bfloat16))
+    (average,) = Learner([parameter], OptimiserSection(), 1, ema_decay=0.9).average or []
+    assert average.dtype == torch.float32
+
+
 def test_8bit_without_bitsandbytes_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "bitsandbytes.optim", None)
     with pytest.raises(ValueError, match=r"pip install 'baichuan-rlhf\[gpu\]'"):

@@ -10,7 +10,7 @@ import torch
 
 from rlhf.config.schema import PPOSection
 from rlhf.models.baichuan.modeling import BaichuanForCausalLM
-from rlhf.ppo import NonFinite, PPOSummary, Stopped, train
+from rlhf.ppo import NonFinite, Stopped, Trained, train
 from rlhf.runtime.metrics import MetricsLog, read_rows
 from tests.ppo.conftest import ppo_section
 from tests.ppo.fakes import EOS, FakeRoles, count_of
@@ -28,7 +28,7 @@ def _train(
     directory: Path,
     prompts: list[list[int]] = PROMPTS,
     interrupt_at: int | None = None,
-) -> PPOSummary:
+) -> Trained:
     def on_iteration(done: int, total: int, shown: dict[str, float]) -> None:
         assert total == section.iterations and set(shown) == {"score", "kl", "response_length"}
         if done == interrupt_at:
@@ -43,6 +43,7 @@ def _train(
             output_dir=directory,
             seed=3,
             metrics=metrics,
+            pretraining=PROMPTS,
             on_iteration=on_iteration,
         )
 
@@ -59,8 +60,10 @@ RESUMED: dict[str, Any] = {
     "epochs": 2,
     "critic_warmup": 2,
     "checkpoint_every": 2,
-    "kl": {"initial": 0.1, "target": 0.5, "horizon": 100},
+    "kl": {"initial": 0.1, "schedule": "adaptive", "target": 0.5, "horizon": 100},
     "score": {"normalisation": "running"},
+    "ema_decay": 0.9,
+    "pretraining": {"data": "texts.jsonl", "rows": 3},
     "actor_optimiser": {"learning_rate": 1e-3, "schedule": "cosine", "warmup_steps": 3},
 }
 
@@ -77,9 +80,15 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(
         _train(FakeRoles(count_of(5)), section, tmp_path / "cut", interrupt_at=interrupt_at)
     torch.rand(5)  # another process has another state of the global generators
     resumed = FakeRoles(count_of(5))
-    summary = _train(resumed, section, tmp_path / "cut")
+    trained = _train(resumed, section, tmp_path / "cut")
 
-    assert summary == expected
+    assert trained.summary == expected.summary
+    averages, found = expected.averaged_actor, trained.averaged_actor
+    assert averages is not None and found is not None
+    assert all(torch.equal(average, found[name]) for name, average in averages.items())
+    assert not all(
+        torch.equal(average, resumed.actor_state()[name]) for name, average in found.items()
+    )
     after = _weights(resumed)
     assert all(torch.equal(tensor, after[name]) for name, tensor in _weights(whole).items())
     rows = read_rows(tmp_path / "cut" / "metrics.jsonl")
@@ -100,7 +109,7 @@ def test_metrics_say_what_happened(roles: FakeRoles, tmp_path: Path) -> None:
     )
     start = roles.actor_state()
     fingerprint = roles.frozen_fingerprint()
-    summary = _train(roles, section, tmp_path, [*PROMPTS, list(range(3, 15))])
+    summary = _train(roles, section, tmp_path, [*PROMPTS, list(range(3, 15))]).summary
     rows = read_rows(tmp_path / "metrics.jsonl")
     assert [row["kl_coef"] for row in rows] == pytest.approx([0.3, 0.2, 0.1, 0.0])
     assert [row["kl"] == 0 for row in rows] == [True, True, True, False]  # after the warm-up
@@ -116,7 +125,7 @@ def test_metrics_say_what_happened(roles: FakeRoles, tmp_path: Path) -> None:
 
 def test_an_adaptive_coefficient_waits_for_the_actor(roles: FakeRoles, tmp_path: Path) -> None:
     """While the critic warms up the KL is 0 of necessity: no reason to loosen the penalty."""
-    kl = {"initial": 0.3, "target": 1.0, "horizon": 60}
+    kl = {"initial": 0.3, "schedule": "adaptive", "target": 1.0, "horizon": 60}
     _train(roles, ppo_section(iterations=4, critic_warmup=2, kl=kl), tmp_path)
     coefficients = [row["kl_coef"] for row in read_rows(tmp_path / "metrics.jsonl")]
     # The first iteration that trains the actor is measured before it has moved: 0, held to -0.2.

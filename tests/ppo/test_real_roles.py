@@ -58,7 +58,7 @@ def _train(
             seed=0,
             metrics=metrics,
             on_iteration=on_iteration,
-        )
+        ).summary
     return roles, summary
 
 

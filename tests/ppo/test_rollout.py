@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import logging
+
 import pytest
 import torch
 
-from rlhf.ppo.rollout import fitting, sample
+from rlhf.config.schema import SamplingSection
+from rlhf.ppo.rollout import fitting, sample, warn_of_another_policy
 from rlhf.ppo.types import Rollout
 from tests.ppo.conftest import ppo_section
 from tests.ppo.fakes import EOS, FakeRoles
@@ -34,3 +37,37 @@ def test_sample_answers_every_prompt_k_times(roles: FakeRoles) -> None:
         length = int(sequences.response_mask[r].sum())
         assert tuple(sequences.response_ids[r, :length].tolist()) == completion.token_ids
         assert rollout.ended[r] == (completion.token_ids[-1] == EOS)
+
+
+def test_decoding_in_parts_gives_the_same_answers(roles: FakeRoles) -> None:
+    prompts = [[3, 4, 5], [6], [7, 8], [9, 3, 4, 4], [5]]
+    rollouts = [
+        sample(
+            roles,
+            prompts,
+            ppo_section(rollout_batch=5, minibatch=5, rollout_microbatch=size),
+            torch.Generator().manual_seed(0),
+        )
+        for size in (2, 5)
+    ]
+    tokens = [[c.token_ids for c in rollout.completions] for rollout in rollouts]
+    assert tokens[0] == tokens[1]
+    torch.testing.assert_close(rollouts[0].engine_logprobs, rollouts[1].engine_logprobs)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({}, None),
+        ({"temperature": 0.7}, "ppo.sampling has temperature 0.7: "),
+        ({"top_k": 5, "top_p": 0.9}, "ppo.sampling has top_k 5, top_p 0.9: "),
+        ({"repetition_penalty": 1.1}, "ppo.sampling has repetition_penalty 1.1: "),
+    ],
+)
+def test_sampling_from_another_policy_is_warned_of(
+    changes: dict[str, float], said: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        warn_of_another_policy(SamplingSection.model_validate(changes))
+    assert caplog.text.count("\n") == (said is not None)
+    assert (said or "") in caplog.text

@@ -1,0 +1,72 @@
+"""Text mixed into the actor's steps: PPO-ptx (Ouyang et al. 2022, section 3.5, equation 2)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from rlhf.config.schema import PPOSection, PretrainingSection
+from rlhf.models.roles import Roles
+from rlhf.ops.logprobs import token_logprobs
+from rlhf.ops.masking import masked_sum
+from rlhf.ops.padding import pad_right
+from rlhf.ppo.batching import passes
+
+
+@dataclass(frozen=True)
+class PretrainingMix:
+    """Texts, as token ids of two at least, and how many of them a step takes in."""
+
+    texts: Sequence[Sequence[int]]
+    section: PretrainingSection
+    microbatch: int
+    seed: int
+
+    def backward(self, roles: Roles, step: int) -> float:
+        """Add the weighted loss's gradient to the actor's.
+
+        Args:
+            roles: whose actor learns.
+            step: the actor's optimiser steps so far, which say where in the texts this one reads.
+
+        Returns:
+            The mean loss of a predicted token, unweighted, in nats.
+        """
+        chosen = passes(len(self.texts), self.section.rows, self.seed, step, "pretraining")
+        texts = [self.texts[index][: self.section.max_length] for index in chosen]
+        predicted = sum(len(text) - 1 for text in texts)
+        total = 0.0
+        for start in range(0, len(texts), self.microbatch):
+            loss = _summed_loss(roles, texts[start : start + self.microbatch]) / predicted
+            (self.section.weight * loss).backward()  # type: ignore[no-untyped-call]
+            total += loss.item()
+        return total
+
+
+def pretraining_mix(
+    texts: Sequence[Sequence[int]], section: PPOSection, seed: int
+) -> PretrainingMix | None:
+    """The mix that the config asks for, of the texts that have something to predict.
+
+    Raises:
+        ValueError: there are none.
+    """
+    if section.pretraining is None:
+        return None
+    kept = [text for text in texts if len(text) > 1]
+    if not kept:
+        raise ValueError(
+            f"ppo.pretraining.data = {section.pretraining.data} has no text of two tokens: give "
+            "text, or set ppo.pretraining to null"
+        )
+    return PretrainingMix(kept, section.pretraining, section.microbatch, seed)
+
+
+def _summed_loss(roles: Roles, texts: Sequence[Sequence[int]]) -> Tensor:
+    with roles.language_model("actor") as model:
+        device = model.device
+    ids, mask = pad_right(texts, roles.tokenizer.pad_token_id, device=device)
+    logits = roles.actor_logits(ids, mask, ids.shape[1] - 1)
+    return -masked_sum(token_logprobs(logits, ids[:, 1:]), mask[:, 1:])

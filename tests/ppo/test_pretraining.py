@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from rlhf.config.schema import PretrainingSection
+from rlhf.ppo.batching import passes
+from rlhf.ppo.pretraining import PretrainingMix, pretraining_mix
+from tests.ppo.conftest import ppo_section
+from tests.ppo.fakes import FakeRoles
+
+TEXTS = [[3, 4, 5, 6], [7, 8], [9, 10, 11, 12, 13, 14, 3], [5, 5, 5]]
+SECTION = {"data": "texts.jsonl", "weight": 2.5, "rows": 3, "max_length": 5}
+
+
+def _mix(microbatch: int) -> PretrainingMix:
+    return PretrainingMix(TEXTS, PretrainingSection(**SECTION), microbatch, seed=1)
+
+
+def _gradients(roles: FakeRoles) -> list[torch.Tensor]:
+    return [parameter.grad.clone() for parameter in roles.actor_parameters()]
+
+
+@pytest.mark.parametrize("microbatch", [1, 2, 3])
+def test_loss_and_gradient_are_the_mean_over_predicted_tokens(
+    roles: FakeRoles, microbatch: int
+) -> None:
+    """Each text by itself, token by token; the long one is cut to five tokens."""
+    negative = []
+    for index in passes(len(TEXTS), 3, 1, 4, "pretraining"):
+        ids = torch.tensor([TEXTS[index][:5]])
+        logprobs = roles.actor(input_ids=ids).logits[0, :-1].log_softmax(-1)
+        negative += [-logprobs[r, token] for r, token in enumerate(ids[0, 1:])]
+    loss = torch.stack(negative).mean()
+    expected = torch.autograd.grad(2.5 * loss, roles.actor_parameters())
+    found = _mix(microbatch).backward(roles, step=4)
+    assert found == pytest.approx(loss.item(), rel=1e-5)
+    for gradient, one in zip(_gradients(roles), expected, strict=True):
+        torch.testing.assert_close(gradient, one, rtol=1e-4, atol=1e-6)
+
+
+def test_the_step_says_where_it_reads(roles: FakeRoles) -> None:
+    losses = [_mix(3).backward(roles, step) for step in (0, 1, 0)]
+    assert losses[0] == losses[2] != losses[1]
+
+
+def test_texts_without_a_token_to_predict_are_refused() -> None:
+    section = ppo_section(pretraining={"data": "texts.jsonl"})
+    with pytest.raises(ValueError, match="ppo.pretraining.data = texts.jsonl has no text"):
+        pretraining_mix([[3], []], section, seed=0)
+    assert pretraining_mix([[3]], ppo_section(), seed=0) is None
+    mix = pretraining_mix([[3], [4, 5]], section, seed=0)
+    assert mix is not None and mix.texts == [[4, 5]]

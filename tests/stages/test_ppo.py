@@ -1,0 +1,75 @@
+"""The stage on a tiny model of its own: what it reads, what it leaves, what it refuses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from rlhf.config.schema import Config
+from rlhf.data.jsonl import write_jsonl
+from rlhf.data.records import Message, PromptRecord, TextRecord
+from rlhf.models.load import load_causal_lm
+from rlhf.runtime.distributed import StageResult, make_runtime
+from rlhf.runtime.metrics import read_rows
+from rlhf.runtime.run_dir import RunDir
+from stages import ppo
+from tests.models.conftest import checkpoint, pieces
+from tests.models.test_roles import World, world
+from tests.ppo.conftest import ppo_section
+
+__all__ = ["checkpoint", "pieces", "world"]  # fixtures
+
+
+def _run(world: World, folder: Path, **changes: Any) -> StageResult:
+    section = ppo_section(
+        actor=str(world.sft),
+        reward_model=str(world.reward),
+        iterations=3,
+        max_prompt_tokens=40,
+        score={"normalisation": "fixed"},
+        **changes,
+    )
+    config = Config.model_validate(
+        {
+            "name": "run",
+            "output_dir": str(folder),
+            "models": {"main": {"path": "x", "architecture": "baichuan2-7b", "size": "s"}},
+            "runtime": {"device": "cpu", "trackers": []},
+            "ppo": section.model_dump(),
+        }
+    )
+    run_dir = RunDir(config.run_dir)
+    prompts = [
+        PromptRecord(id=f"p{i}", messages=(Message(role="user", content="ab" * i),))
+        for i in range(1, 6)
+    ]
+    run_dir.data.mkdir(parents=True, exist_ok=True)
+    write_jsonl(run_dir.data / "prompts.jsonl", prompts)
+    return ppo.run(config, make_runtime(config, run_dir))
+
+
+@pytest.mark.parametrize("world", ["baichuan2-7b"], indirect=True)
+def test_text_is_mixed_in_and_the_average_is_saved(world: World, tmp_path: Path) -> None:
+    texts = tmp_path / "texts.jsonl"
+    write_jsonl(texts, [TextRecord(id=str(i), text="a b c " * i) for i in range(1, 4)])
+    mix = {"data": str(texts), "rows": 2, "max_length": 16}
+    result = _run(world, tmp_path, pretraining=mix, ema_decay=0.5)
+    rows = read_rows(result.directory / "metrics.jsonl")
+    assert all(row["pretraining_loss"] > 0 for row in rows)
+    paths = (world.sft, result.directory / "actor_ema", result.directory / "actor")
+    start, average, end = (
+        load_causal_lm(path, dtype=torch.float32, device="cpu").lm_head.weight for path in paths
+    )
+    assert 0 < (average - end).norm() < (start - end).norm()
+
+
+@pytest.mark.parametrize("world", ["baichuan2-7b"], indirect=True)
+def test_several_processes_are_refused(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stages.ppo.world_size", lambda: 2)
+    with pytest.raises(ValueError, match="ppo runs in one process, not in 2: start this stage"):
+        _run(world, tmp_path)
