@@ -9,17 +9,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
-from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
 from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.utils.generic import can_return_tuple
 
+from rlhf.models.chat import Conversational
 from rlhf.models.max_z import max_z_of_microbatch, predicting
 
 IGNORED = -100
 
 
-class LanguageModel(PreTrainedModel):
+class LanguageModel(Conversational):
     """A trunk, found as `base_model`, and a head `lm_head` over its hidden states."""
 
     lm_head: nn.Linear

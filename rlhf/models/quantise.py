@@ -23,7 +23,7 @@ def bitsandbytes_config(quantization: Quantization, dtype: torch.dtype) -> BitsA
         import bitsandbytes  # noqa: F401
     except ImportError:
         raise ValueError(
-            "weights in 4 or 8 bits need bitsandbytes: pip install 'baichuan-rlhf[gpu]'"
+            "weights in 4 or 8 bits need bitsandbytes: pip install '.[gpu]'"
         ) from None
     if quantization == "int8":
         return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=HEADS)

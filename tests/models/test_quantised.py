@@ -12,6 +12,7 @@ from rlhf.config.schema import TuningSection
 from rlhf.models.adapter import add_lora
 from rlhf.models.export import merge_adapter, save_checkpoint
 from rlhf.models.load import load_causal_lm, load_reward_model, load_tokenizer
+from tests.models.moss.conftest import write_checkpoint as write_moss
 
 bitsandbytes = pytest.importorskip("bitsandbytes")
 Params4bit, Int8Params = bitsandbytes.nn.Params4bit, bitsandbytes.nn.Int8Params
@@ -27,7 +28,7 @@ def load(path, quantization=None):
 
 @torch.no_grad()
 def logits(model):
-    return model(IDS).logits
+    return model(IDS % model.config.vocab_size).logits
 
 
 @pytest.mark.parametrize("architecture", ["baichuan-13b", "baichuan2-7b"])
@@ -77,3 +78,41 @@ def test_a_quantised_reward_model_keeps_its_head_whole(checkpoint):
     assert model.score.weight.dtype == torch.float32
     with torch.no_grad():
         assert model(input_ids=IDS).logits.isfinite().all()
+
+
+@pytest.mark.parametrize("bits", ["nf4", "int8"])
+def test_moss_is_quantised_too(tmp_path, bits):
+    path = write_moss(tmp_path / "moss")
+    plain, quantised = load(path), load(path, bits)
+    kinds = {type(part).__name__ for part in quantised.transformer.h.modules()}
+    assert {"nf4": "Linear4bit", "int8": "Linear8bitLt"}[bits] in kinds
+    assert type(quantised.lm_head) is torch.nn.Linear
+    error = (logits(quantised) - logits(plain)).norm() / logits(plain).norm()
+    assert 0 < error < {"nf4": 0.5, "int8": 0.1}[bits]
+
+
+@pytest.mark.parametrize("architecture", ["baichuan-13b", "baichuan2-7b", "moss"])
+@pytest.mark.parametrize(("number", "bits"), [(4, "nf4"), (8, "int8")])
+def test_quantize_is_loading_quantised(checkpoint, tmp_path, architecture, number, bits):
+    moss = architecture == "moss"
+    path = write_moss(tmp_path / "moss") if moss else checkpoint(architecture)
+    loaded, model = load(path, bits), load(path)
+    assert model.quantize(number) is model
+    assert torch.equal(logits(model), logits(loaded))
+    assert model.get_memory_footprint() == loaded.get_memory_footprint()
+    assert model.config.quantization_config == loaded.config.quantization_config
+    assert not any(part.training for part in model.modules())
+    with pytest.raises(ValueError, match="quantised already"):
+        model.quantize(number)
+
+
+def test_quantize_refuses_other_bits(checkpoint):
+    with pytest.raises(ValueError, match=r"quantize\(3\): .* 4 or 8 bits"):
+        load(checkpoint()).quantize(3)
+
+
+def test_a_model_in_8_bits_moves_by_either_name(checkpoint, monkeypatch):
+    model = load(checkpoint()).quantize(8)
+    moved = []
+    monkeypatch.setattr(torch.nn.Module, "_apply", lambda self, move: moved.append(self) or self)
+    assert model.cuda() is model and model.to("cpu") is model and moved == [model, model]
