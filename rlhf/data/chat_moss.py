@@ -16,13 +16,14 @@ if TYPE_CHECKING:
 def encode_conversation(
     tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], max_length: int | None = None
 ) -> Encoded:
-    """All is learnt, questions too, but the meta instruction and what stands in the results.
+    """All is learnt: questions, thoughts, commands and answers; not the meta instruction, nor what
+    stands in the results.
 
     As officially, rounds that do not fit into max_length are left out whole, the newest first.
     """
     system = prompts.encode_system(tokenizer, messages)
     input_ids, labels = list(system), [IGNORED] * len(system)
-    for encoded in _rounds(tokenizer, messages):
+    for encoded in (_encode(tokenizer, each) for each in prompts.rounds_of(messages)):
         if max_length is not None and len(input_ids) + len(encoded.input_ids) > max_length:
             break
         input_ids += encoded.input_ids
@@ -30,21 +31,9 @@ def encode_conversation(
     return Encoded(input_ids[:max_length], labels[:max_length])
 
 
-def _rounds(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> list[Encoded]:
-    """A question with its unused plugins, and its answer if there is one."""
-    rounds: list[Encoded] = []
-    for message in messages:
-        if message.role == "user":
-            rounds.append(_question(tokenizer, message.content))
-        elif message.role == "assistant":
-            ids = prompts.encode_answer(tokenizer, message.content)
-            question = rounds[-1]
-            rounds[-1] = Encoded(question.input_ids + ids, question.labels + ids)
-    return rounds
-
-
-def _question(tokenizer: PreTrainedTokenizerBase, text: str) -> Encoded:
-    asked = prompts.encode_up_to_results(tokenizer, text)
-    results = prompts.encode_text(tokenizer, f" {prompts.UNUSED}")
+def _encode(tokenizer: PreTrainedTokenizerBase, each: prompts.Round) -> Encoded:
+    asked = prompts.encode_up_to_results(tokenizer, each.question, each.plugins)
+    results = prompts.encode_results(tokenizer, each.plugins.results)
     after = prompts.end_of(tokenizer, prompts.RESULTS)
+    after += prompts.encode_answer(tokenizer, each.answer)
     return Encoded(asked + results + after, asked + [IGNORED] * len(results) + after)

@@ -18,6 +18,7 @@ __all__ = [
     "Label",
     "Message",
     "PairGrade",
+    "PluginUse",
     "PromptRecord",
     "Provenance",
     "RankingRecord",
@@ -37,11 +38,26 @@ Grade = Annotated[int, Field(ge=1, le=5)]
 Category = Annotated[tuple[Text, ...], Field(max_length=3)]
 
 
+class PluginUse(Part):
+    """What MOSS did with plugins before it answered; "None" where it did nothing."""
+
+    inner_thoughts: Text = "None"
+    commands: Text = "None"
+    results: Text = "None"
+
+
 class Message(Part):
-    """One turn of a conversation."""
+    """One turn of a conversation. `plugins`: of an answer, for MOSS; other models do not see it."""
 
     role: Role
     content: Text
+    plugins: PluginUse | None = None
+
+    @model_validator(mode="after")
+    def _answers(self) -> Message:
+        if self.plugins is not None and self.role != "assistant":
+            raise ValueError(f"plugins belong to the assistant, not to {self.role!r}")
+        return self
 
 
 Messages = Annotated[tuple[Message, ...], Field(min_length=1)]

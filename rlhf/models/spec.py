@@ -20,18 +20,22 @@ CHAT_TEMPLATE = """\
 
 
 MOSS_CHAT_TEMPLATE = """\
-{%- set unused = '<|Inner Thoughts|>: None<eot>\\n<|Commands|>: None<eoc>\\n' -%}
-{%- set unused = unused + '<|Results|>: None<eor>\\n' -%}
+{%- macro used(plugins) -%}
+{%- set results = plugins['results'] or 'None' -%}
+{{ '<|Inner Thoughts|>: ' + (plugins['inner_thoughts'] or 'None') + '<eot>\\n' -}}
+{{ '<|Commands|>: ' + (plugins['commands'] or 'None') + '<eoc>\\n<|Results|>:' -}}
+{{ (' None' if results == 'None' else '\\n' + results + '\\n') + '<eor>\\n' }}
+{%- endmacro -%}
 {%- for message in messages -%}
 {%- if message['role'] == 'user' -%}
-{{ '<|Human|>: ' + message['content'] + '<eoh>\\n' + unused }}
+{{ '<|Human|>: ' + message['content'] + '<eoh>\\n' }}
 {%- elif message['role'] == 'assistant' -%}
-{{ '<|MOSS|>: ' + message['content'] + '<eom>\\n' }}
+{{ used(message['plugins'] or {}) + '<|MOSS|>: ' + message['content'] + '<eom>\\n' }}
 {%- else -%}
 {{ message['content'] }}
 {%- endif -%}
 {%- endfor -%}
-{%- if add_generation_prompt -%}{{ '<|MOSS|>:' }}{%- endif -%}
+{%- if add_generation_prompt -%}{{ used({}) + '<|MOSS|>:' }}{%- endif -%}
 """
 
 

@@ -6,7 +6,7 @@ import pytest
 from tokenizers import pre_tokenizers
 
 from rlhf.data.chat_format import encode_conversation, encode_prompt, encode_response
-from rlhf.data.records import Message
+from rlhf.data.records import Message, PluginUse
 from rlhf.models.moss.tokenization import MossTokenizer
 from rlhf.models.registry import REGISTRY
 
@@ -77,6 +77,46 @@ def test_labels_leave_out_the_meta_instruction_and_the_results(tokenizer: MossTo
     kept = [label for label in labels if label != N]
     expected = f"<|Human|>: A<eoh>\n{UNUSED}<|MOSS|>: B<eom>\n"
     assert tokenizer.decode(kept) == expected.replace("<|Results|>: None", "<|Results|>:")
+
+
+PLUGINS = PluginUse(
+    inner_thoughts="A sum.", commands='Calculate("6*7")', results='Calculate("6*7") => 42'
+)
+USED = """<|Human|>: A<eoh>
+<|Inner Thoughts|>: A sum.<eot>
+<|Commands|>: Calculate("6*7")<eoc>
+<|Results|>:
+Calculate("6*7") => 42
+<eor>
+<|MOSS|>: B<eom>
+"""
+
+
+def with_plugins() -> list[Message]:
+    question, answer, *others = turns("A", "B", "C", "D")
+    return [question, answer.model_copy(update={"plugins": PLUGINS}), *others]
+
+
+def test_thoughts_and_commands_are_learnt_and_results_are_not(tokenizer: MossTokenizer) -> None:
+    input_ids, labels = encode_conversation(MOSS, tokenizer, with_plugins())
+    plain = f"<|Human|>: C<eoh>\n{UNUSED}<|MOSS|>: D<eom>\n"
+    assert tokenizer.decode(input_ids) == USED + plain
+    ignored = [token for token, label in zip(input_ids, labels, strict=True) if label == N]
+    assert tokenizer.decode(ignored) == '\nCalculate("6*7") => 42\n None'
+    assert all(label in (N, token) for token, label in zip(input_ids, labels, strict=True))
+
+
+def test_a_prompt_keeps_how_plugins_were_used(tokenizer: MossTokenizer) -> None:
+    messages = with_plugins()[:3]
+    ids = encode_prompt(MOSS, tokenizer, messages)
+    assert tokenizer.decode(ids) == f"{USED}<|Human|>: C<eoh>\n{UNUSED}<|MOSS|>:"
+    rendered = tokenizer.apply_chat_template(
+        [message.model_dump(exclude_none=True) for message in messages],
+        chat_template=MOSS.chat_template,
+        add_generation_prompt=True,
+        tokenize=False,
+    )
+    assert rendered == tokenizer.decode(ids)
 
 
 def test_conversation_keeps_whole_rounds(tokenizer: MossTokenizer) -> None:

@@ -7,14 +7,14 @@
     <|MOSS|>: ...<eom>
 
 They follow the README and the sft data of the MOSS repository, where a turn that uses no plugin
-says "None". The names of parts are plain text, their ends special tokens, which nothing written in
-a message can become.
+says "None", and results stand on lines of their own. The names of parts are plain text, their ends
+special tokens, which nothing written in a message can become.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -29,19 +29,64 @@ ANSWER = ("<|MOSS|>:", "<eom>")
 UNUSED = "None"
 
 
+class PluginUse(Protocol):
+    """What stands between a question and its answer."""
+
+    @property
+    def inner_thoughts(self) -> str: ...
+    @property
+    def commands(self) -> str: ...
+    @property
+    def results(self) -> str: ...
+
+
+class NoPlugins(NamedTuple):
+    """A turn that uses none."""
+
+    inner_thoughts: str = UNUSED
+    commands: str = UNUSED
+    results: str = UNUSED
+
+
+NO_PLUGINS = NoPlugins()
+
+
+class Round(NamedTuple):
+    """A question, its answer, and what stands between; the newest may have no answer yet."""
+
+    question: str
+    answer: str = ""
+    plugins: PluginUse = NO_PLUGINS
+
+
 def encode_prompt(
     tokenizer: PreTrainedTokenizerBase, messages: Sequence[Turn], max_length: int | None = None
 ) -> list[int]:
     """Ids up to `<|MOSS|>:`; arguments and what is left out as in `prompts.encode_prompt`."""
     system = encode_system(tokenizer, messages)
-    rounds: list[list[int]] = []
+    *answered, last = rounds_of(messages)
+    rounds = [
+        [
+            *encode_question(tokenizer, each.question, each.plugins),
+            *encode_answer(tokenizer, each.answer),
+        ]
+        for each in answered
+    ]
+    newest = [*encode_question(tokenizer, last.question), *encode_text(tokenizer, ANSWER[0])]
+    return fitting(system, rounds, newest, max_length)
+
+
+def rounds_of(messages: Sequence[Turn]) -> list[Round]:
+    """The questions in order, each with what follows it; the meta instruction is left out."""
+    rounds: list[Round] = []
     for message in messages:
         if message.role == "user":
-            rounds.append(encode_question(tokenizer, message.content))
+            rounds.append(Round(message.content))
         elif message.role == "assistant":
-            rounds[-1] += encode_answer(tokenizer, message.content)
-    newest = [*rounds.pop(), *encode_text(tokenizer, ANSWER[0])]
-    return fitting(system, rounds, newest, max_length)
+            # Records may carry them; what is said in a chat does not.
+            plugins = getattr(message, "plugins", None) or NO_PLUGINS
+            rounds[-1] = rounds[-1]._replace(answer=message.content, plugins=plugins)
+    return rounds
 
 
 def fitting(
@@ -72,18 +117,30 @@ def encode_answer(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     return [*name, *response, *encode_text(tokenizer, "\n")]
 
 
-def encode_question(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """What comes before `<|MOSS|>:` in a turn that uses no plugin."""
-    asked = encode_up_to_results(tokenizer, text)
-    return [*asked, *encode_text(tokenizer, f" {UNUSED}"), *end_of(tokenizer, RESULTS)]
+def encode_question(
+    tokenizer: PreTrainedTokenizerBase, text: str, plugins: PluginUse = NO_PLUGINS
+) -> list[int]:
+    """What comes before `<|MOSS|>:` in a turn."""
+    return [
+        *encode_up_to_results(tokenizer, text, plugins),
+        *encode_results(tokenizer, plugins.results),
+        *end_of(tokenizer, RESULTS),
+    ]
 
 
-def encode_up_to_results(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """A question that uses no plugin, up to `<|Results|>:`."""
+def encode_up_to_results(
+    tokenizer: PreTrainedTokenizerBase, text: str, plugins: PluginUse = NO_PLUGINS
+) -> list[int]:
+    """A question and how plugins were called, up to `<|Results|>:`."""
     ids = encode_part(tokenizer, HUMAN, text)
-    for part in (THOUGHTS, COMMANDS):
-        ids += encode_part(tokenizer, part, UNUSED)
+    ids += encode_part(tokenizer, THOUGHTS, plugins.inner_thoughts)
+    ids += encode_part(tokenizer, COMMANDS, plugins.commands)
     return ids + encode_text(tokenizer, RESULTS[0])
+
+
+def encode_results(tokenizer: PreTrainedTokenizerBase, results: str) -> list[int]:
+    """What stands between `<|Results|>:` and `<eor>`."""
+    return encode_text(tokenizer, f" {UNUSED}" if results == UNUSED else f"\n{results}\n")
 
 
 def encode_part(tokenizer: PreTrainedTokenizerBase, part: tuple[str, str], text: str) -> list[int]:
