@@ -105,8 +105,8 @@ def answer_config(
 
 def prompt_room(model: PreTrainedModel, config: GenerationConfig) -> int:
     """How many ids a prompt may have beside the new tokens; ValueError where none."""
-    context, new = _context(model), config.max_new_tokens
-    assert new is not None, "answer_config sets it"
+    context = _context(model)
+    new: int = config.max_new_tokens  # which answer_config sets
     if new >= context:
         raise ValueError(
             f"max_new_tokens {new} leaves no room for a prompt: this model reads {context} tokens "
