@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -12,7 +10,8 @@ from rlhf.data.jsonl import read_jsonl, write_jsonl
 from rlhf.data.records import PromptRecord
 from rlhf.demo import rubric
 from rlhf.evaluation import report
-from rlhf.evaluation.answers import Answerer, Scorer
+from rlhf.evaluation.answers import Answerer
+from rlhf.evaluation.judges import Grader, reward_model_judge
 from rlhf.evaluation.policy import compare_rows
 from rlhf.runtime.distributed import Runtime, StageResult
 from rlhf.runtime.files import write_text
@@ -25,10 +24,10 @@ STAGE = "evaluate"
 
 
 def run(config: Config, runtime: Runtime) -> StageResult:
-    """Write each round's `ppo/judge.jsonl`, `evaluate/judge_sft_extra.jsonl` and `report/`.
+    """Write each round's `ppo/judge.jsonl`, `evaluate/judge_*.jsonl` and `report/`.
 
     With `evaluate.extra_sft`, the SFT model is first trained on for as many FLOPs as the last PPO
-    has used.
+    has used. With `dpo`, its last model is judged against SFT, and PPO's against it.
     """
     if config.evaluate.extra_sft:
         execute(_extra_sft_step(config, runtime), runtime)
@@ -73,6 +72,8 @@ def _judge_step(config: Config, runtime: Runtime) -> Step:
         inputs[f"ppo {number}"] = run_dir.stage("ppo", number, runtime.rounds) / "actor"
     if config.evaluate.extra_sft:
         inputs["sft_extra"] = run_dir.stage("evaluate/sft_extra")
+    if config.dpo:
+        inputs["dpo"] = run_dir.stage("dpo")
     return Step(
         key=f"{STAGE}/policy",
         stage=STAGE,
@@ -95,6 +96,9 @@ def _judge_policies(config: Config, runtime: Runtime, step: Step) -> Summary:
     comparisons = {f"ppo_{n}.jsonl": ("sft", f"ppo {n}") for n in range(1, runtime.rounds + 1)}
     if "sft_extra" in texts:
         comparisons["sft_extra.jsonl"] = ("sft_extra", f"ppo {runtime.rounds}")
+    if "dpo" in texts:
+        comparisons["dpo.jsonl"] = ("sft", "dpo")
+        comparisons["ppo_dpo.jsonl"] = ("dpo", f"ppo {runtime.rounds}")
     for name, (before, after) in comparisons.items():
         rows = compare_rows(
             prompts,
@@ -117,9 +121,9 @@ def _places(config: Config, runtime: Runtime) -> dict[str, Path]:
         f"ppo_{number}.jsonl": run_dir.stage("ppo", number, rounds) / "judge.jsonl"
         for number in range(1, rounds + 1)
     }
-    if config.evaluate.extra_sft:
-        places["sft_extra.jsonl"] = run_dir.stage("evaluate") / "judge_sft_extra.jsonl"
-    return places
+    others = ["sft_extra.jsonl"] if config.evaluate.extra_sft else []
+    others += ["dpo.jsonl", "ppo_dpo.jsonl"] if config.dpo else []
+    return places | {name: run_dir.stage("evaluate") / f"judge_{name}" for name in others}
 
 
 def _answers(
@@ -138,28 +142,10 @@ def _answers(
     return texts
 
 
-@dataclass(frozen=True)
-class Judge:
-    """qualities: of answers to prompts, comparable within a prompt."""
-
-    name: str
-    simulated: bool
-    qualities: Callable[[Sequence[PromptRecord], Sequence[str]], list[float]]
-
-
-def _judge(config: Config, runtime: Runtime) -> Judge:
+def _judge(config: Config, runtime: Runtime) -> Grader:
     """The named reward model; else the demo's rubric; else the very reward model PPO trained on."""
     if config.evaluate.judge is None and config.demo is not None:
-        return Judge("demo rubric without noise", True, _rubric_qualities)
+        return Grader("demo rubric without noise", True, rubric.qualities)
     path = Path(config.evaluate.judge or runtime.stage_dir("rm"))
     own = "" if config.evaluate.judge else " (PPO trained on it: no independent judge)"
-    scorer = Scorer.load(path, runtime)
-
-    def qualities(prompts: Sequence[PromptRecord], texts: Sequence[str]) -> list[float]:
-        return scorer.scores(prompts, texts, config.evaluate.batch_size)
-
-    return Judge(f"reward model {path}{own}", False, qualities)
-
-
-def _rubric_qualities(prompts: Sequence[PromptRecord], texts: Sequence[str]) -> list[float]:
-    return [rubric.quality(prompt, text) for prompt, text in zip(prompts, texts, strict=True)]
+    return reward_model_judge(path, runtime, config.evaluate.batch_size, own)

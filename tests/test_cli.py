@@ -109,7 +109,7 @@ def test_no_such_config(fails):
 
 def test_no_such_stage(fails):
     line = fails("run", "tiny", "--from", "pppo")
-    assert line == "--from pppo: no such stage; choose one of sft collect rm ppo evaluate"
+    assert line == "--from pppo: no such stage; choose one of sft collect dpo rm ppo evaluate"
 
 
 def test_everything_that_is_not_there_in_one_line(fails, tmp_path, monkeypatch):

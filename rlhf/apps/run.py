@@ -10,7 +10,7 @@ from rlhf.demo.rehearse import rehearse
 from rlhf.runtime.distributed import Runtime, StageResult, make_runtime
 from rlhf.runtime.quiet import quiet
 from rlhf.runtime.run_dir import EACH_ROUND, RunDir
-from stages import collect, evaluate, ppo, rm, sft
+from stages import collect, dpo, evaluate, ppo, rm, sft
 
 Stage = Callable[[Config, Runtime], StageResult]
 Work = tuple[str, int]
@@ -18,6 +18,7 @@ Work = tuple[str, int]
 STAGES: dict[str, Stage] = {
     "sft": sft.run,
     "collect": collect.run,
+    "dpo": dpo.run,
     "rm": rm.run,
     "ppo": ppo.run,
     "evaluate": evaluate.run,
@@ -46,6 +47,8 @@ def run(
     for flag, stage in (("--from", start), ("--only", only), ("--redo", redo)):
         if stage is not None and stage not in STAGES:
             raise ValueError(f"{flag} {stage}: no such stage; choose one of {' '.join(STAGES)}")
+        if stage == "dpo" and config.dpo is None:
+            raise ValueError(f"{flag} dpo: this config has no DPO; add a section, even dpo: {{}}")
     if only and (start or redo not in (None, only)):
         raise ValueError(f"--only {only} runs nothing else; leave out --from, or --redo of another")
     if start and redo and list(STAGES).index(redo) < list(STAGES).index(start):

@@ -36,7 +36,9 @@ def run(
     start: Annotated[
         str | None,
         typer.Option(
-            "--from", metavar="STAGE", help="Go on from this stage: sft collect rm ppo evaluate"
+            "--from",
+            metavar="STAGE",
+            help="Go on from this stage: sft collect dpo rm ppo evaluate",
         ),
     ] = None,
     only: Annotated[
@@ -89,6 +91,7 @@ def stage_command(stage: str) -> Callable[..., None]:
 STAGES = {
     "sft": "Stage 1 alone: supervised fine-tuning of the main model and of each further size.",
     "collect": "Sample the responses that the reward model learns from, and have them ranked.",
+    "dpo": "DPO alone, on the pairs of the reward model; off unless the config has a dpo section.",
     "rm": "Stage 2 alone: the reward model.",
     "ppo": "Stage 3 alone: PPO.",
 }

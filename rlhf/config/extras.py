@@ -10,15 +10,17 @@ from rlhf.config.schema import Config
 
 def needed_extras(config: Config) -> list[str]:
     """Names from pyproject.toml's optional dependencies."""
-    quantised = any(
-        section.tuning.method == "qlora" for section in (config.sft, config.rm, config.ppo)
-    )
-    optimisers = (
+    tunings = [config.sft.tuning, config.rm.tuning, config.ppo.tuning]
+    optimisers = [
         config.sft.optimiser,
         config.rm.optimiser,
         config.ppo.actor_optimiser,
         config.ppo.critic_optimiser,
-    )
+    ]
+    if config.dpo:
+        tunings.append(config.dpo.tuning)
+        optimisers.append(config.dpo.optimiser)
+    quantised = any(tuning.method == "qlora" for tuning in tunings)
     in_8_bit = any(optimiser.kind == "adamw-8bit" for optimiser in optimisers)
     return ["gpu"] if quantised or in_8_bit else []
 

@@ -22,6 +22,7 @@ from rlhf.config.base import (
     Section,
     TuningSection,
 )
+from rlhf.config.dpo import DPOSection
 from rlhf.config.ppo import (
     KLSection,
     MonitorSection,
@@ -38,6 +39,7 @@ __all__ = [
     "CollectSection",
     "Config",
     "CurationSection",
+    "DPOSection",
     "DataSection",
     "DemoSection",
     "EvaluateSection",
@@ -179,7 +181,7 @@ class DemoSection(Section):
 
 
 class Config(Section):
-    """A whole run. `name` is its directory under `output_dir`."""
+    """A whole run. `name`: its directory under `output_dir`. `dpo`: null leaves that stage out."""
 
     name: Name
     seed: int = 0
@@ -191,6 +193,7 @@ class Config(Section):
     sft: SFTSection = SFTSection()
     collect: CollectSection = CollectSection()
     annotation: AnnotationSection = AnnotationSection()
+    dpo: DPOSection | None = None
     rm: RMSection = RMSection()
     ppo: PPOSection = PPOSection()
     evaluate: EvaluateSection = EvaluateSection()
@@ -209,6 +212,11 @@ class Config(Section):
         if "main" not in self.models:
             raise ValueError(
                 "models needs an entry 'main': the model that goes through all three stages"
+            )
+        if self.rounds > 1 and "run://dpo" in (self.ppo.actor, self.rm.model):
+            raise ValueError(
+                "run://dpo is the last round's, which the first cannot start from: set rounds: 1, "
+                "or name the dpo directory of a finished run"
             )
         if self.annotation.source == "file" and self.data.rankings is None:
             raise ValueError(

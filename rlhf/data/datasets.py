@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _IDS = datasets.List(datasets.Value("int32"))
 _FEATURES = datasets.Features({"input_ids": _IDS, "labels": _IDS})
+_PAIR_FEATURES = datasets.Features({"prompt_ids": _IDS, "chosen_ids": _IDS, "rejected_ids": _IDS})
 _ROWS_A_TABLE = 1024
 
 
@@ -114,6 +115,28 @@ def ranking_dataset(
         else:
             items.append(RankingItem(record, kept, tuple(sequences[i] for i in kept), ranks))
     return RankingDataset(tuple(items), too_long, too_few, all_tied)
+
+
+def pair_dataset(
+    rankings: RankingDataset, spec: ModelSpec, tokenizer: PreTrainedTokenizerBase
+) -> datasets.Dataset:
+    """Every pair of every ranking, as an Arrow table of prompt_ids, chosen_ids and rejected_ids.
+
+    spec, tokenizer: those that encoded the rankings.
+    """
+    rows = []
+    for item in rankings.items:
+        prompt = encode_prompt(spec, tokenizer, item.record.prompt.messages)
+        responses = [list(ids[len(prompt) :]) for ids in item.input_ids]
+        rows += [
+            {
+                "prompt_ids": prompt,
+                "chosen_ids": responses[pair.chosen],
+                "rejected_ids": responses[pair.rejected],
+            }
+            for pair in item.pairs
+        ]
+    return datasets.Dataset.from_list(rows, features=_PAIR_FEATURES)
 
 
 def _response_ids(

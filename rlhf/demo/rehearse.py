@@ -12,6 +12,7 @@ from rlhf.models.registry import REGISTRY
 MOST: dict[str, dict[str, int]] = {
     "sft": {"max_length": 128, "max_steps": 30, "eval_every": 10},
     "collect": {"prompts": 48, "eval_prompts": 24},
+    "dpo": {"max_steps": 8, "eval_every": 4},
     "rm": {"max_steps": 8, "eval_every": 4},
     "ppo": {"iterations": 4, "critic_warmup": 1, "checkpoint_every": 2},
     "evaluate": {"prompts": 24},
@@ -31,11 +32,18 @@ REPLACED: dict[str, dict[str, Any]] = {
     },
     "sft": {"batch_size": 16, "microbatch_size": 16},
     "collect": {"batch_size": 48},
+    "dpo": {"batch_size": 8, "microbatch_size": 8},
     "rm": {"batch_size": 8, "microbatch_size": 8},
     "ppo": {"rollout_batch": 16, "minibatch": 16, "microbatch": 8},
     "evaluate": {"batch_size": 24},
 }
-GIVEN = (("rm", "model"), ("ppo", "actor"), ("ppo", "reward_model"), ("evaluate", "judge"))
+GIVEN = (
+    ("dpo", "model"),
+    ("rm", "model"),
+    ("ppo", "actor"),
+    ("ppo", "reward_model"),
+    ("evaluate", "judge"),
+)
 """Inputs that another run may have made."""
 ANSWER_TOKENS = 32
 CURATION = {"sample": 20, "threshold": 0.37}
@@ -58,12 +66,13 @@ def rehearse(config: Config) -> Config:
             name = "source-" + re.sub(r"[^A-Za-z0-9._-]", "-", Path(source.path).name)
             checkpoints[name] = _architecture(source, config)
             entry["path"] = f"demo://models/{name}"
-    for section, most in MOST.items():
-        for key, count in most.items():
+    off = {section for section, value in values.items() if value is None}
+    for section in MOST.keys() - off:
+        for key, count in MOST[section].items():
             values[section][key] = min(values[section][key] or count, count)
-    for section, replaced in REPLACED.items():
-        values[section] |= replaced
-    for section in ("sft", "rm", "ppo"):
+    for section in REPLACED.keys() - off:
+        values[section] |= REPLACED[section]
+    for section in {"sft", "dpo", "rm", "ppo"} - off:
         if values[section]["tuning"]["method"] == "qlora":
             values[section]["tuning"]["method"] = "lora"
     for section in ("collect", "ppo", "evaluate"):
@@ -72,7 +81,7 @@ def rehearse(config: Config) -> Config:
     if config.sft.curation is not None:
         values["sft"]["curation"] |= CURATION
     for section, key in GIVEN:
-        if not (values[section][key] or "").startswith("run://"):
+        if section not in off and not (values[section][key] or "").startswith("run://"):
             values[section][key] = None
     values |= {
         "name": f"{config.name}-rehearsal",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from rlhf.data.records import PromptRecord
@@ -112,3 +113,8 @@ def mark(prompt: PromptRecord, text: str) -> Marks:
 def quality(prompt: PromptRecord, text: str) -> float:
     """The noise-free quality of a response, 0 to 10."""
     return mark(prompt, text).quality
+
+
+def qualities(prompts: Sequence[PromptRecord], texts: Sequence[str]) -> list[float]:
+    """[N] of one response to each prompt."""
+    return [quality(prompt, text) for prompt, text in zip(prompts, texts, strict=True)]

@@ -27,6 +27,10 @@ def _sketches(files: RunFiles, report: dict[str, Any]) -> Iterator[Sketch]:
     if sft:
         note = "Thin: training loss, running mean in bold. Dots: held-out loss."
         yield Sketch("sft_loss", "sft", "Loss per token (nats)", note, partial(_losses, sft))
+    if files.dpo_metrics:
+        note = "Thin: training loss, running mean in bold. Dots: held-out loss. Dashed: ln 2."
+        painter = partial(_ranking_losses, {"dpo": files.dpo_metrics})
+        yield Sketch("dpo_loss", "dpo", "DPO loss", note, painter)
     if rm := report["rm"]:
         yield from rm_plots.sketches(rm, files.last.pairs)
     rounds = {f"round {entry.number}": entry.rm_metrics for entry in files.rounds}
@@ -42,7 +46,7 @@ def _sketches(files: RunFiles, report: dict[str, Any]) -> Iterator[Sketch]:
             yield Sketch(f"ppo_{key}", "ppo", title, note, painter)
     if report["ppo"] and report["ppo"]["judge"]:
         note = "Share of held-out prompts on which the answer after PPO is better, equal, worse."
-        painter = partial(_verdicts, report["ppo"])
+        painter = partial(_verdicts, report)
         yield Sketch("judge", "ppo", "Verdicts on held-out prompts", note, painter)
 
 
@@ -89,10 +93,12 @@ def _curves(groups: dict[str, Metrics], key: str, label: str, axes: Axes) -> Non
         axes.legend()
 
 
-def _verdicts(ppo: dict[str, Any], axes: Axes) -> None:
+def _verdicts(report: dict[str, Any], axes: Axes) -> None:
+    ppo = report["ppo"]
     bars = {
         "against SFT": ppo["judge"],
         "against SFT with as\nmuch extra compute": ppo["judge_extra_sft"],
+        "against DPO": ppo["judge_dpo"],
     }
     bars = {name: judge for name, judge in bars.items() if judge}
     for position, judge in enumerate(bars.values()):

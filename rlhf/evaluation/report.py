@@ -33,8 +33,13 @@ def write(run_dir: Path) -> dict[str, Any]:
 
 def tables(report: dict[str, Any]) -> dict[str, Table]:
     """The main tables of a report by name; some may be empty."""
-    ppo = report["ppo"] or {}
-    judges = {"sft": ppo.get("judge"), "sft_extra": ppo.get("judge_extra_sft")}
+    ppo, dpo = report["ppo"] or {}, report["dpo"] or {}
+    judges = {
+        "sft": ppo.get("judge"),
+        "sft_extra": ppo.get("judge_extra_sft"),
+        "dpo": ppo.get("judge_dpo"),
+        "sft (dpo judged)": dpo.get("judge"),
+    }
     return {
         "stages": report["run"]["stages"],
         "responses": report["data"]["responses"],

@@ -62,14 +62,22 @@ class RoundFiles:
 
 @dataclass(frozen=True)
 class RunFiles:
-    """A run directory as the report sees it. `rounds`: in order; the last is the run's result."""
+    """A run directory as the report sees it. `rounds`: in order; the last is the run's result.
+
+    dpo_*: of the last round's DPO, where there is one. judge_dpo: DPO against SFT; judge_ppo_dpo
+    and judge_extra_sft: PPO against those baselines.
+    """
 
     config: dict[str, Any]
     config_hash: str
     stages: dict[str, StageManifest]
     sft: dict[str, SFTFiles]
     rounds: list[RoundFiles]
+    dpo_metrics: Metrics
+    dpo_summary: dict[str, Any] | None
     judge_extra_sft: list[JudgeRow]
+    judge_dpo: list[JudgeRow]
+    judge_ppo_dpo: list[JudgeRow]
     curation: dict[str, Any] | None
 
     @property
@@ -96,7 +104,11 @@ def load(run_dir: Path) -> RunFiles:
         stages=RunDir(run_dir).manifests(),
         sft={path.name: SFTFiles(_metrics(path), _json(path / "summary.json")) for path in models},
         rounds=[_round(path, i) for i, path in enumerate([*earlier, run_dir], start=1)],
+        dpo_metrics=_metrics(run_dir / "dpo"),
+        dpo_summary=_json(run_dir / "dpo" / "summary.json"),
         judge_extra_sft=_rows(run_dir / "evaluate" / "judge_sft_extra.jsonl", JudgeRow),
+        judge_dpo=_rows(run_dir / "evaluate" / "judge_dpo.jsonl", JudgeRow),
+        judge_ppo_dpo=_rows(run_dir / "evaluate" / "judge_ppo_dpo.jsonl", JudgeRow),
         curation=_json(run_dir / "data" / "curation.json"),
     )
 
@@ -115,6 +127,7 @@ def missing(files: RunFiles) -> list[str]:
         "evaluate/judge_sft_extra.jsonl: no comparison at equal compute": (
             files.judge_extra_sft or not config.get("evaluate", {}).get("extra_sft")
         ),
+        "dpo/summary.json: DPO has not finished": files.dpo_summary or not config.get("dpo"),
         "data/curation.json: no report of the crowd batches": (
             files.curation or not config.get("sft", {}).get("curation")
         ),

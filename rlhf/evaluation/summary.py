@@ -7,6 +7,7 @@ from math import isfinite
 from typing import Any
 
 from rlhf.evaluation import margin_report, policy
+from rlhf.evaluation.policy import JudgeRow
 from rlhf.evaluation.preference import PairRow
 from rlhf.evaluation.run_files import RoundFiles, RunFiles, missing
 
@@ -17,12 +18,14 @@ STAGE_FACTS = {"status", "started", "finished", "seconds", "cpu_seconds", "peak_
 def summarise(files: RunFiles) -> dict[str, Any]:
     """The contents of report.json. A part whose files are missing is None, and named in `missing`.
 
-    sft, rm and ppo are the main model's and the last round's; `rounds` has every round's headline.
+    sft, dpo, rm and ppo are the main model's and the last round's; `rounds` has every round's
+    headline.
     """
     report = {
         "run": _run(files),
         "sft": _sft(files),
         "rm": _rm(files.last.pairs),
+        "dpo": _dpo(files),
         "ppo": _ppo(files),
         "rounds": [_round(entry) for entry in files.rounds],
         "data": {"curation": files.curation, "responses": _responses(files)},
@@ -64,17 +67,27 @@ def _rm(pairs: Sequence[PairRow]) -> dict[str, Any] | None:
     return margin_report.build(pairs) if pairs else None
 
 
+def _dpo(files: RunFiles) -> dict[str, Any] | None:
+    if not files.dpo_summary and not files.judge_dpo:
+        return None
+    return {**(files.dpo_summary or {}), "judge": _judged(files.judge_dpo)}
+
+
 def _ppo(files: RunFiles) -> dict[str, Any] | None:
     """PPO's own numbers, then the judge's: there may be either without the other."""
     last = files.last
     if not last.ppo_summary and not last.judge:
         return None
-    extra = policy.summarise(files.judge_extra_sft) if files.judge_extra_sft else None
     return {
         **(last.ppo_summary or {}),
-        "judge": policy.summarise(last.judge) if last.judge else None,
-        "judge_extra_sft": extra,
+        "judge": _judged(last.judge),
+        "judge_extra_sft": _judged(files.judge_extra_sft),
+        "judge_dpo": _judged(files.judge_ppo_dpo),
     }
+
+
+def _judged(rows: Sequence[JudgeRow]) -> dict[str, Any] | None:
+    return policy.summarise(rows) if rows else None
 
 
 def _round(entry: RoundFiles) -> dict[str, Any]:

@@ -22,8 +22,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from rlhf.runtime.files import hash_path, result_names, write_text
 
 MANIFEST = "manifest.json"
-STAGES = ("sft", "collect", "rm", "ppo", "evaluate")
-EACH_ROUND = ("collect", "rm", "ppo")
+STAGES = ("sft", "collect", "dpo", "rm", "ppo", "evaluate")
+EACH_ROUND = ("collect", "dpo", "rm", "ppo")
 """Stages that every round has for itself."""
 
 

@@ -21,12 +21,12 @@ from transformers import (
     set_seed,
 )
 
-from rlhf.config.schema import OptimiserSection, RMSection, SFTSection
+from rlhf.config.schema import DPOSection, OptimiserSection, RMSection, SFTSection
 from rlhf.models.adapter import Task, add_lora
 from rlhf.runtime.metrics import MetricsLog
 from rlhf.training.checkpoints import SealCheckpoints, checkpoint_root, latest
 
-Section = SFTSection | RMSection
+Section = SFTSection | DPOSection | RMSection
 OnLog = Callable[[int, int, dict[str, float]], None]
 """Called with the step, the number of steps and the row's fields."""
 
@@ -90,6 +90,16 @@ def arguments(
         "report_to": "none",
         "disable_tqdm": True,
     }
+
+
+class Reticent:
+    """Goes before one of TRL's trainers: no model card, no telemetry."""
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """A checkpoint to resume from needs none."""
+
+    def _send_telemetry(self) -> None:
+        """A training run tells nobody."""
 
 
 class Watch(TrainerCallback):

@@ -13,6 +13,8 @@ from rlhf.config.extras import main
         (["tiny"], ""),
         (["--set", "rm.tuning.method=qlora", "tiny", "--from", "rm"], "gpu"),
         (["tiny", "--set", "ppo.critic_optimiser.kind=adamw-8bit"], "gpu"),
+        (["tiny", "--set", "dpo.tuning.method=qlora"], "gpu"),
+        (["tiny", "--set", "dpo={}"], ""),
         (["tiny", "--set", "rm.tuning.method=qlora", "--rehearse"], ""),
         (["tiny", "--set", "no.such.key=1"], ""),
         (["absent.yaml"], ""),

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from rlhf.data.datasets import ranking_dataset, sft_dataset
+from rlhf.data.datasets import pair_dataset, ranking_dataset, sft_dataset
 from rlhf.data.records import PairGrade, RankingRecord, SFTRecord
 
 from .stand_ins import ASSISTANT, EOS, TOKENIZER, USER, V2
@@ -63,6 +63,12 @@ def test_a_pair_across_a_dropped_response_stays_derived() -> None:
     record = ranking(["A", "BB", "B"], [1, 2, 3], grades=[2, 1])
     (item,) = ranking_dataset([record], V2, TOKENIZER, max_length=5)
     assert item.pairs == [PairGrade(chosen=0, rejected=1, grade=3, derived=True)]
+
+
+def test_pairs_are_those_of_the_rankings_without_the_prompt() -> None:
+    data = ranking_dataset([ranking(["A", "B", "A"], [2, 1, 2])], V2, TOKENIZER, max_length=5)
+    pair = {"prompt_ids": [USER, Q, ASSISTANT], "chosen_ids": [B, EOS], "rejected_ids": [A, EOS]}
+    assert pair_dataset(data, V2, TOKENIZER).to_list() == [pair, pair]
 
 
 def test_what_is_left_out_is_counted() -> None:

@@ -13,7 +13,8 @@ def real(**changes: Any) -> Config:
     """configs/baichuan2_7b.yaml with other sections; mappings are merged one level deep."""
     values = load_config("baichuan2_7b").model_dump()
     for key, change in changes.items():
-        values[key] = values[key] | change if isinstance(change, dict) else change
+        old = values[key]
+        values[key] = old | change if isinstance(old, dict) and isinstance(change, dict) else change
     return Config.model_validate(values)
 
 
@@ -29,6 +30,14 @@ def test_structure_stays():
     for section in ("sft", "rm", "ppo"):
         assert getattr(small, section).tuning == getattr(config, section).tuning
     assert small.sft.max_z_weight == config.sft.max_z_weight
+
+
+def test_dpo_is_small_where_there_is_one():
+    assert rehearse(real()).dpo is None
+    section = {"tuning": {"method": "qlora"}, "model": "elsewhere/sft", "beta": 0.3}
+    dpo = rehearse(real(rounds=1, dpo=section)).dpo
+    assert dpo is not None and dpo.max_steps == 8 and dpo.beta == 0.3
+    assert dpo.tuning.method == "lora" and dpo.model is None
 
 
 def test_nothing_of_the_users_is_needed():

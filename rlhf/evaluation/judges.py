@@ -1,0 +1,51 @@
+"""Who says which of two answers to a prompt is the better one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from rlhf.data.records import PromptRecord
+from rlhf.evaluation.answers import Scorer
+from rlhf.runtime.distributed import Runtime
+
+
+class Judge(Protocol):
+    """name: for the report. simulated: a program, no person or trained model."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def simulated(self) -> bool: ...
+
+    def compare(
+        self, prompts: Sequence[PromptRecord], before: Sequence[str], after: Sequence[str]
+    ) -> tuple[list[float], list[float]]:
+        """Qualities of both answers to each prompt, [N] each, comparable within a prompt."""
+
+
+@dataclass(frozen=True)
+class Grader:
+    """A judge that gives every answer a quality of its own, whatever it is compared with."""
+
+    name: str
+    simulated: bool
+    qualities: Callable[[Sequence[PromptRecord], Sequence[str]], list[float]]
+
+    def compare(
+        self, prompts: Sequence[PromptRecord], before: Sequence[str], after: Sequence[str]
+    ) -> tuple[list[float], list[float]]:
+        return self.qualities(prompts, before), self.qualities(prompts, after)
+
+
+def reward_model_judge(path: Path, runtime: Runtime, batch_size: int, note: str = "") -> Grader:
+    """A reward model's directory as a judge. note: what the report should say behind its name."""
+    scorer = Scorer.load(path, runtime)
+
+    def qualities(prompts: Sequence[PromptRecord], texts: Sequence[str]) -> list[float]:
+        return scorer.scores(prompts, texts, batch_size)
+
+    return Grader(f"reward model {path}{note}", False, qualities)

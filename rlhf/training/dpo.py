@@ -1,0 +1,222 @@
+"""DPO (Rafailov et al. 2023) on TRL's DPOTrainer, with tokens made beforehand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from datasets import Dataset
+from peft import PeftModel
+from torch import Tensor
+from torch.nn import functional
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from trl.trainer.dpo_config import DPOConfig
+from trl.trainer.dpo_trainer import DPOTrainer
+
+from rlhf.config.schema import DPOSection
+from rlhf.models.export import save_checkpoint
+from rlhf.models.scoring import scoring
+from rlhf.runtime.metrics import MetricsLog
+from rlhf.training.common import (
+    OnLog,
+    Reticent,
+    Watch,
+    arguments,
+    evaluations,
+    fit,
+    prepare,
+    trained,
+)
+
+REFERENCE = ("ref_chosen_logps", "ref_rejected_logps")
+"""TRL's names of the columns with the reference's log-probabilities."""
+
+
+@dataclass(frozen=True)
+class DPOSummary:
+    """What a DPO training did.
+
+    A response's reward is beta x (its log-probability - the reference's), summed over its tokens.
+    accuracy: share of the held-out pairs whose chosen response has the higher reward; pairs: how
+        many of these there are. margin: their mean difference in reward.
+    chosen_change: mean change of the chosen responses' log-probability, in nats; it may well fall.
+    train_pairs: learnt from.
+    flops: 6 x parameters (without the embedding table) x tokens, and 2 x for the reference.
+    """
+
+    accuracy: float
+    pairs: int
+    margin: float
+    chosen_change: float
+    train_pairs: int
+    steps: int
+    flops: float
+
+
+def train_dpo(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    train: Dataset,
+    evaluation: Dataset,
+    section: DPOSection,
+    *,
+    output_dir: Path,
+    seed: int,
+    metrics: MetricsLog,
+    on_log: OnLog | None = None,
+) -> DPOSummary:
+    """Train, resuming from `output_dir/checkpoints`; save the model, merged, in `output_dir`.
+
+    The reference is the model as it is handed over. Its log-probabilities are read once, before the
+    first step, so that no second model stays in memory.
+
+    Args:
+        model: trained in place (adapters stay on it, unmerged); its type and device are those to
+            compute in.
+        train, evaluation: columns prompt_ids, chosen_ids and rejected_ids.
+
+    Raises:
+        ValueError: one of the data sets is empty, or the batch sizes do not divide.
+        FloatingPointError: the loss is no longer finite.
+    """
+    _check_pairs("training", train)
+    _check_pairs("held-out", evaluation)
+    dtype, parameters = model.dtype, model.num_parameters(exclude_embeddings=True)
+    settings = arguments(section, model, output_dir=output_dir, seed=seed)
+    with _own_head(model):
+        trainer = _DPOTrainer(
+            model=prepare(model, section, "causal", seed),
+            args=DPOConfig(
+                **settings,
+                beta=section.beta,
+                max_length=None,
+                precompute_ref_log_probs=True,
+                per_device_eval_batch_size=section.microbatch_size,
+            ),
+            train_dataset=train,
+            eval_dataset=evaluation,
+            processing_class=tokenizer,
+        )
+
+        def evaluate() -> dict[str, float]:
+            return _against_reference(trainer.logprobs(evaluation), trainer.eval_dataset, section)
+
+        state = fit(trainer, Watch(evaluate, section.eval_every, metrics, on_log))
+        tuned = trained(trainer, dtype)
+    save_checkpoint(tuned, tokenizer, output_dir)
+    last = {name: evaluations(state, f"eval_{name}")[-1] for name in _EVALUATED}
+    tokens = 3 * state.num_input_tokens_seen + sum(map(_tokens, train))
+    return DPOSummary(
+        accuracy=last["accuracy"],
+        pairs=len(evaluation),
+        margin=last["margin"],
+        chosen_change=last["chosen_change"],
+        train_pairs=len(train),
+        steps=state.global_step,
+        flops=2.0 * parameters * tokens,
+    )
+
+
+class _DPOTrainer(Reticent, DPOTrainer):
+    """TRL's trainer on token ids, its loss averaged over the pairs of the whole batch."""
+
+    def logprobs(self, data: Dataset) -> Tensor:
+        """[2, N] float32: of the chosen and of the rejected responses, by the model as it is."""
+        model: Any = self.model
+        size, parts = self.args.per_device_eval_batch_size, []
+        with scoring(model), self.accelerator.autocast():
+            for start in range(0, len(data), size):
+                rows = [data[index] for index in range(start, min(start + size, len(data)))]
+                batch = self._prepare_inputs(self.data_collator(rows))
+                labels = batch["input_ids"].masked_fill(batch["completion_mask"] == 0, -100)
+                outputs = model(
+                    input_ids=batch["input_ids"],
+                    attention_mask=batch["attention_mask"],
+                    labels=labels,
+                    use_cache=False,
+                    fused_lm_head=True,
+                )
+                parts.append(outputs.log_probs.float().sum(dim=1).view(2, -1).cpu())
+        return torch.cat(parts, dim=1)
+
+    def get_batch_samples(
+        self, epoch_iterator: Any, num_batches: int, device: torch.device
+    ) -> tuple[list[dict[str, Any]], None]:
+        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        self._rows = sum(len(batch["input_ids"]) for batch in batches)
+        return batches, None
+
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        loss = super().compute_loss(model, inputs)  # type: ignore[no-untyped-call]
+        # The Trainer divides by the number of microbatches; one with fewer pairs counts for less.
+        share = len(inputs["input_ids"]) / self._rows
+        return loss * share * self.current_gradient_accumulation_steps
+
+    def _prepare_dataset(self, dataset: Dataset, *args: Any) -> Dataset:
+        """Token ids in our chat format: nothing to be guessed from a template."""
+        return dataset
+
+    def _precompute_ref_logps(self, dataset: Dataset, name: str, batch_size: int) -> Dataset:
+        """By the model before its first step, and kept in memory: TRL's has a cache on disk."""
+        model: Any = self.model
+        with model.disable_adapter() if isinstance(model, PeftModel) else nullcontext():
+            logprobs = self.logprobs(dataset)
+        for column, values in zip(REFERENCE, logprobs, strict=True):
+            dataset = dataset.add_column(column, values.tolist())
+        return dataset
+
+
+@contextmanager
+def _own_head(model: Any) -> Iterator[None]:
+    """TRL's patch of `forward` multiplies by the bare weight of the output embeddings. Under a
+    NormHead that is another model; inside this context it is given the matrix that is the model's
+    own. Afterwards the model is without both patches.
+    """
+    if hasattr(model, "head_weight"):
+        model.get_output_embeddings = lambda: SimpleNamespace(weight=model.head_weight(), bias=None)
+    try:
+        yield
+    finally:
+        for patched in ("get_output_embeddings", "forward"):
+            model.__dict__.pop(patched, None)
+
+
+_EVALUATED = ("loss", "accuracy", "margin", "chosen_change")
+
+
+def _against_reference(
+    logprobs: Tensor, reference: Dataset, section: DPOSection
+) -> dict[str, float]:
+    """logprobs: [2, N] of the policy; reference: with the columns of the same pairs."""
+    change = logprobs - torch.tensor([reference[column][:] for column in REFERENCE])
+    margins = section.beta * (change[0] - change[1]).double()
+    found = {
+        "loss": -functional.logsigmoid(margins).mean(),
+        "accuracy": (margins > 0).double().mean(),
+        "margin": margins.mean(),
+        "chosen_change": change[0].double().mean(),
+    }
+    return {f"eval_{name}": float(found[name]) for name in _EVALUATED}
+
+
+def _tokens(row: dict[str, list[int]]) -> int:
+    """Of a pair: the prompt is read with either response."""
+    return 2 * len(row["prompt_ids"]) + len(row["chosen_ids"]) + len(row["rejected_ids"])
+
+
+def _check_pairs(name: str, data: Dataset) -> None:
+    if not len(data):
+        raise ValueError(
+            f"no pair to compare in the {name} rankings; check the file and rm.data.max_length"
+        )

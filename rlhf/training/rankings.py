@@ -1,0 +1,99 @@
+"""The rankings that a run's preference stages learn from: those of this round and of those before.
+
+The reward model and DPO read the same ones, filtered by provenance alike (`rm.data`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from itertools import chain
+from pathlib import Path
+
+from transformers import PreTrainedTokenizerBase
+
+from rlhf.config.schema import Config
+from rlhf.data.datasets import RankingDataset, ranking_dataset
+from rlhf.data.jsonl import read_jsonl
+from rlhf.data.provenance import ProvenanceReport, family_filter, listed_hashes
+from rlhf.data.records import RankingRecord
+from rlhf.models.load import checkpoint_hash
+from rlhf.models.registry import spec_of
+from rlhf.runtime.distributed import Runtime
+from rlhf.runtime.files import write_text
+from rlhf.runtime.steps import Step
+
+TRAIN, HELD_OUT = "train", "held out"
+
+
+@dataclass(frozen=True)
+class Preferences:
+    """Rankings as token ids, and how many responses of the training split were off the family."""
+
+    train: RankingDataset
+    held_out: RankingDataset
+    responses_off_family: int
+
+    @property
+    def dropped(self) -> dict[str, int]:
+        """What the training split lost, for a stage's summary."""
+        return {
+            "responses_too_long": self.train.responses_too_long,
+            "records_too_few": self.train.records_too_few,
+            "records_all_tied": self.train.records_all_tied,
+            "responses_off_family": self.responses_off_family,
+        }
+
+
+def ranking_files(config: Config, runtime: Runtime) -> dict[str, Path]:
+    """The inputs of a step that reads rankings, by name."""
+    # A file of the user's is the same in every round; collected responses add up.
+    first = runtime.round if config.annotation.source == "file" else 1
+    files = {}
+    for number in range(first, runtime.round + 1):
+        collected = runtime.run_dir.stage("collect", number, runtime.rounds)
+        files[f"{TRAIN} {number}"] = collected / "rankings.jsonl"
+        files[f"{HELD_OUT} {number}"] = collected / "eval_rankings.jsonl"
+    return files
+
+
+def read_preferences(
+    step: Step, tokenizer: PreTrainedTokenizerBase, config: Config, runtime: Runtime
+) -> Preferences:
+    """Reads a step's inputs, as the tokenizer of its input `model` encodes them; what they are made
+    of goes into provenance.json.
+
+    Raises:
+        ValueError: responses from outside the family, unless `rm.data.off_family` allows them.
+    """
+    train, train_origin = _rankings(TRAIN, step.inputs, tokenizer, config, runtime)
+    held_out, held_out_origin = _rankings(HELD_OUT, step.inputs, tokenizer, config, runtime)
+    origins = {TRAIN: asdict(train_origin), HELD_OUT: asdict(held_out_origin)}
+    write_text(step.directory / "provenance.json", json.dumps(origins, indent=1) + "\n")
+    return Preferences(train, held_out, train_origin.responses_dropped)
+
+
+def _rankings(
+    split: str,
+    inputs: Mapping[str, Path],
+    tokenizer: PreTrainedTokenizerBase,
+    config: Config,
+    runtime: Runtime,
+) -> tuple[RankingDataset, ProvenanceReport]:
+    """The rankings of all rounds, of allowed families only, as token ids, and where from."""
+    spec = spec_of(inputs["model"])
+    files = [path for key, path in inputs.items() if key.startswith(split)]
+    collected = chain.from_iterable(read_jsonl(path, RankingRecord) for path in files)
+    section = config.rm.data
+    known = _own_checkpoints(config, runtime) | listed_hashes(section.known_checkpoints)
+    records, report = family_filter(collected, section.off_family, {spec.family}, known)
+    return ranking_dataset(records, spec, tokenizer, section.max_length), report
+
+
+def _own_checkpoints(config: Config, runtime: Runtime) -> set[str]:
+    """Hashes of the models that this run has made so far: responses of theirs are proven."""
+    made = [runtime.run_dir.stage("sft") / name for name in config.models]
+    for number in range(1, runtime.round):
+        made.append(runtime.run_dir.stage("ppo", number, runtime.rounds) / "actor")
+    return {checkpoint_hash(path) for path in made if (path / "config.json").is_file()}
