@@ -13,7 +13,7 @@ from rlhf.config.schema import DemoSection
 from rlhf.data.jsonl import write_jsonl
 from rlhf.data.records import PromptRecord, SFTRecord
 from rlhf.data.taxonomy import Taxonomy
-from rlhf.demo import corpus, models
+from rlhf.demo import corpus, models, moss
 from rlhf.models.registry import named
 from rlhf.runtime.files import hash_section, write_text
 
@@ -58,12 +58,11 @@ def _write_data(demo: DemoSection, taxonomy: Taxonomy, directory: Path) -> list[
 
 def _write_models(demo: DemoSection, texts: list[str], directory: Path) -> None:
     for index, (name, architecture) in enumerate(sorted(demo.checkpoints.items())):
-        spec = named(architecture)
-        if spec.family != "baichuan":
-            raise ValueError(
-                f"models.{name}: the demo world has no tiny {architecture}; rehearse a Baichuan "
-                "architecture, or name a checkpoint of your own"
-            )
+        spec, seed = named(architecture), demo.seed + index
+        path = directory / "models" / name
+        if spec.family == "moss":
+            moss.write_checkpoint(path, spec, texts, demo.vocabulary, seed)
+            continue
         try:
             tokenizer = models.train_tokenizer(
                 texts, demo.vocabulary, dummy_prefix=spec.generation == 1
@@ -73,6 +72,4 @@ def _write_models(demo: DemoSection, texts: list[str], directory: Path) -> None:
             raise ValueError(
                 f"demo.vocabulary = {demo.vocabulary} does not fit: {reason}"
             ) from None
-        models.write_checkpoint(
-            directory / "models" / name, spec, tokenizer, seed=demo.seed + index
-        )
+        models.write_checkpoint(path, spec, tokenizer, seed)

@@ -7,16 +7,18 @@ import torch
 
 from rlhf.config.paths import resource
 from rlhf.config.schema import DemoSection
+from rlhf.data.chat_format import encode_prompt
 from rlhf.data.dedup import near_duplicates
 from rlhf.data.jsonl import read_jsonl
-from rlhf.data.records import PromptRecord, SFTRecord
+from rlhf.data.records import Message, PromptRecord, SFTRecord
 from rlhf.data.taxonomy import Taxonomy
 from rlhf.demo.build import build
 from rlhf.models.load import check_checkpoint, load_causal_lm, load_tokenizer
+from rlhf.models.registry import spec_of
 
 TAXONOMY = Taxonomy.load(resource("data_schemas/taxonomy.yaml"))
 DEMO = DemoSection(
-    checkpoints={"rope": "baichuan2-7b", "old": "baichuan-13b"},
+    checkpoints={"rope": "baichuan2-7b", "old": "baichuan-13b", "moss": "moss-moon-003"},
     sft_records=200,
     sft_eval_records=10,
     prompts=80,
@@ -92,7 +94,16 @@ def test_a_vocabulary_that_does_not_fit_is_said_in_one_line(tmp_path):
         build(DEMO.model_copy(update={"vocabulary": 300}), TAXONOMY, tmp_path)
 
 
-def test_an_architecture_without_a_tiny_model_is_said_in_one_line(tmp_path):
-    demo = DEMO.model_copy(update={"checkpoints": {"main": "moss-moon-003"}})
-    with pytest.raises(ValueError, match=r"^models\.main: .* no tiny moss-moon-003; [^\n]+$"):
-        build(demo, TAXONOMY, tmp_path)
+def test_a_tiny_moss_in_the_official_layout(world):
+    path = world / "models/moss"
+    check_checkpoint(path, "moss-moon-003")
+    weights = torch.load(path / "pytorch_model.bin", weights_only=True)
+    assert "transformer.h.2.attn.causal_mask" in weights
+    tokenizer = load_tokenizer(path)
+    spec, text = spec_of(path), "我想学游泳。How do I begin in 2026?"
+    ids = encode_prompt(spec, tokenizer, [Message(role="user", content=text)])
+    assert tokenizer.decode(ids).startswith(f"<|Human|>: {text}<eoh>")
+    # What stands around a question leaves room for an answer in a rehearsal's 128 tokens.
+    assert len(ids) - len(tokenizer.encode(text)) < 48
+    model = load_causal_lm(path, dtype=torch.float32, device="cpu")
+    assert model(input_ids=torch.tensor([ids])).logits.shape == (1, len(ids), 1200)
