@@ -1,4 +1,4 @@
-"""`rlhf data validate` and `rlhf data dedup`: what they print, write and exit with."""
+"""`rlhf data convert`, `validate` and `dedup`: what they print, write and exit with."""
 
 from __future__ import annotations
 
@@ -15,6 +15,22 @@ TEXT = "one two three four five six seven eight nine ten {}"
 
 def prompt(identity: str, text: str) -> str:
     return json.dumps({"id": identity, "messages": [{"role": "user", "content": text}]}) + "\n"
+
+
+def test_convert_says_what_it_left_out_and_why(tmp_path: Path) -> None:
+    source, out = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    (source / "notes.txt").write_text("hello")
+    roles = ["user", *(f"role{n}" for n in range(6)), "role0"]
+    lines = [json.dumps({"messages": [{"role": role, "content": "a"}]}) for role in roles]
+    (source / "a.jsonl").write_text("\n".join(lines))
+    command = ["data", "convert", "--from", "openai", "--in", str(source), "--out", str(out)]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0 and f"0 records, 8 rejected -> {out}" in done.stdout
+    assert "2 rejected: role 'role0' is none of" in done.stdout
+    assert "and for 2 other reasons" in done.stdout
+    assert "no JSON, CSV or Parquet: notes.txt" in done.stdout
+    assert CliRunner().invoke(app, [*command, "--strict"]).exit_code == 2
 
 
 def test_validate_prints_or_keeps_bad_lines(tmp_path: Path) -> None:

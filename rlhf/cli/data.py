@@ -11,6 +11,8 @@ app = typer.Typer(no_args_is_help=True, help="Convert, check and describe data."
 taxonomy_app = typer.Typer(no_args_is_help=True, help="Prompts and the categories they lie in.")
 app.add_typer(taxonomy_app, name="taxonomy")
 
+REASONS_SHOWN = 5  # of a conversion's; all are in rejected.jsonl
+
 TaxonomyFile = Annotated[
     Path | None, typer.Option("--taxonomy", help="Another taxonomy than the one that comes along.")
 ]
@@ -18,7 +20,14 @@ TaxonomyFile = Annotated[
 
 @app.command("convert")
 def convert(
-    source: Annotated[Path, typer.Option("--in", help="A file or a folder; .gz is read as it is.")],
+    source: Annotated[
+        str,
+        typer.Option(
+            "--in",
+            help="A file or folder of JSON (.gz too), CSV or Parquet; or user/name[:split] on the "
+            "hub.",
+        ),
+    ],
     format: Annotated[
         str, typer.Option("--from", help="Its format, e.g. alpaca, sharegpt, hh-rlhf, moss-003.")
     ],
@@ -32,11 +41,20 @@ def convert(
     """Read others' formats: one source row gives one line in records.jsonl or rejected.jsonl.
 
     Example: rlhf data convert --from alpaca --in belle.json --out data/belle
+
+    Example: rlhf data convert --from hh-rlhf --in Anthropic/hh-rlhf:test --out data/hh
     """
     from rlhf.data.formats import convert as convert_data
 
     report = convert_data(format, source, out)
     typer.echo(f"{report.records} records, {report.rejected} rejected -> {out}")
+    shown = list(report.reasons.items())[:REASONS_SHOWN]
+    for reason, count in shown:
+        typer.echo(f"  {count} rejected: {reason}")
+    if len(report.reasons) > len(shown):
+        typer.echo(f"  and for {len(report.reasons) - len(shown)} other reasons")
+    if report.ignored:
+        typer.echo(f"not read, being no JSON, CSV or Parquet: {', '.join(report.ignored)}")
     if strict and report.rejected:
         raise typer.Exit(2)
 

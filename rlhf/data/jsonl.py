@@ -124,15 +124,20 @@ def write_jsonl(path: str | Path, records: Iterable[Record]) -> int:
 def whole_files(*paths: Path) -> Iterator[list[BinaryIO]]:
     """Opens files that appear under their names when all is written, or not at all."""
     drafts = [path.with_name(path.name + ".tmp") for path in paths]
-    with ExitStack() as stack:
-        streams: list[BinaryIO] = []
+    try:
+        with ExitStack() as stack:
+            streams: list[BinaryIO] = []
+            for draft in drafts:
+                draft.parent.mkdir(parents=True, exist_ok=True)
+                streams.append(stack.enter_context(draft.open("wb")))
+            yield streams
+            for stream in streams:
+                stream.flush()
+                os.fsync(stream.fileno())
+    except BaseException:
         for draft in drafts:
-            draft.parent.mkdir(parents=True, exist_ok=True)
-            streams.append(stack.enter_context(draft.open("wb")))
-        yield streams
-        for stream in streams:
-            stream.flush()
-            os.fsync(stream.fileno())
+            draft.unlink(missing_ok=True)
+        raise
     for draft, path in zip(drafts, paths, strict=True):
         draft.replace(path)
 

@@ -12,20 +12,33 @@ from rlhf.data.formats.reading import (
     rest,
     system_turn,
     text,
+    transcript,
     turn,
 )
 from rlhf.data.records import SFTRecord
 
+QUESTION = ("system", "history", "instruction", "input")
+
 
 @reader("alpaca")
 def read(row: Fields, origin: Origin) -> SFTRecord:
-    """A single turn, after the earlier ones in `history`."""
+    """The answer to the question, after the earlier turns in `history`."""
+    turns = [*question(row), turn("assistant", text(row, "output"))]
+    return demonstration(origin, turns, rest(row, *QUESTION, "output"))
+
+
+def question(row: Fields) -> list[Turn]:
+    """The turns before the answer, from the fields QUESTION.
+
+    BELLE's conversations of several turns lie in `instruction`: "Human: ...\\nAssistant: ...",
+    up to the last "Assistant:".
+    """
     turns = system_turn(optional_text(row, "system")) + _history(row.get("history"))
-    parts = [text(row, "instruction"), optional_text(row, "input")]
-    question = "\n".join(part for part in parts if part.strip())
-    turns += [turn("user", question), turn("assistant", text(row, "output"))]
-    metadata = rest(row, "system", "history", "instruction", "input", "output")
-    return demonstration(origin, turns, metadata)
+    asked = [text(row, "instruction"), optional_text(row, "input")]
+    whole = "\n".join(part for part in asked if part.strip())
+    if whole.startswith("Human:") and whole.rstrip().endswith("\nAssistant:"):
+        return turns + transcript(whole, r"\n+")[:-1]
+    return [*turns, turn("user", whole)]
 
 
 def _history(value: object) -> list[Turn]:

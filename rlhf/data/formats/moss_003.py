@@ -1,4 +1,5 @@
-"""MOSS-003: `meta_instruction` and `chat` of turn_1, turn_2, ..., with plugins or without."""
+"""MOSS-003: `meta_instruction` and `chat` of turn_1, turn_2, ..., with plugins or without; with
+`chosen` and `rejected` beside them, preferences."""
 
 from __future__ import annotations
 
@@ -7,6 +8,8 @@ import re
 from rlhf.data.formats.reading import (
     Fields,
     Origin,
+    Turn,
+    comparison,
     demonstration,
     optional_text,
     reader,
@@ -15,7 +18,7 @@ from rlhf.data.formats.reading import (
     text,
     turn,
 )
-from rlhf.data.records import SFTRecord
+from rlhf.data.records import RankingRecord, SFTRecord
 
 _TURN = re.compile(r"turn_(\d+)")
 _MARKED = re.compile(r"\s*(?:<\|[\w ]+\|>:)?(.*?)(?:<eo[htcrm]>)?\s*", re.DOTALL)
@@ -27,21 +30,54 @@ _PLUGIN_PARTS = {
 
 
 @reader("moss-003")
-def read(row: Fields, origin: Origin) -> SFTRecord:
-    """All turns as plain text. What plugins did goes to metadata: turn_1.commands and the like."""
-    turns = system_turn(optional_text(row, "meta_instruction"))
-    metadata = rest(row, "meta_instruction", "chat")
-    for name, parts in _ordered(row.get("chat")):
+def read(row: Fields, origin: Origin) -> SFTRecord | RankingRecord:
+    """All turns as plain text. What plugins did goes to metadata: turn_1.commands and the like.
+
+    The preference data of MOSS-003 was announced and never published. Here it is the same layout
+    with `chosen` and `rejected`: two chats, or two texts for what MOSS says in the last turn.
+    """
+    system = system_turn(optional_text(row, "meta_instruction"))
+    metadata = rest(row, "meta_instruction", "chat", "chosen", "rejected")
+    if row.get("chosen") is None and row.get("rejected") is None:
+        turns, others = _turns(row.get("chat"))
+        return demonstration(origin, system + turns, metadata | others)
+    conversations: list[list[Turn]] = []
+    for key in ("chosen", "rejected"):
+        given = row.get(key)
+        turns, others = _turns(given if isinstance(given, dict) else _answered(row, key))
+        conversations.append(system + turns)
+        metadata |= {f"{key}.{name}": value for name, value in others.items()}
+    chosen, rejected = conversations
+    return comparison(origin, chosen, rejected, metadata)
+
+
+def _answered(row: Fields, key: str) -> Fields:
+    """The row's chat, its last turn ending with the answer in a field."""
+    name, last = _ordered(row.get("chat"))[-1]
+    answers = [row.get("chosen"), row.get("rejected")]
+    if optional_text(last, "MOSS").strip() and last["MOSS"] not in answers:
+        raise ValueError(f"{name} has an answer that is neither chosen nor rejected")
+    return {**row["chat"], name: {**last, "MOSS": text(row, key)}}
+
+
+def _turns(chat: object) -> tuple[list[Turn], dict[str, str]]:
+    """The turns of a chat, and what else it holds as metadata."""
+    turns: list[Turn] = []
+    metadata: dict[str, str] = {}
+    for name, parts in _ordered(chat):
         turns += [turn("user", _plain(parts, "Human")), turn("assistant", _plain(parts, "MOSS"))]
         for part, key in _PLUGIN_PARTS.items():
-            content = _plain(parts, part) if part in parts else "None"
+            content = _plain(parts, part) if parts.get(part) is not None else "None"
             if content != "None":
                 metadata[f"{name}.{key}"] = content
         metadata |= rest(parts, "Human", "MOSS", *_PLUGIN_PARTS, prefix=f"{name}.")
-    return demonstration(origin, turns, metadata)
+    return turns, metadata
 
 
 def _ordered(chat: object) -> list[tuple[str, Fields]]:
+    """(name, parts) of the turns by their number. Tables have null for a turn that is not there."""
+    if isinstance(chat, dict):
+        chat = {name: parts for name, parts in chat.items() if parts is not None}
     if not isinstance(chat, dict) or not all(isinstance(turn, dict) for turn in chat.values()):
         raise ValueError("field 'chat' must be an object of turns")
     numbered = {}
@@ -50,7 +86,7 @@ def _ordered(chat: object) -> list[tuple[str, Fields]]:
         if not found:
             raise ValueError(f"field 'chat' has {name!r} where turn_1, turn_2, ... were expected")
         numbered[int(found[1])] = (name, parts)
-    if sorted(numbered) != list(range(1, len(chat) + 1)):
+    if not numbered or sorted(numbered) != list(range(1, len(chat) + 1)):
         raise ValueError(f"turns {sorted(numbered)} are not 1, 2, ... without a hole")
     return [numbered[number] for number in sorted(numbered)]
 

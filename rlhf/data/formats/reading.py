@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rlhf.data.records import RankingRecord, SFTRecord
+from rlhf.data.records import PromptRecord, RankingRecord, SFTRecord
 
 Fields = Mapping[str, Any]
 Turn = dict[str, str]  # role and content, validated when the record is made
@@ -21,7 +22,7 @@ class Origin:
     source: str
 
 
-Reader = Callable[[Fields, Origin], SFTRecord | RankingRecord]
+Reader = Callable[[Fields, Origin], SFTRecord | PromptRecord | RankingRecord]
 READERS: dict[str, Reader] = {}
 
 
@@ -61,7 +62,9 @@ def objects(fields: Fields, key: str) -> list[Fields]:
 def rest(fields: Fields, *used: str, prefix: str = "") -> dict[str, str]:
     """The fields that a reader does not use, as metadata, so that nothing is lost."""
     return {
-        prefix + key: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        prefix + key: value
+        if isinstance(value, str)
+        else json.dumps(value, ensure_ascii=False, default=str)
         for key, value in fields.items()
         if key not in used and value is not None and value != ""
     }
@@ -77,12 +80,18 @@ def system_turn(content: str) -> list[Turn]:
     return [turn("system", content)] if content.strip() else []
 
 
-def named_turn(message: Fields, role_key: str, text_key: str, roles: Mapping[str, str]) -> Turn:
-    """A message of another format; `roles` translates its names."""
-    role = text(message, role_key)
-    if role not in roles:
-        raise ValueError(f"role {role!r} is none of {', '.join(roles)}")
-    return turn(roles[role], text(message, text_key))
+def transcript(whole: str, separator: str) -> list[Turn]:
+    """The turns of "Human: ... Assistant: ...", without the white space around them.
+
+    Args:
+        separator: pattern of what comes between two turns.
+    """
+    mark = rf"(?:\A\s*|{separator})(Human|Assistant):"
+    before, *pieces = re.split(mark, whole)
+    if before.strip() or not pieces:
+        raise ValueError("a transcript must start with Human: or Assistant:")
+    roles = {"Human": "user", "Assistant": "assistant"}
+    return [turn(roles[pieces[i]], pieces[i + 1].strip()) for i in range(0, len(pieces), 2)]
 
 
 def demonstration(origin: Origin, turns: Sequence[Turn], metadata: dict[str, str]) -> SFTRecord:

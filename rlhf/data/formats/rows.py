@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import json
 import re
@@ -12,33 +13,58 @@ from itertools import chain
 from pathlib import Path
 from typing import TextIO
 
-from rlhf.data.jsonl import MAX_LINE_BYTES, read_lines
+from rlhf.data.jsonl import MAX_LINE_BYTES
 
 _CHUNK = 1024 * 1024
 _MARK = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*(?:"|(?P<unfinished>\\?\Z))|[\[\]{},]', re.DOTALL)
-
+_OPENING = {"]": "[", "}": "{"}
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+NOT_TEXT = "not UTF-8, or an escape of half a character"
 
 
 @dataclass(frozen=True)
 class Row:
-    """One row of a source file: the line it starts on, its text, and its value or what is wrong."""
+    """One row of a source: its line (in a table: its number), its text, and its value or what is
+    wrong."""
 
     line: int
     text: str
     value: dict[str, object] | None
     problem: str | None = None
 
+    @classmethod
+    def of(cls, line: int, value: dict[str, object]) -> Row:
+        """A row that is no text: one of a table."""
+        text = json.dumps(value, ensure_ascii=False, default=str)
+        return cls(line, text, value)
+
+    @classmethod
+    def damage(cls, line: int, error: Exception) -> Row:
+        """Stands for all that cannot be read from a line on."""
+        return cls(line, "", None, f"the file is damaged from here on: {error}")
+
 
 def read_rows(path: Path) -> Iterator[Row]:
     """Rows of a file, in order. A file that starts with "[" or with "{" alone on a line is one JSON
-    value, any other has a row a line. A row that is not a JSON object carries its problem."""
+    value, any other has a row a line. UTF-8, or UTF-16 with its byte order mark. A row that is not
+    a JSON object carries its problem."""
     line = 0
     try:
         for line, text in _array_elements(path) if _spans_lines(path) else _lines(path):
             yield _parse(line, text)
-    except (EOFError, OSError, zlib.error) as error:
-        yield Row(line + 1, "", None, f"the file is damaged from here on: {error}")
+    except (EOFError, OSError, UnicodeDecodeError, zlib.error) as error:
+        yield Row.damage(line + 1, error)
+
+
+def open_text(path: Path, newline: str) -> TextIO:
+    """The file as text, plain or .gz. What is not UTF-8 becomes lone surrogates."""
+    packed = path.suffix == ".gz"
+    with gzip.open(path) if packed else path.open("rb") as stream:
+        wide = stream.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+    encoding, errors = ("utf-16", "surrogatepass") if wide else ("utf-8-sig", "surrogateescape")
+    if packed:
+        return gzip.open(path, "rt", encoding=encoding, errors=errors, newline=newline)
+    return path.open(encoding=encoding, errors=errors, newline=newline)
 
 
 def _parse(line: int, text: str) -> Row:
@@ -49,8 +75,8 @@ def _parse(line: int, text: str) -> Row:
         value = json.loads(text)
         if _SURROGATE.search(text):
             json.dumps(value, ensure_ascii=False).encode()
-    except UnicodeEncodeError:  # bytes that are not UTF-8 were read as lone surrogates
-        return Row(line, text, None, "not UTF-8, or an escape of half a character")
+    except UnicodeEncodeError:
+        return Row(line, text, None, NOT_TEXT)
     except json.JSONDecodeError as error:
         return Row(line, text, None, f"not JSON: {error.msg}")
     except (ValueError, RecursionError):
@@ -60,49 +86,53 @@ def _parse(line: int, text: str) -> Row:
     return Row(line, text, value)
 
 
-def _open(path: Path) -> TextIO:
-    if path.suffix == ".gz":
-        return gzip.open(path, "rt", encoding="utf-8-sig", errors="surrogateescape", newline="\n")
-    return path.open(encoding="utf-8-sig", errors="surrogateescape", newline="\n")
-
-
 def _spans_lines(path: Path) -> bool:
-    for _, line in read_lines(path):
-        return line.lstrip().startswith(b"[") or line.strip() == b"{"
-    return False
+    _, line = next(_lines(path), (0, ""))
+    return line.startswith("[") or line == "{"
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    for line, raw in read_lines(path):
-        yield line, raw.decode(errors="surrogateescape").strip()
+    with open_text(path, newline="\n") as stream:
+        for line, text in enumerate(map(str.strip, stream), start=1):
+            if text:
+                yield line, text
 
 
 def _array_elements(path: Path) -> Iterator[tuple[int, str]]:
     """(line, text) of each element, split at the commas between brackets, so that an element that
     is not JSON does not hide those after it."""
-    with _open(path) as stream:
+    with open_text(path, newline="\n") as stream:
         chunks = iter(lambda: stream.read(_CHUNK), "")
         first = next(chunks)
-        whole = first if first.lstrip().startswith("[") else "[" + first
-        yield from _split(chain([whole], chunks))
+        if first.lstrip().startswith("["):
+            yield from _split(chain([first], chunks))
+        else:
+            yield from _split(chain(["[", first], chunks, ["]"]))
 
 
 def _split(chunks: Iterator[str]) -> Iterator[tuple[int, str]]:
     buffer, line = "", 1
-    begin = scanned = depth = 0
+    begin = scanned = 0
+    opened: list[str] = []
     for chunk in chunks:
         buffer += chunk
         while (mark := _MARK.search(buffer, scanned)) and mark["unfinished"] is None:
             scanned, character = mark.end(), mark.group()[0]
-            if depth == 1 and character in ",]":
+            # Outside all elements, or between two: what stands before the mark is whole.
+            ends = opened == ["["] and character in ",]" or not opened and character in "[{"
+            if ends:
                 yield from _element(line, buffer[begin : mark.start()])
-            depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(character, 0)
-            if (depth == 1 and character in ",[") or depth == 0:
                 line += buffer.count("\n", begin, scanned)
                 begin = scanned
+            if character in "[{":
+                opened.append(character)
+            elif opened and opened[-1] == _OPENING.get(character):
+                opened.pop()
         scanned = mark.start() if mark else len(buffer)
         buffer, scanned, begin = buffer[begin:], scanned - begin, 0
     yield from _element(line, buffer)
+    if opened:
+        raise EOFError("the array has no end")
 
 
 def _element(line: int, text: str) -> Iterator[tuple[int, str]]:

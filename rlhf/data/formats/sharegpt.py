@@ -1,41 +1,39 @@
-"""ShareGPT: `conversations` of {from, value}."""
+"""ShareGPT: `conversations` of {from, value}, or its `conversation` of {human, assistant}."""
 
 from __future__ import annotations
 
+from rlhf.data.formats.messages import conversation
 from rlhf.data.formats.reading import (
     Fields,
     Origin,
     Turn,
     demonstration,
-    named_turn,
     objects,
     optional_text,
     reader,
     rest,
     system_turn,
+    text,
+    turn,
 )
 from rlhf.data.records import SFTRecord
-
-ROLES = {
-    "human": "user",
-    "user": "user",
-    "gpt": "assistant",
-    "chatgpt": "assistant",
-    "bing": "assistant",
-    "bard": "assistant",
-    "assistant": "assistant",
-    "system": "system",
-}
 
 
 @reader("sharegpt")
 def read(row: Fields, origin: Origin) -> SFTRecord:
     """All turns; a `system` field goes first."""
-    turns = system_turn(optional_text(row, "system")) + conversation(row)
-    return demonstration(origin, turns, rest(row, "system", "conversations"))
+    if row.get("conversations") is None and row.get("conversation") is not None:
+        key, (turns, metadata) = "conversation", _pairs(row)
+    else:
+        key, (turns, metadata) = "conversations", conversation(row, "conversations")
+    turns = system_turn(optional_text(row, "system")) + turns
+    return demonstration(origin, turns, rest(row, "system", key) | metadata)
 
 
-def conversation(row: Fields) -> list[Turn]:
-    """The turns of a `conversations` field."""
-    messages = objects(row, "conversations")
-    return [named_turn(message, "from", "value", ROLES) for message in messages]
+def _pairs(row: Fields) -> tuple[list[Turn], dict[str, str]]:
+    turns: list[Turn] = []
+    metadata: dict[str, str] = {}
+    for number, pair in enumerate(objects(row, "conversation"), start=1):
+        turns += [turn("user", text(pair, "human")), turn("assistant", text(pair, "assistant"))]
+        metadata |= rest(pair, "human", "assistant", prefix=f"turn_{number}.")
+    return turns, metadata

@@ -106,6 +106,7 @@ def test_users_mistakes(tmp_path: Path) -> None:
         ("hh-rlhf", "hh_harmless.jsonl", 1791, 9),
         ("moss-003", "moss/plugin_calculator.jsonl", 100, 0),
         ("moss-003", "moss", 320, 420),
+        ("prompts", "moss/user_prompts.jsonl", 420, 0),
     ],
 )
 def test_published_files(

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from rlhf.data.formats import READERS
 from rlhf.data.formats.reading import Origin
 from rlhf.data.jsonl import in_one_line
-from rlhf.data.records import RankingRecord, SFTRecord
+from rlhf.data.records import PromptRecord, RankingRecord
 
 ORIGIN = Origin("file.json:7", "file.json")
 U, A, S = "user", "assistant", "system"
@@ -23,7 +23,7 @@ def read(format: str, row: dict[str, Any]) -> Any:
 
 
 def turns(record: Any) -> list[tuple[str, str]]:
-    messages = record.messages if isinstance(record, SFTRecord) else record.prompt.messages
+    messages = record.prompt.messages if isinstance(record, RankingRecord) else record.messages
     return [(message.role, message.content) for message in messages]
 
 
@@ -51,6 +51,7 @@ def test_all_formats_are_registered() -> None:
         "moss-002",
         "moss-003",
         "openai",
+        "prompts",
         "sharegpt",
         "trl-preference",
         "trl-prompt-completion",
@@ -81,6 +82,25 @@ def test_alpaca() -> None:
     assert full.metadata == {"topic": "zh", "score": "3"}
 
 
+def test_belle_conversations_of_several_turns() -> None:
+    asked = "Human:你好\nAssistant:您好！\n请讲\nHuman: 再见\n\nAssistant:"
+    record = read("alpaca", {"instruction": asked, "input": "", "output": "再见"})
+    assert turns(record) == [(U, "你好"), (A, "您好！\n请讲"), (U, "再见"), (A, "再见")]
+    quoted = "Continue this:\nHuman: hi\nAssistant:"
+    assert turns(read("alpaca", {"instruction": quoted, "output": "hello"})) == [
+        (U, quoted),
+        (A, "hello"),
+    ]
+
+
+def test_prompts_alone() -> None:
+    record = read("prompts", {"category": "honest", "user_prompt": "今天几号？"})
+    assert isinstance(record, PromptRecord)
+    assert turns(record) == [(U, "今天几号？")] and record.metadata == {"category": "honest"}
+    asked = [message(S, "rules"), message(U, "why?")]
+    assert turns(read("prompts", {"prompt": asked})) == [(S, "rules"), (U, "why?")]
+
+
 def test_baichuan2_and_sharegpt() -> None:
     row = {
         "id": "27684",
@@ -92,6 +112,16 @@ def test_baichuan2_and_sharegpt() -> None:
         assert record.metadata == {"id": "27684"}
     with_system = {"system": "be kind", "conversations": said(user="one", chatgpt="two")}
     assert turns(read("sharegpt", with_system))[0] == (S, "be kind")
+
+
+def test_sharegpt_in_pairs_and_with_more_to_say() -> None:
+    pairs = [{"human": "one", "assistant": "two"}, {"human": "three", "assistant": "four"}]
+    record = read("sharegpt", {"conversation": pairs, "conversations": None, "category": "chat"})
+    assert turns(record) == [(U, "one"), (A, "two"), (U, "three"), (A, "four")]
+    assert record.metadata == {"category": "chat"}
+    messages = [{"from": "human", "value": "a", "lang": "en"}, message(A, "b") | {"from": None}]
+    record = read("sharegpt", {"conversations": messages})
+    assert turns(record) == [(U, "a"), (A, "b")] and record.metadata == {"message_1.lang": "en"}
 
 
 def test_openai() -> None:
@@ -118,11 +148,42 @@ def test_llamafactory_preference() -> None:
     assert {response.provenance.family for response in record.responses} == {"unknown"}
 
 
+def test_llamafactory_preference_in_other_layouts() -> None:
+    plain = {"instruction": "why?", "chosen": "because", "rejected": "no"}
+    shapes = [
+        plain | {"input": "", "history": None},
+        {"instruction": "why?", "output": ["because", "no"]},
+        {
+            "messages": [message(U, "why?")],
+            "chosen": message(A, "because"),
+            "rejected": message(A, "no"),
+        },
+        {"conversations": said(human="why?"), "chosen": "because", "rejected": "no"},
+    ]
+    for row in shapes:
+        record = read("llamafactory-preference", row)
+        assert turns(record) == [(U, "why?")] and answers(record) == ["because", "no"]
+    row = plain | {"system": "rules", "input": "sky", "history": [["a", "b"]], "score": 3}
+    record = read("llamafactory-preference", row)
+    assert turns(record) == [(S, "rules"), (U, "a"), (A, "b"), (U, "why?\nsky")]
+    assert record.prompt.metadata == {"score": "3"}
+
+
 def test_hh_rlhf() -> None:
     start = "\n\nHuman: one\n\nmore\n\nAssistant: two\n\nHuman: three\n\nAssistant:"
     record = read("hh-rlhf", {"chosen": start + " good", "rejected": start + " bad\n"})
     assert turns(record) == [(U, "one\n\nmore"), (A, "two"), (U, "three")]
     assert answers(record) == ["good", "bad"]
+
+
+def test_hh_rlhf_as_lists_of_turns() -> None:
+    for before in (["Human: one", "Assistant: two", "Human:three"], ["one", "two", "three"]):
+        ends = ("Assistant: good", "Assistant: bad") if ":" in before[0] else ("good", "bad")
+        row = {"chosen": [*before, ends[0]], "rejected": [*before, ends[1]], "GPT4 label": 1}
+        record = read("hh-rlhf", row)
+        assert turns(record) == [(U, "one"), (A, "two"), (U, "three")]
+        assert answers(record) == ["good", "bad"]
+        assert record.prompt.metadata == {"GPT4 label": "1"}
 
 
 def test_moss_002() -> None:
@@ -170,6 +231,30 @@ def test_moss_003_keeps_what_plugins_did() -> None:
     }
 
 
+def test_moss_003_turns_that_a_table_has_as_null() -> None:
+    chat = {"turn_1": moss_turn(1) | {"Commands": None}, "turn_2": None}
+    assert turns(read("moss-003", {"chat": chat})) == [(U, "ask 1"), (A, "say 1")]
+
+
+def test_moss_003_preferences() -> None:
+    asked = {key: value for key, value in moss_turn(2).items() if key != "MOSS"}
+    chat = {"turn_1": moss_turn(1), "turn_2": asked}
+    good, bad = "<|MOSS|>: good<eom>\n", "<|MOSS|>: bad<eom>\n"
+    rows = [
+        {"meta_instruction": "rules", "chat": chat, "chosen": good, "rejected": bad},
+        {"meta_instruction": "rules", "chat": chat, "chosen": "good", "rejected": "bad"},
+        {
+            "meta_instruction": "rules",
+            "chosen": chat | {"turn_2": moss_turn(2, MOSS=good)},
+            "rejected": chat | {"turn_2": moss_turn(2, MOSS=bad)},
+        },
+    ]
+    for row in rows:
+        record = read("moss-003", row)
+        assert turns(record) == [(S, "rules"), (U, "ask 1"), (A, "say 1"), (U, "ask 2")]
+        assert answers(record) == ["good", "bad"]
+
+
 def test_trl_preference_in_all_its_shapes() -> None:
     ask, good, bad = message(U, "sky?"), message(A, "blue"), message(A, "green")
     shapes = [
@@ -177,6 +262,8 @@ def test_trl_preference_in_all_its_shapes() -> None:
         {"prompt": [ask], "chosen": [good], "rejected": [bad]},
         {"chosen": [ask, good], "rejected": [ask, bad]},
         {"prompt": "sky?", "chosen": [ask, good], "rejected": [ask, bad]},
+        {"prompt": [ask], "chosen": "blue", "rejected": "green"},
+        {"prompt": None, "chosen": [ask, good], "rejected": [ask, bad]},
     ]
     for row in shapes:
         record = read("trl-preference", row)
@@ -232,6 +319,8 @@ def test_label_studio_pairwise_takes_the_last_annotation_and_keeps_the_others() 
     [
         ("alpaca", {"instruction": "a"}, "field 'output' is missing"),
         ("alpaca", {"instruction": "a", "output": 5}, "field 'output' is not text but int"),
+        ("alpaca", {"instruction": ["a", "b"], "output": "c"}, "is not text but list"),
+        ("alpaca", {"instruction": "a", "output": None}, "is not text but NoneType"),
         ("alpaca", {"instruction": "a", "output": " "}, "messages.1.content: the text is empty"),
         ("alpaca", {"instruction": "a", "output": "b", "history": "x"}, "field 'history'"),
         ("sharegpt", {"conversations": said(gpt="a", human="b")}, "'user' was expected"),
@@ -240,6 +329,23 @@ def test_label_studio_pairwise_takes_the_last_annotation_and_keeps_the_others() 
         ("baichuan2", {"conversations": "text"}, "must be a list of objects"),
         ("openai", {"messages": [message(U, [{"type": "image_url"}])]}, "not text but 'image_url'"),
         ("openai", {"messages": [message(A, None) | {"tool_calls": [1]}]}, "calls a tool"),
+        ("openai", {"messages": [message(U, "a"), message("tool", "b")]}, "role 'tool' is none"),
+        ("openai", {"messages": [message(U, "a"), message(A, None)]}, "'content' is not text"),
+        ("openai", {"messages": [message(U, "a"), message(A, [])]}, "the text is empty"),
+        ("prompts", {"prompt": [message(U, "a"), message(A, "b")]}, "last turn must be 'user'"),
+        (
+            "llamafactory-preference",
+            {"instruction": "a", "output": ["b", "c", "d"]},
+            "3 answers where 2 were expected",
+        ),
+        (
+            "moss-003",
+            {"chat": {"turn_1": moss_turn(1)}, "chosen": "a", "rejected": "b"},
+            "an answer that is neither chosen nor rejected",
+        ),
+        ("moss-003", {"chat": {"turn_1": None}}, "are not 1, 2, ..."),
+        ("hh-rlhf", {"chosen": [1], "rejected": ["a"]}, "must be a list of texts"),
+        ("hh-rlhf", {"chosen": "\n\nHuman: a", "rejected": "\n\nHuman: b"}, "both end with"),
         ("hh-rlhf", {"chosen": "hello", "rejected": "hello"}, "must start with Human"),
         (
             "hh-rlhf",
@@ -304,6 +410,7 @@ SEEDS: dict[str, dict[str, Any]] = {
     "moss-003": {"meta_instruction": "m", "chat": {"turn_1": moss_turn(1)}},
     "trl-preference": {"prompt": [message(U, "a")], "chosen": [message(A, "b")], "rejected": "c"},
     "trl-prompt-completion": {"prompt": [message(U, "a")], "completion": [message(A, "b")]},
+    "prompts": {"prompt": [message(U, "a")], "category": "c"},
     "label-studio": annotated(
         {"prompt": "a", "items": [{"id": "x", "body": "b"}, {"id": "y", "body": "c"}]},
         annotation("ranker", {"ranker": {"r": ["x", "y"]}}),
@@ -324,11 +431,21 @@ def mutated(value: Any, random: Random) -> Any:
     return value
 
 
-@pytest.mark.parametrize("format", sorted(SEEDS))
-def test_damaged_rows_are_rejected_with_a_reason_and_never_crash(format: str) -> None:
+OTHER_SEEDS: list[tuple[str, dict[str, Any]]] = [
+    ("llamafactory-preference", {"instruction": "a", "output": ["b", "c"]}),
+    ("sharegpt", {"conversation": [{"human": "a", "assistant": "b"}]}),
+    ("hh-rlhf", {"chosen": ["a", "b"], "rejected": ["a", "c"]}),
+    ("moss-003", {"chat": {"turn_1": {"Human": "a"}}, "chosen": "b", "rejected": "c"}),
+]
+
+
+@pytest.mark.parametrize(("format", "seed"), [*SEEDS.items(), *OTHER_SEEDS])
+def test_damaged_rows_are_rejected_with_a_reason_and_never_crash(
+    format: str, seed: dict[str, Any]
+) -> None:
     random = Random(0)
     for _ in range(2000):
-        row = mutated(SEEDS[format], random)
+        row = mutated(seed, random)
         if not isinstance(row, dict):
             continue
         try:

@@ -71,6 +71,25 @@ def test_truncated_array_keeps_what_was_whole(tmp_path: Path) -> None:
     found = rows(tmp_path / "a.json", '[{"a": 1},\n{"a": "tr')
     assert found[0] == (1, {"a": 1})
     assert found[1][0] == 2 and "not JSON" in str(found[1][1])
+    for cut in ('[{"a": 1}', '[{"a": 1},\n'):
+        whole, end = rows(tmp_path / "a.json", cut)
+        assert whole == (1, {"a": 1}) and "the array has no end" in str(end[1])
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ('[{"a": 1]}, {"a": 2}]', ['{"a": 1]}', '{"a": 2}']),
+        ('[{"a": 1}}, {"a": 2}]', ['{"a": 1}}', '{"a": 2}']),
+        ('[{"a": [1}, {"a": 2}]', ['{"a": [1}, {"a": 2}]']),
+        ('[{"a": 1}] junk [{"a": 2}] end', ['{"a": 1}', "junk", '{"a": 2}', "end"]),
+    ],
+)
+def test_brackets_that_do_not_match_lose_no_text(
+    tmp_path: Path, content: str, expected: list[str]
+) -> None:
+    (tmp_path / "a.json").write_text(content)
+    assert [row.text for row in read_rows(tmp_path / "a.json") if row.text] == expected
 
 
 def test_one_object_over_several_lines(tmp_path: Path) -> None:
@@ -84,6 +103,18 @@ def test_wrong_encoding_rejects_only_its_rows(tmp_path: Path) -> None:
     assert rows(tmp_path / "a.jsonl", b"\n".join([good.encode(), bad, good.encode()])) == expected
     content = b"[" + b",\n".join([good.encode(), bad, good.encode()]) + b"]"
     assert rows(tmp_path / "a.json", content) == expected
+
+
+def test_utf_16_is_read_and_its_damage_is_told(tmp_path: Path) -> None:
+    lines = '{"a": "好"}\r\n\r\n{"a": \n{"a": 1}'
+    expected = [(1, {"a": "好"}), (3, "not JSON: Expecting value"), (4, {"a": 1})]
+    for encoding in ("utf-16", "utf-16-le", "utf-16-be"):
+        content = ("\ufeff" if encoding != "utf-16" else "") + lines
+        assert rows(tmp_path / "a.jsonl", content.encode(encoding)) == expected
+    packed = gzip.compress('[{"a": 1},\n{"a": "好"},\n]'.encode("utf-16"))
+    assert rows(tmp_path / "a.json.gz", packed) == [(1, {"a": 1}), (2, {"a": "好"})]
+    last = rows(tmp_path / "b.jsonl", '{"a": 1}\n{'.encode("utf-16") + b"\x00")[-1]
+    assert "damaged from here on" in str(last[1])
 
 
 def test_half_a_surrogate_pair_is_no_text(tmp_path: Path) -> None:

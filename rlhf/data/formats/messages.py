@@ -1,0 +1,62 @@
+"""Conversations as lists of messages: ShareGPT's {from, value} and OpenAI's {role, content}."""
+
+from __future__ import annotations
+
+from rlhf.data.formats.reading import Fields, Turn, objects, rest, text, turn
+
+ROLES = {
+    "human": "user",
+    "user": "user",
+    "gpt": "assistant",
+    "chatgpt": "assistant",
+    "bing": "assistant",
+    "bard": "assistant",
+    "assistant": "assistant",
+    "system": "system",
+    "developer": "system",
+}
+_LAYOUTS = (("role", "content"), ("from", "value"))
+
+
+def conversation(row: Fields, key: str, name: str = "message") -> tuple[list[Turn], dict[str, str]]:
+    """The turns of a list of messages, and what else these say: metadata `message_1.weight`."""
+    turns: list[Turn] = []
+    metadata: dict[str, str] = {}
+    for number, message in enumerate(objects(row, key), start=1):
+        said, others = _message(message, f"{name}_{number}.")
+        turns.append(said)
+        metadata |= others
+    return turns, metadata
+
+
+def answer(row: Fields, key: str, role: str = "assistant") -> tuple[list[Turn], dict[str, str]]:
+    """A field that is text of one role, a message or a list of messages; with the metadata."""
+    if isinstance(row.get(key), list):
+        return conversation(row, key, key)
+    if isinstance(row.get(key), dict):
+        said, metadata = _message(row[key], f"{key}.")
+        return [said], metadata
+    return [turn(role, text(row, key))], {}
+
+
+def _message(message: Fields, prefix: str) -> tuple[Turn, dict[str, str]]:
+    # Calls of tools have no place in a demonstration of plain turns.
+    if message.get("tool_calls") or message.get("function_call"):
+        raise ValueError("a message calls a tool")
+    fits = (keys for keys in _LAYOUTS if message.get(keys[0]) is not None)
+    role_key, text_key = next(fits, _LAYOUTS[0])
+    role = text(message, role_key)
+    if role not in ROLES:
+        raise ValueError(f"role {role!r} is none of {', '.join(ROLES)}")
+    if isinstance(message.get(text_key), list):
+        content = "\n".join(_part(part) for part in objects(message, text_key))
+    else:
+        content = text(message, text_key)
+    return turn(ROLES[role], content), rest(message, role_key, text_key, prefix=prefix)
+
+
+def _part(part: Fields) -> str:
+    """Text of a content part."""
+    if part.get("type") not in ("text", "input_text", "output_text"):
+        raise ValueError(f"a content part is not text but {part.get('type')!r}")
+    return text(part, "text")

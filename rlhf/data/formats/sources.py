@@ -1,0 +1,122 @@
+"""What a conversion reads: a file, the files of a folder, or a dataset on the hub."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pyarrow.parquet
+
+from rlhf.data.formats.rows import NOT_TEXT, Row, open_text, read_rows
+from rlhf.data.jsonl import MAX_LINE_BYTES
+
+SUFFIXES = (".json", ".jsonl", ".json.gz", ".jsonl.gz", ".parquet", ".csv")
+_HUB_NAME = re.compile(r"([\w.-]+/[\w.-]+)(?::([\w.-]+))?")
+_ROWS_A_BATCH = 1024
+
+Sources = dict[str, Callable[[], Iterator[Row]]]
+"""The name of a file, or of a split -> its rows."""
+
+
+def sources(place: str) -> tuple[Sources, tuple[str, ...]]:
+    """What a place holds, by name, and the files of a folder that hold no rows.
+
+    Args:
+        place: a file, a folder, or "user/name" or "user/name:split" of a dataset on the hub.
+
+    Raises:
+        ValueError: there is nothing to read.
+    """
+    path = Path(place)
+    if path.is_file():
+        return {path.name: _reader(path)}, ()
+    if path.is_dir():
+        return _folder(path)
+    found = _HUB_NAME.fullmatch(place)
+    if found is None:
+        raise ValueError(f"{path}: no such file or folder")
+    return _hub(found[1], found[2]), ()
+
+
+def _folder(folder: Path) -> tuple[Sources, tuple[str, ...]]:
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    names = {file.relative_to(folder).as_posix(): file for file in files}
+    chosen = {name: _reader(file) for name, file in names.items() if name.endswith(SUFFIXES)}
+    if not chosen:
+        raise ValueError(f"{folder}: no file in it ends with {', '.join(SUFFIXES)}")
+    return chosen, tuple(name for name in names if name not in chosen)
+
+
+def _reader(path: Path) -> Callable[[], Iterator[Row]]:
+    read = {".parquet": _parquet, ".csv": _csv}.get(path.suffix, read_rows)
+    return lambda: read(path)
+
+
+def _parquet(path: Path) -> Iterator[Row]:
+    number = 0
+    try:
+        for batch in pyarrow.parquet.ParquetFile(path).iter_batches(_ROWS_A_BATCH):
+            for row in batch.to_pylist():
+                number += 1
+                yield Row.of(number, row)
+    except (OSError, pyarrow.ArrowException) as error:
+        yield Row.damage(number + 1, error)
+
+
+def _csv(path: Path) -> Iterator[Row]:
+    """The first line names the columns. A row's line is the one that it starts on."""
+    csv.field_size_limit(MAX_LINE_BYTES)
+    line = 1
+    try:
+        with open_text(path, newline="") as stream:
+            reader = csv.DictReader(stream)
+            for row in reader:
+                yield _cells(line + 1, row)
+                line = reader.line_num
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        yield Row.damage(line + 1, error)
+
+
+def _cells(line: int, row: dict[Any, Any]) -> Row:
+    extra = row.pop(None, None)
+    found = Row.of(line, row)
+    try:
+        found.text.encode()
+    except UnicodeEncodeError:
+        return Row(line, found.text, None, NOT_TEXT)
+    if extra is not None:
+        return Row(line, f"{found.text} {extra}", None, "more cells than the first line names")
+    return found
+
+
+def _hub(name: str, split: str | None) -> Sources:
+    """Each split of a dataset, or the one asked for, as a stream. Runs no code of the dataset's."""
+    datasets.disable_progress_bars()
+    try:
+        found = datasets.load_dataset(name, split=split, streaming=True)
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        reason = str(error).split("\n")[0].rstrip(".")
+        raise ValueError(
+            f"{name}: no such file or folder, nor a dataset that the hub gives: {reason}; without "
+            "a network, give --in the dataset's folder"
+        ) from None
+    parts = {split: found} if split else found
+    return {f"{name}:{part}": _stream(f"{name}:{part}", rows) for part, rows in parts.items()}
+
+
+def _stream(name: str, rows: Any) -> Callable[[], Iterator[Row]]:
+    def read() -> Iterator[Row]:
+        number = 0
+        try:
+            for number, row in enumerate(rows, start=1):
+                yield Row.of(number, row)
+        except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+            # Less than the whole would pass for it: nothing is written.
+            reason = str(error).split("\n")[0]
+            raise ValueError(f"{name}: stopped after row {number}: {reason}; try again") from None
+
+    return read
