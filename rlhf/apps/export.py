@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
 from rlhf.models.export import save_checkpoint, save_reward_model, set_chat_template
-from rlhf.models.files import check_weights
 from rlhf.models.llama import check_llama, check_rope, from_llama, to_llama
 from rlhf.models.llama_files import import_tokenizer, name_rope_base, save_llama_tokenizer
+from rlhf.models.llama_source import load_llama, read_llama_config
 from rlhf.models.load import load_tokenizer, score_statistics
 from rlhf.models.official import check_official, write_official
 from rlhf.models.registry import read_config
@@ -20,6 +20,7 @@ from rlhf.models.source import find_source
 from rlhf.runtime.quiet import quiet
 
 Layout = Literal["native", "llama", "official"]
+SPECIAL_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
 def export(model: Path, out: Path, layout: str = "native", adapter: Path | None = None) -> None:
@@ -54,24 +55,22 @@ def export(model: Path, out: Path, layout: str = "native", adapter: Path | None 
                 write_official(out)
 
 
-def import_llama(source: Path, out: Path) -> bool:
+def import_llama(source: Path, out: Path) -> None:
     """Writes a LlamaForCausalLM in the layout of Baichuan-7B into the new directory `out`.
 
-    Returns whether its tokenizer could be given role tokens, so that a run can use the result.
-    Raises ValueError, before any weights are read, for what the layout cannot hold.
+    source: a directory, or a GGUF file, which is dequantised to float32.
+    Raises ValueError, before any weights are read, for what the layout cannot hold, and where the
+    tokenizer has no means to tell roles apart.
     """
     _check_empty(out)
-    check_llama(_llama_config(source))
-    check_weights(source)
+    check_llama(read_llama_config(source))
+    tokenizer, turns = import_tokenizer(source)
     with quiet(), torch.no_grad():
-        model = from_llama(_load_llama(source))
-        out.mkdir(parents=True, exist_ok=True)
-        tokenizer = import_tokenizer(source, out)
-        if tokenizer is None:
-            model.save_pretrained(str(out))
-        else:
-            save_checkpoint(model, tokenizer, out)
-    return tokenizer is not None
+        model = from_llama(load_llama(source))
+        if turns is not None:
+            ids = {name: getattr(tokenizer, name) for name in SPECIAL_IDS}
+            model.config.update({"chat_turns": asdict(turns), **ids})
+        save_checkpoint(model, tokenizer, out)
 
 
 def _save_llama(model: Any, tokenizer: Any, out: Path) -> None:
@@ -82,43 +81,6 @@ def _save_llama(model: Any, tokenizer: Any, out: Path) -> None:
     save_llama_tokenizer(tokenizer, out)
 
 
-def _load_llama(source: Path) -> LlamaForCausalLM:
-    kind: Any = LlamaForCausalLM
-    llama, info = kind.from_pretrained(
-        str(source),
-        dtype="auto",
-        output_loading_info=True,
-        ignore_mismatched_sizes=True,
-        local_files_only=True,
-    )
-    wrong = sorted(info["missing_keys"]) + sorted(str(key[0]) for key in info["mismatched_keys"])
-    if wrong:
-        raise ValueError(
-            f"{source}: {wrong[0]} missing or not of config.json's shape; copy the checkpoint again"
-        )
-    model: LlamaForCausalLM = llama
-    return model
-
-
 def _check_empty(out: Path) -> None:
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise ValueError(f"{out}: already there and not an empty directory; name a new one")
-
-
-def _llama_config(source: Path) -> LlamaConfig:
-    file = source / "config.json"
-    if not file.is_file():
-        raise ValueError(f"{source}: no config.json, so no checkpoint; name a Llama directory")
-    try:
-        fields = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{file}: not valid JSON ({error}); copy the file again") from None
-    if "LlamaForCausalLM" not in (fields.get("architectures") or []):
-        raise ValueError(
-            f"{source}: not a LlamaForCausalLM (architectures {fields.get('architectures')}); only "
-            "that architecture can be re-laid"
-        )
-    if "quantization_config" in fields:
-        raise ValueError(f"{source}: quantised weights; name the checkpoint that they come from")
-    config: LlamaConfig = LlamaConfig.from_dict(fields)
-    return config

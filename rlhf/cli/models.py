@@ -33,19 +33,14 @@ def export(
 
 @app.command("import-llama")
 def import_llama(
-    source: Annotated[Path, typer.Argument(metavar="LLAMA_DIR", help="A LlamaForCausalLM.")],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help=NEW)],
+    source: Annotated[Path, typer.Argument(metavar="LLAMA", help="A directory or a GGUF file.")],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help=NEW)],
 ) -> None:
     """Re-lay a Llama checkpoint exactly as Baichuan-7B is laid out.
 
-    Example: rlhf import-llama Llama-2-7b-hf weights/llama2_7b
+    Example: rlhf import-llama SmolLM2-135M-Instruct.gguf --out weights/smollm2_135m
     """
     from rlhf.apps.export import import_llama as import_model
 
-    usable = import_model(source, out)
+    import_model(source, out)
     typer.echo(f"{source} -> {out} (baichuan-7b)")
-    if not usable:
-        typer.echo(
-            f"{out}: the tokenizer's files are only copied; a run also needs a tokenizer.model "
-            "(sentencepiece) with role tokens at 195 and 196"
-        )

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from rlhf.data import chat_moss
+from rlhf.data import chat_moss, chat_turns
 from rlhf.data.encoded import IGNORED, Encoded
 from rlhf.data.records import Message
 from rlhf.models.prompts import (
@@ -45,6 +45,8 @@ def encode_conversation(
     """
     if spec.chat_style == "moss":
         return chat_moss.encode_conversation(tokenizer, messages, max_length)
+    if spec.turns is not None:
+        return chat_turns.encode_conversation(spec.turns, tokenizer, messages, max_length)
     eos = eos_id(tokenizer)
     system = encode_system(spec, tokenizer, messages)
     input_ids, labels = list(system), [IGNORED] * len(system)

@@ -7,22 +7,29 @@ import re
 import shutil
 from pathlib import Path
 
-from transformers import LlamaTokenizer
+from transformers import LlamaTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from rlhf.models.baichuan.tokenization import SPACE_PIECE, BaichuanTokenizer
+from rlhf.models.chat_template import adopt_turns, read_turns
+from rlhf.models.gguf import gguf_tokenizer
+from rlhf.models.turns import Turns
 
 ROLE_IDS = [195, 196]
 # Bytes that UTF-8 has no use for, or pieces that a vocabulary keeps free.
 ROLE_PIECE = r"<0xC[01]>|<reserved_\d+>"
 
 
-def save_llama_tokenizer(tokenizer: BaichuanTokenizer, path: Path) -> None:
-    """tokenizer.json for transformers' LlamaTokenizer, and tokenizer.model for those who read that.
+def save_llama_tokenizer(tokenizer: PreTrainedTokenizerBase, path: Path) -> None:
+    """A tokenizer that came with an imported model as it is; the family's own as transformers'
+    LlamaTokenizer, with tokenizer.model for those who read that.
 
     The same ids as the tokenizer's own for text without U+2581. With a dummy prefix (Baichuan-7B)
     the stock class leaves it out before a leading space or reserved token, as nothing in its rules
     can say otherwise; without one (Baichuan 2) there is no such exception.
     """
+    if not isinstance(tokenizer, BaichuanTokenizer):
+        tokenizer.save_pretrained(str(path))
+        return
     shutil.copyfile(str(tokenizer.vocab_file), path / "tokenizer.model")
     stock = LlamaTokenizer.from_pretrained(
         str(path),
@@ -37,23 +44,36 @@ def save_llama_tokenizer(tokenizer: BaichuanTokenizer, path: Path) -> None:
     stock.save_pretrained(str(path))
 
 
-def import_tokenizer(source: Path, path: Path) -> BaichuanTokenizer | None:
-    """The tokenizer of a Llama directory with role tokens; None where it cannot have them.
+def import_tokenizer(source: Path) -> tuple[PreTrainedTokenizerBase, Turns | None]:
+    """The tokenizer of a Llama checkpoint, and its chat format, None for the family's own.
 
-    Llama's vocabulary starts with the 256 bytes at id 3, so that the family's role ids 195 and 196
-    are the bytes C0 and C1, which no UTF-8 text holds: they become the role tokens. Without a
-    tokenizer.model, or with ordinary pieces at those ids, the files are copied as they are.
+    From tokenizer.model: Llama's vocabulary starts with the 256 bytes at id 3, so that the family's
+    role ids 195 and 196 are the bytes C0 and C1, which no UTF-8 text holds: they become the role
+    tokens. Else from tokenizer.json or a GGUF file: as it is, with the format of its chat template.
+
+    Raises ValueError where there is neither.
     """
     if (source / "tokenizer.model").is_file():
-        tokenizer: BaichuanTokenizer = BaichuanTokenizer.from_pretrained(str(source))
-        roles = tokenizer.convert_ids_to_tokens(ROLE_IDS)
+        own: BaichuanTokenizer = BaichuanTokenizer.from_pretrained(str(source))
+        roles = own.convert_ids_to_tokens(ROLE_IDS)
         if all(re.fullmatch(ROLE_PIECE, role) for role in roles):
-            tokenizer.add_special_tokens({"additional_special_tokens": roles})
-            return tokenizer
-    for file in source.glob("*token*"):  # tokenizer.json, special_tokens_map.json and their like
-        if file.is_file():
-            shutil.copyfile(file, path / file.name)
-    return None
+            own.add_special_tokens({"additional_special_tokens": roles})
+            return own, None
+    if source.is_dir() and not (source / "tokenizer.json").is_file():
+        raise ValueError(
+            f"{source}: no tokenizer.json, nor a tokenizer.model with free bytes at 195 and 196; "
+            "copy the whole checkpoint"
+        )
+    fast: PreTrainedTokenizerBase
+    # By its file and not by the class that its configuration names, which splits by other rules.
+    fast = (
+        PreTrainedTokenizerFast.from_pretrained(str(source))
+        if source.is_dir()
+        else gguf_tokenizer(source)
+    )
+    turns = read_turns(fast)
+    adopt_turns(fast, turns)
+    return fast, turns
 
 
 def name_rope_base(path: Path) -> None:

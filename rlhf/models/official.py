@@ -58,10 +58,15 @@ def write_official(path: Path) -> None:
 
 
 def check_official(config: PreTrainedConfig) -> None:
-    """Raises ValueError for another family, and for rotary positions without an official field."""
+    """Raises ValueError for another family, and for positions and tokenizers that have no place."""
     spec = spec_of(config)
     if not isinstance(config, BaichuanConfig):
         raise ValueError(f"--to official: {spec.name} is kept in its own layout; use --to native")
+    if spec.turns is not None:
+        raise ValueError(
+            "--to official: this model came with a tokenizer of its own, no tokenizer.model; use "
+            "--to native or --to llama"
+        )
     rope = config.rope_parameters
     if spec.position == "rope" and rope != ROPE_BASE:
         raise ValueError(

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
+from rlhf.models import turns
 from rlhf.models.moss import prompts as moss
 
 if TYPE_CHECKING:
@@ -49,8 +50,10 @@ def encode_prompt(
     """
     if spec.chat_style == "moss":
         return moss.encode_prompt(tokenizer, messages, max_length)
+    if spec.turns is not None:
+        return turns.encode_prompt(spec.turns, tokenizer, messages, max_length)
     system = encode_system(spec, tokenizer, messages)
-    rounds = [_encode_round(spec, tokenizer, turns) for turns in _rounds(messages)]
+    rounds = [_encode_round(spec, tokenizer, each) for each in _rounds(messages)]
     history = rounds.pop()
     # As officially, the assistant's token is not counted: a history that just fits loses one id.
     while rounds and (
@@ -65,6 +68,8 @@ def encode_response(spec: ModelSpec, tokenizer: PreTrainedTokenizerBase, text: s
     """A complete answer: its text and EOS. It follows what `encode_prompt` returns."""
     if spec.chat_style == "moss":
         return moss.encode_response(tokenizer, text)
+    if spec.turns is not None:
+        return turns.encode_response(tokenizer, text)
     return [*encode_text(spec, tokenizer, text), eos_id(tokenizer)]
 
 
@@ -112,10 +117,10 @@ def _rounds(messages: Sequence[Turn]) -> list[list[Turn]]:
 
 
 def _encode_round(
-    spec: ModelSpec, tokenizer: PreTrainedTokenizerBase, turns: Sequence[Turn]
+    spec: ModelSpec, tokenizer: PreTrainedTokenizerBase, messages: Sequence[Turn]
 ) -> list[int]:
     ids: list[int] = []
-    for turn in turns:
+    for turn in messages:
         text = encode_text(spec, tokenizer, turn.content)
         if turn.role == "user":
             ids += [spec.user_token_id, *text]

@@ -13,6 +13,7 @@ from transformers import PreTrainedConfig
 from rlhf.models.baichuan.configuration import BaichuanConfig
 from rlhf.models.moss.configuration import MossConfig
 from rlhf.models.spec import ModelSpec
+from rlhf.models.turns import Turns
 
 _SIZE_7B: dict[str, Any] = {
     "position": "rope",
@@ -86,6 +87,11 @@ def spec_of(source: str | Path | PreTrainedConfig) -> ModelSpec:
     """
     config = read_config(source) if isinstance(source, (str, Path)) else source
     assert isinstance(config, FamilyConfig)
+    chat: dict[str, Any] = {}
+    if isinstance(config, BaichuanConfig) and config.chat_turns is not None:
+        fields: dict[str, Any] = config.chat_turns
+        chat = {"chat_style": "turns", "turns": Turns(**fields)}
+        chat["files"] = ("config.json", "tokenizer.json")
     for spec in REGISTRY.values():
         if (spec.position, spec.norm_head) == (config.position_embedding, config.norm_head):
             return replace(
@@ -95,6 +101,7 @@ def spec_of(source: str | Path | PreTrainedConfig) -> ModelSpec:
                 intermediate_size=config.intermediate_size,
                 layers=config.num_hidden_layers,
                 heads=config.num_attention_heads,
+                **chat,
             )
     raise AssertionError("every pair of position embedding and head is in the registry")
 

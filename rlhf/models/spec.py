@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from rlhf.models.turns import Turns
+
 CHAT_TEMPLATE = """\
 {%- for message in messages -%}
 {%- if message['role'] == 'user' -%}
@@ -46,7 +48,8 @@ class ModelSpec:
     eos_after_answer: whether every answer in a conversation ends with EOS (version 1), or none does
         between turns (version 2).
     chat_style: how turns are told apart. "role-tokens": by a token in front of each; "moss": by the
-        written names and end tokens of MOSS-003.
+        written names and end tokens of MOSS-003; "turns": by what `turns` says, which a model
+        brought from elsewhere.
     system_style: "raw" puts a system message in front as plain text; "none" has no place for one.
     """
 
@@ -60,7 +63,8 @@ class ModelSpec:
     intermediate_size: int
     layers: int
     heads: int
-    chat_style: Literal["role-tokens", "moss"] = "role-tokens"
+    chat_style: Literal["role-tokens", "moss", "turns"] = "role-tokens"
+    turns: Turns | None = None
     user_token_id: int = 195
     assistant_token_id: int = 196
     eos_after_answer: bool = False
@@ -78,5 +82,7 @@ class ModelSpec:
         """Jinja over messages, user_token, assistant_token, eos_token, add_generation_prompt."""
         if self.chat_style == "moss":
             return MOSS_CHAT_TEMPLATE
+        if self.turns is not None:
+            return self.turns.template
         end = "{{ eos_token }}" if self.eos_after_answer else ""
         return CHAT_TEMPLATE.replace("ANSWER_END", end)

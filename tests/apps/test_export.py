@@ -1,20 +1,13 @@
 from __future__ import annotations
 
-import io
 import json
 import random
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import sentencepiece
 import torch
-from transformers import (
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    LlamaConfig,
-    LlamaForCausalLM,
-)
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
 from rlhf.apps.export import export, import_llama
 from rlhf.config.schema import TuningSection
@@ -27,7 +20,8 @@ from rlhf.models.load import (
     load_tokenizer,
     score_statistics,
 )
-from tests.models.conftest import ARCHITECTURES, TEXTS, checkpoint, pieces  # noqa: F401
+from tests.llamas import SPECIAL, byte_level_tokenizer, write_llama, write_sentencepiece
+from tests.models.conftest import ARCHITECTURES, checkpoint, pieces  # noqa: F401
 
 CPU = {"dtype": torch.float32, "device": "cpu"}
 IDS = torch.arange(3, 43).view(2, 20)
@@ -191,32 +185,11 @@ def test_mistakes_in_one_line(base: Checkpoint, tmp_path: Path) -> None:
         assert "\n" not in str(error.value) and not out.exists()
 
 
-def write_llama(path: Path, **fields: object) -> LlamaForCausalLM:
-    """A Llama directory whose tokenizer.model is made as Llama's: bytes from id 3 on."""
-    torch.manual_seed(0)
-    sizes = {"vocab_size": 320, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2}
-    config = LlamaConfig(**sizes, num_attention_heads=4, num_key_value_heads=2, **fields)
-    llama = LlamaForCausalLM(config).eval()
-    llama.save_pretrained(path)
-    proto = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(TEXTS * 20),
-        model_writer=proto,
-        vocab_size=320,
-        model_type="bpe",
-        byte_fallback=True,
-        num_threads=1,
-        minloglevel=2,
-    )
-    (path / "tokenizer.model").write_bytes(proto.getvalue())
-    (path / "tokenizer_config.json").write_text('{"tokenizer_class": "LlamaTokenizer"}')
-    return llama
-
-
 @torch.no_grad()
 def test_import_and_export_again(tmp_path: Path) -> None:
     llama = write_llama(tmp_path / "llama", rope_theta=500_000.0)
-    assert import_llama(tmp_path / "llama", tmp_path / "ours")
+    write_sentencepiece(tmp_path / "llama")
+    import_llama(tmp_path / "llama", tmp_path / "ours")
     check_checkpoint(tmp_path / "ours", "baichuan-7b")
     ours = load_causal_lm(tmp_path / "ours", **CPU)
     assert torch.allclose(ours(IDS).logits, llama(IDS).logits, rtol=0, atol=1e-5)
@@ -233,12 +206,41 @@ def test_import_and_export_again(tmp_path: Path) -> None:
         export(tmp_path / "ours", tmp_path / "official", "official")
 
 
-def test_import_without_sentencepiece(tmp_path: Path) -> None:
+@torch.no_grad()
+def test_import_of_a_fast_tokenizer(tmp_path: Path) -> None:
+    llama = write_llama(tmp_path / "llama", rope_theta=100_000.0, tie_word_embeddings=True)
+    source = byte_level_tokenizer()
+    source.save_pretrained(tmp_path / "llama")
+    # The class that SmolLM2 names, which by itself would not split digits.
+    settings = tmp_path / "llama/tokenizer_config.json"
+    fields = json.loads(settings.read_text()) | {"tokenizer_class": "GPT2Tokenizer"}
+    settings.write_text(json.dumps(fields))
+    import_llama(tmp_path / "llama", tmp_path / "ours")
+    check_checkpoint(tmp_path / "ours", "baichuan-7b")
+    ours, tokenizer = load_causal_lm(tmp_path / "ours", **CPU), load_tokenizer(tmp_path / "ours")
+    assert torch.allclose(ours(IDS).logits, llama(IDS).logits, rtol=0, atol=1e-5)
+    for text in texts(300, also=SPECIAL):
+        assert tokenizer(text)["input_ids"] == source(text)["input_ids"], text
+    ids = [ours.config.bos_token_id, ours.config.eos_token_id, ours.config.pad_token_id]
+    assert tokenizer.convert_ids_to_tokens(ids) == ["<|im_start|>", "<|im_end|>", "<|endoftext|>"]
+    chat = [{"role": "user", "content": "Hi"}]
+    asked, expected = (
+        each.apply_chat_template(chat, add_generation_prompt=True) for each in (tokenizer, source)
+    )
+    assert asked["input_ids"] == expected["input_ids"]
+    export(tmp_path / "ours", tmp_path / "again", "llama")
+    again = LlamaForCausalLM.from_pretrained(tmp_path / "again")
+    assert torch.allclose(again(IDS).logits, llama(IDS).logits, rtol=0, atol=1e-5)
+    assert AutoTokenizer.from_pretrained(tmp_path / "again").encode("a 12") == source.encode("a 12")
+    with pytest.raises(ValueError, match="no tokenizer.model"):
+        export(tmp_path / "ours", tmp_path / "official", "official")
+
+
+def test_import_without_a_usable_tokenizer(tmp_path: Path) -> None:
     write_llama(tmp_path / "llama")
-    (tmp_path / "llama/tokenizer.model").unlink()
-    (tmp_path / "llama/tokenizer.json").write_text("{}")
-    assert not import_llama(tmp_path / "llama", tmp_path / "ours")
-    assert (tmp_path / "ours/tokenizer.json").is_file()
+    with pytest.raises(ValueError, match="no tokenizer.json"):
+        import_llama(tmp_path / "llama", tmp_path / "ours")
+    assert not (tmp_path / "ours").exists()
 
 
 def test_import_of_what_is_no_llama(base: Checkpoint, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from rlhf import cli
 from rlhf.models.load import check_checkpoint
-from tests.apps.test_export import write_llama
+from tests.llamas import byte_level_tokenizer, write_llama
 from tests.models.conftest import checkpoint, pieces  # noqa: F401
 
 Checkpoint = Callable[..., Path]
@@ -38,11 +38,11 @@ def test_export_over_something(
     assert error == f"rlhf: {path}: already there and not an empty directory; name a new one\n"
 
 
-def test_import_tells_what_is_missing(tmp_path: Path) -> None:
+def test_import(tmp_path: Path) -> None:
     write_llama(tmp_path / "llama")
-    command = ["import-llama", str(tmp_path / "llama")]
-    done = CliRunner().invoke(cli.app, [*command, str(tmp_path / "usable")])
-    assert done.exit_code == 0 and done.output.count("\n") == 1
-    (tmp_path / "llama/tokenizer.model").unlink()
-    done = CliRunner().invoke(cli.app, [*command, str(tmp_path / "bare")])
-    assert done.exit_code == 0 and "tokenizer.model" in done.output.splitlines()[-1]
+    byte_level_tokenizer().save_pretrained(tmp_path / "llama")
+    command = ["import-llama", str(tmp_path / "llama"), "--out", str(tmp_path / "out")]
+    done = CliRunner().invoke(cli.app, command)
+    said = f"{tmp_path}/llama -> {tmp_path}/out (baichuan-7b)\n"
+    assert (done.exit_code, done.output) == (0, said)
+    check_checkpoint(tmp_path / "out", "baichuan-7b")

@@ -22,6 +22,11 @@ class LetterTokenizer:
 
 
 TOKENIZER: Any = LetterTokenizer()
-ROLES: Any = {"chat_style": "role-tokens", "user_token_id": USER, "assistant_token_id": ASSISTANT}
+ROLES: Any = {
+    "chat_style": "role-tokens",
+    "turns": None,
+    "user_token_id": USER,
+    "assistant_token_id": ASSISTANT,
+}
 V2: Any = SimpleNamespace(name="v2", eos_after_answer=False, system_style="raw", **ROLES)
 V1_13B: Any = SimpleNamespace(name="v1", eos_after_answer=True, system_style="none", **ROLES)

@@ -15,6 +15,7 @@ from rlhf.generation import Completion
 SPEC: Any = SimpleNamespace(
     name="v2",
     chat_style="role-tokens",
+    turns=None,
     user_token_id=195,
     assistant_token_id=196,
     eos_after_answer=False,

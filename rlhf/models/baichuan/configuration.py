@@ -18,6 +18,8 @@ class BaichuanConfig(LlamaConfig):
         `z_loss_weight` at all, or by the Baichuan 2 vocabulary.
     z_loss_weight: weight of the Max-z term in the language modelling loss; 0 is off.
     score_mean, score_std: statistics of a reward model's scores, None when unknown.
+    chat_turns: the fields of `Turns`, for a model whose chat format came with it; None for roles by
+        the family's own tokens.
     """
 
     model_type = "baichuan"
@@ -35,6 +37,7 @@ class BaichuanConfig(LlamaConfig):
     z_loss_weight: float | int | None = None
     score_mean: float | int | None = None
     score_std: float | int | None = None
+    chat_turns: dict[str, str | None] | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
         if self.position_embedding is None:
