@@ -19,13 +19,15 @@ from rlhf.runtime.run_dir import RunDir
 
 
 @contextmanager
-def prepared_run(config: Config) -> Iterator[tuple[Config, RunDir]]:
+def prepared_run(config: Config, lenders: tuple[Path, ...] = ()) -> Iterator[tuple[Config, RunDir]]:
     """The locked run directory with its data in it, and the config with every path resolved.
+
+    lenders: other runs, whose finished stages are borrowed where this one would make the same.
 
     Raises:
         ValueError: files that the config names are not there, or another process has the directory.
     """
-    run_dir = RunDir(config.run_dir)
+    run_dir = RunDir(config.run_dir, lenders)
     demo_dir = run_dir.root / "demo"
     config = resolve_paths(config, {"run://": run_dir.root, "demo://": demo_dir})
     _check_named_files(config, run_dir)

@@ -50,9 +50,13 @@ def run(
 ) -> None:
     """All stages, end to end. Finished ones are reused, interrupted ones resume.
 
+    A config with an ablation runs its variants instead, and prints one table of them.
+
     Examples:
 
         rlhf run configs/tiny.yaml
+
+        rlhf run configs/ablations/rm.yaml
 
         rlhf run configs/baichuan2_7b.yaml --from ppo --set ppo.kl.initial=0.1
     """
@@ -63,10 +67,19 @@ def _run(path: Path, overrides: list[str] | None, **options: Any) -> None:
     from rlhf.config.load import load_config
 
     config = load_config(path, overrides or [])  # before torch, so that a mistake is told at once
-    from rlhf.apps.run import run as run_config
+    if config.ablation is not None and (options["start"] or options["only"] or options["redo"]):
+        raise ValueError(
+            f"{path}: an ablation runs as a whole, without --from, --only and --redo; "
+            "remove a variant's directory to start it afresh"
+        )
+    from rlhf.apps import ablation
+    from rlhf.apps import run as single
 
     try:
-        run_config(config, **options)
+        if config.ablation is not None:
+            ablation.run(config, rehearsal=options["rehearsal"])
+        else:
+            single.run(config, **options)
     except KeyboardInterrupt:
         again = "the same command without --redo" if options["redo"] else "the same command"
         typer.echo(f"rlhf: interrupted; {again} goes on from the last checkpoint", err=True)

@@ -56,14 +56,23 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """
     layers = _file_layers(_find(path), ())
     layers += [_override(text) for text in overrides]
-    merged: dict[str, Any] = {}
-    for layer in layers:
-        merged = _merge(merged, layer.values)
-    try:
-        # JSON, because pydantic's strict mode takes a list for a tuple only there.
-        return Config.model_validate_json(json.dumps(merged), strict=True)
-    except ValidationError as error:
-        raise ValueError(one_line(error, merged, layers)) from None
+    config = _validated(layers)
+    for name in config.ablation.variants if config.ablation else ():
+        variant(config, name)  # finds its mistakes before the first variant has run
+    return config
+
+
+def variant(config: Config, name: str) -> Config:
+    """One variant of the config's ablation, as a run of its own in the ablation's directory.
+
+    Raises ValueError, one line, for a key that is unknown and a value that does not fit.
+    """
+    assert config.ablation is not None and name in config.ablation.variants
+    whole = config.model_dump(mode="json", exclude={"ablation"})
+    place = {"name": name, "output_dir": str(config.run_dir)}
+    source = f"ablation.variants.{name}"
+    changes = [_nested(key, value) for key, value in config.ablation.variants[name].items()]
+    return _validated([Layer(source, values) for values in (whole | place, *changes)])
 
 
 def dump_config(config: Config) -> str:
@@ -129,10 +138,27 @@ def _override(text: str) -> Layer:
     key, equals, value = text.partition("=")
     if not equals or not key:
         raise ValueError(f"--set {text}: expected key=value, such as --set ppo.kl.initial=0.1")
-    values = _parse(value, f"--set {text}")
-    for part in reversed(key.split(".")):
-        values = {part: values}
-    return Layer("--set", values)
+    return Layer("--set", _nested(key, _parse(value, f"--set {text}")))
+
+
+def _nested(key: str, value: Any) -> dict[str, Any]:
+    """ "a.b" and 1 -> {"a": {"b": 1}}."""
+    parts = key.split(".")
+    for part in reversed(parts[1:]):
+        value = {part: value}
+    return {parts[0]: value}
+
+
+def _validated(layers: Sequence[Layer]) -> Config:
+    """The layers merged, later ones over earlier ones."""
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        merged = _merge(merged, layer.values)
+    try:
+        # JSON, because pydantic's strict mode takes a list for a tuple only there.
+        return Config.model_validate_json(json.dumps(merged), strict=True)
+    except ValidationError as error:
+        raise ValueError(one_line(error, merged, layers)) from None
 
 
 def _merge(low: dict[str, Any], high: dict[str, Any]) -> dict[str, Any]:

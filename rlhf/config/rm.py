@@ -21,10 +21,12 @@ class RMDataSection(Section):
 
     known_checkpoints: folders of released checkpoints, or the hashes of such, as recorded in
     responses: those of theirs count as proven, as those of this run's own models do.
+    held_out: files of ranking records to test on, in place of those that were collected.
     """
 
     off_family: Literal["refuse", "drop", "allow"] = "refuse"
     known_checkpoints: tuple[str, ...] = ()
+    held_out: tuple[str, ...] = ()
     max_length: Positive = 2048
 
 

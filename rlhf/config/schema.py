@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from rlhf.config.ablation import AblationSection
 from rlhf.config.base import (
     Fraction,
     Name,
@@ -34,6 +35,7 @@ from rlhf.config.rm import RMDataSection, RMSection
 from rlhf.config.sft import CurationSection, SFTSection
 
 __all__ = [
+    "AblationSection",
     "AnnotationSection",
     "BalanceSection",
     "CollectSection",
@@ -198,6 +200,7 @@ class Config(Section):
     ppo: PPOSection = PPOSection()
     evaluate: EvaluateSection = EvaluateSection()
     demo: DemoSection | None = None
+    ablation: AblationSection | None = None
 
     @property
     def run_dir(self) -> Path:
@@ -226,4 +229,6 @@ class Config(Section):
             raise ValueError(
                 "annotation.source 'simulated' ranks the demo's prompts only: add a demo section"
             )
+        if self.ablation is not None and self.rounds != 1:
+            raise ValueError("an ablation compares the runs of one round: set rounds: 1")
         return self

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import erfc, isclose, sqrt
+from statistics import fmean, stdev
 
 from rlhf.ops.intervals import wilson
 
@@ -85,3 +86,41 @@ def net_win_interval(win: int, tie: int, lose: int) -> tuple[float, float]:
     difference = (win - lose) / count
     half = Z_95 * sqrt(max(0.0, (win + lose + 1) / count - difference**2) / count)
     return max(-1.0, difference - half), min(1.0, difference + half)
+
+
+def mean_interval(values: Sequence[float]) -> tuple[float, float, float]:
+    """Mean of independent values with its 95 % interval by Student's t (1908, Biometrika 6, p. 1).
+
+    Args:
+        values: [N], two or more, such as one a seed.
+    """
+    from scipy.stats import t
+
+    mean, count = fmean(values), len(values)
+    half = float(t.ppf(0.975, count - 1)) * stdev(values) / sqrt(count)
+    return mean, mean - half, mean + half
+
+
+def clustered_interval(
+    values: Sequence[float], clusters: Sequence[str]
+) -> tuple[float, float | None, float | None]:
+    """Mean of values that depend on each other within a cluster, with its 95 % interval.
+
+    The variance is that of the clusters' sums of residuals, G / (G - 1) sum_g u_g^2 / N^2 with
+    u_g = sum_{i in g} (x_i - mean) (Cameron and Miller 2015, Journal of Human Resources 50, p. 317,
+    for a constant alone), and the mean taken as normal.
+
+    Args:
+        values: [N]; clusters: [N], the name of each value's, such as a pair's prompt. One alone
+            tells nothing of the spread: no interval.
+    """
+    mean = fmean(values)
+    residuals: dict[str, float] = {}
+    for value, cluster in zip(values, clusters, strict=True):
+        residuals[cluster] = residuals.get(cluster, 0.0) + value - mean
+    count = len(residuals)
+    if count < 2:
+        return mean, None, None
+    spread = count / (count - 1) * sum(residual**2 for residual in residuals.values())
+    half = Z_95 * sqrt(spread) / len(values)
+    return mean, mean - half, mean + half

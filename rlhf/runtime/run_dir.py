@@ -73,9 +73,14 @@ class StageManifest(BaseModel):
 
 @dataclass(frozen=True)
 class RunDir:
-    """A run's directory. Nothing is created before something is written."""
+    """A run's directory. Nothing is created before something is written.
+
+    lenders: other runs' directories, whose finished stages are borrowed where this run would make
+    the same ones.
+    """
 
     root: Path
+    lenders: tuple[Path, ...] = ()
 
     @property
     def data(self) -> Path:
@@ -107,8 +112,7 @@ class RunDir:
     def record(self, directory: Path, manifest: StageManifest) -> None:
         """Write the manifest into the stage's directory and into the run's list."""
         write_text(directory / MANIFEST, manifest.model_dump_json(indent=2) + "\n")
-        stages = self.manifests() | {directory.relative_to(self.root).as_posix(): manifest}
-        self._write_list(stages)
+        self._list(directory, manifest)
 
     def is_done(self, name: str, round: int | None = None, rounds: int = 1) -> bool:
         """Whether the stage has run to its end, in every directory that it has."""
@@ -120,13 +124,36 @@ class RunDir:
         ]
         return bool(found) and all(manifest.status == "done" for manifest in found)
 
+    def borrow(
+        self, directory: Path, stage: str, config_hash: str, inputs: Mapping[str, Artifact]
+    ) -> StageManifest | None:
+        """Link `directory` to a lender's finished stage of this config and these inputs.
+
+        Returns its manifest; None where no lender has such a stage, or the directory is there.
+        """
+        for root in () if directory.exists() else self.lenders:
+            for key, manifest in RunDir(root).manifests().items():
+                if manifest.stage == stage and is_finished(root / key, config_hash, inputs):
+                    parent = directory.parent
+                    parent.mkdir(parents=True, exist_ok=True)
+                    lent = os.path.relpath((root / key).resolve(), parent.resolve())
+                    directory.symlink_to(lent, target_is_directory=True)
+                    self._list(directory, manifest)
+                    return manifest
+        return None
+
     def set_aside(self, directory: Path) -> None:
-        """Move a stage's results to aside/, in place of those there, so that it starts afresh."""
-        if not directory.exists():
+        """Move a stage's results to aside/, in place of those there, so that it starts afresh.
+
+        Of a borrowed stage only the link moves.
+        """
+        if not directory.exists() and not directory.is_symlink():
             return
         key = directory.relative_to(self.root).as_posix()
         target = self.root / "aside" / key
-        if target.exists():
+        if target.is_symlink():
+            target.unlink()
+        elif target.exists():
             shutil.rmtree(target)
         target.parent.mkdir(parents=True, exist_ok=True)
         directory.rename(target)
@@ -159,6 +186,10 @@ class RunDir:
             file.write(f"process {os.getpid()} on {socket.gethostname()}")
             file.flush()
             yield
+
+    def _list(self, directory: Path, manifest: StageManifest) -> None:
+        key = directory.relative_to(self.root).as_posix()
+        self._write_list(self.manifests() | {key: manifest})
 
     def _write_list(self, stages: Mapping[str, StageManifest]) -> None:
         content = {"stages": {key: stage.model_dump() for key, stage in stages.items()}}

@@ -61,7 +61,7 @@ class Step:
 
 
 def execute(step: Step, runtime: Runtime) -> StageResult:
-    """Do a step's work unless it is done.
+    """Do a step's work unless it is done, here or in a run that lends to this one.
 
     Results of the same config and inputs are reused when finished and resumed when not; results of
     others are set aside first. Once a step is done, its directory `checkpoints` is removed. Raises
@@ -96,14 +96,17 @@ def _begin(step: Step, runtime: Runtime) -> StageManifest:
     inputs = {name: _input(step, name, runtime) for name in step.inputs}
     config_hash = hash_section(*step.sections)
     before = read_manifest(step.directory)
-    if before is not None:
-        if is_finished(step.directory, config_hash, inputs):
-            return before
-        if not before.matches(config_hash, inputs):
-            runtime.console.print(
-                f"{step.key}: config or inputs changed; old results are in aside/"
-            )
-            runtime.run_dir.set_aside(step.directory)
+    if before is not None and is_finished(step.directory, config_hash, inputs):
+        return before
+    if before is not None and not before.matches(config_hash, inputs):
+        runtime.console.print(f"{step.key}: config or inputs changed; old results are in aside/")
+        runtime.run_dir.set_aside(step.directory)
+    if step.directory.is_symlink():
+        step.directory.unlink()  # borrowed, and its lender has begun it afresh
+    lent = runtime.run_dir.borrow(step.directory, step.stage, config_hash, inputs)
+    if lent is not None:
+        runtime.console.print(f"{step.key}: finished in {step.directory.resolve()}, borrowed")
+        return lent
     manifest = StageManifest(
         stage=step.stage,
         status="running",

@@ -50,12 +50,18 @@ def ranking_files(config: Config, runtime: Runtime) -> dict[str, Path]:
     """The inputs of a step that reads rankings, by name."""
     # A file of the user's is the same in every round; collected responses add up.
     first = runtime.round if config.annotation.source == "file" else 1
-    files = {}
-    for number in range(first, runtime.round + 1):
-        collected = runtime.run_dir.stage("collect", number, runtime.rounds)
-        files[f"{TRAIN} {number}"] = collected / "rankings.jsonl"
-        files[f"{HELD_OUT} {number}"] = collected / "eval_rankings.jsonl"
-    return files
+    numbers = range(first, runtime.round + 1)
+    collected = [runtime.run_dir.stage("collect", number, runtime.rounds) for number in numbers]
+    splits = {
+        TRAIN: [directory / "rankings.jsonl" for directory in collected],
+        HELD_OUT: [Path(path) for path in config.rm.data.held_out]
+        or [directory / "eval_rankings.jsonl" for directory in collected],
+    }
+    return {
+        f"{split} {number}": path
+        for split, paths in splits.items()
+        for number, path in enumerate(paths, start=first)
+    }
 
 
 def read_preferences(

@@ -6,8 +6,10 @@ import pytest
 
 from rlhf.evaluation.statistics import (
     accuracy,
+    clustered_interval,
     cochran_armitage,
     correlation_through_origin,
+    mean_interval,
     net_win_interval,
 )
 
@@ -68,3 +70,18 @@ def test_net_win_interval_stays_honest_at_the_edge() -> None:
     assert 0 < low < 1 and high == 1
     low, high = net_win_interval(win=0, tie=10, lose=0)
     assert low < 0 < high
+
+
+def test_mean_interval_is_students():
+    # Mean 3, standard deviation 1, three values: t(2) = 4.30265.
+    mean, low, high = mean_interval([2.0, 3.0, 4.0])
+    assert mean == 3
+    assert (low, high) == pytest.approx((3 - 4.30265 / 3**0.5, 3 + 4.30265 / 3**0.5), abs=1e-4)
+
+
+def test_clustered_interval_counts_what_goes_together_once():
+    alone = clustered_interval([0.0, 1.0, 0.0, 1.0], ["a", "b", "c", "d"])
+    assert alone[2] - alone[0] == pytest.approx(1.959964 * (4 / 3 * 4 * 0.25 / 16) ** 0.5)
+    together = clustered_interval([0.0, 0.0, 1.0, 1.0], ["a", "a", "b", "b"])
+    assert together[2] - together[0] == pytest.approx(1.959964 * (2 * 2 * 1.0 / 16) ** 0.5)
+    assert clustered_interval([1.0, 0.0], ["a", "a"]) == (0.5, None, None)

@@ -122,3 +122,30 @@ def test_a_run_directory_has_one_process_at_a_time(run):
         pass
     with run.lock():
         pass
+
+
+def test_a_finished_stage_is_borrowed_from_another_run(run, tmp_path):
+    lender = RunDir(tmp_path / "lender")
+    lent = lender.stage("rm", 1, 2)
+    lender.record(lent, manifest())
+    (lent / "weights").write_text("w")
+    borrower = RunDir(run.root, lenders=(tmp_path / "absent", lender.root))
+    directory = borrower.stage("rm")
+    for other in (("ppo", "c1", INPUTS), ("rm", "c2", INPUTS), ("rm", "c1", {})):
+        assert borrower.borrow(directory, *other) is None
+    assert borrower.borrow(directory, "rm", "c1", INPUTS) == manifest()
+    assert (directory / "weights").read_text() == "w" and not directory.readlink().is_absolute()
+    assert borrower.manifests() == {"rm": manifest()}
+    assert borrower.borrow(directory, "rm", "c1", INPUTS) is None  # it is there
+
+
+def test_of_a_borrowed_stage_only_the_link_is_set_aside(run, tmp_path):
+    lender = RunDir(tmp_path / "lender")
+    lender.record(lender.stage("rm"), manifest())
+    (lender.stage("rm") / "weights").write_text("w")
+    borrower = RunDir(run.root, lenders=(lender.root,))
+    for _ in range(2):  # the second takes the place of the first in aside/
+        borrower.borrow(borrower.stage("rm"), "rm", "c1", INPUTS)
+        borrower.set_aside(borrower.stage("rm"))
+        assert not borrower.stage("rm").exists() and borrower.manifests() == {}
+    assert (lender.stage("rm") / "weights").read_text() == "w"

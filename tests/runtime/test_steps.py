@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import random
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from rlhf.runtime.run_dir import read_manifest
+from rlhf.runtime.run_dir import RunDir, read_manifest
 from rlhf.runtime.steps import Step, Waiting, execute
 
 
@@ -177,3 +178,31 @@ def test_time_is_summed_over_attempts(world, monkeypatch, end):
     assert (first.cpu_seconds, second.cpu_seconds) == (200.0, 214.0)
     world.run(setting=1)  # other results: what these took is no part of them
     assert read_manifest(world.step().directory).seconds == 1.0
+
+
+def lent_to(world: World, tmp_path: Path) -> World:
+    """The same step in another run, which may borrow from the first."""
+    run_dir = RunDir(tmp_path / "borrower", lenders=(world.runtime.run_dir.root,))
+    return World(replace(world.runtime, run_dir=run_dir), world.source)
+
+
+def test_what_another_run_has_finished_is_borrowed(world, tmp_path):
+    first = world.run()
+    other = lent_to(world, tmp_path)
+    result = other.run()
+    assert (other.times, result.summary) == (0, dict(first.summary))
+    assert (result.directory / "result").samefile(first.directory / "result")
+    other.run(setting=1)  # not what the lender has
+    assert other.times == 1 and not result.directory.is_symlink()
+    assert world.run() and world.times == 1
+
+
+def test_a_lender_that_begins_afresh_is_left_alone(world, tmp_path):
+    directory = world.run().directory
+    other = lent_to(world, tmp_path)
+    other.run()
+    manifest = read_manifest(directory)
+    world.runtime.run_dir.record(directory, manifest.model_copy(update={"status": "running"}))
+    result = other.run()
+    assert other.times == 1 and not result.directory.is_symlink()
+    assert (directory / "progress").read_text() == "x"

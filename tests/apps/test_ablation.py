@@ -1,0 +1,96 @@
+"""Variants of one run: what they share, what they do not, what they leave."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from rlhf.apps import ablation
+from rlhf.config.load import load_config, variant
+from rlhf.data.jsonl import read_jsonl
+from rlhf.evaluation.preference import PairRow
+from tests.stages.worlds import miniature
+
+ABLATION: dict[str, Any] = {
+    "stage": "rm",
+    "seeds": [0, 1],
+    "baseline": "kway",
+    "variants": {
+        "fewer": {"collect.prompts": 10, "collect.eval_prompts": 4},
+        "kway": {},
+        "margins": {"rm.grade_margins": [0.0, 0.5, 1.0, 1.5, 2.0]},
+    },
+    "metrics": {"accuracy": "rm.accuracy", "tau": "rm.kendall.tau"},
+}
+
+
+def written(folder: Path, **changes: Any) -> Path:
+    """A config file over that of a run in miniature."""
+    miniature("base", folder)
+    path = folder / "small.yaml"
+    values = {"base": "base.yaml", "name": "small", "ablation": ABLATION | changes}
+    path.write_text(yaml.safe_dump(values), encoding="utf-8")
+    return path
+
+
+def pair_ids(run_dir: Path) -> list[str]:
+    return [row.id for row in read_jsonl(run_dir / "rm/pairs.jsonl", PairRow)]
+
+
+@pytest.mark.slow
+def test_variants_share_what_comes_before_them_and_the_held_out_pairs(tmp_path, capsys):
+    config = load_config(written(tmp_path))
+    ablation.run(config, rehearsal=False)
+    root = tmp_path / "small"
+    assert not (root / "kway/collect").is_symlink() and (root / "margins/collect").is_symlink()
+    assert (root / "fewer/sft/main").is_symlink() and not (root / "fewer/collect").is_symlink()
+    runs = [root / name / f"seed-{seed}" for name in ABLATION["variants"] for seed in (0, 1)]
+    assert all((run / "sft/main").is_symlink() and (run / "data").is_symlink() for run in runs)
+    assert len({tuple(pair_ids(run)) for run in runs}) == 1
+    assert len({(run / "rm/adapter_model.safetensors").read_bytes() for run in runs}) == len(runs)
+
+    content = json.loads((root / "ablation.json").read_text("utf-8"))
+    accuracies = [row["accuracy"] for row in content["runs"] if row["variant"] == "fewer"]
+    row = next(row for row in content["table"] if row["variant"] == "fewer")
+    assert row["metric"] == "accuracy" and row["value"] == pytest.approx(sum(accuracies) / 2)
+    with (root / "ablation.csv").open(encoding="utf-8") as stream:
+        assert len(list(csv.DictReader(stream))) == 6
+    assert (root / "ablation.md").read_text("utf-8").count("\n") == 2 + 3
+
+    capsys.readouterr()
+    times = {run: (run / "rm/manifest.json").stat().st_mtime_ns for run in runs}
+    ablation.run(config, rehearsal=False)
+    assert times == {run: (run / "rm/manifest.json").stat().st_mtime_ns for run in runs}
+    assert capsys.readouterr().out.count("rm: finished before, reused") == len(runs)
+
+
+def test_a_variant_is_a_run_in_the_ablations_directory(tmp_path):
+    config = load_config(written(tmp_path))
+    mine = variant(config, "fewer")
+    assert mine.run_dir == tmp_path / "small" / "fewer"
+    assert (mine.collect.prompts, mine.ablation) == (10, None)
+    assert variant(config, "kway").collect == config.collect
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"baseline": "other"}, "baseline = other is no variant; name one of fewer, kway"),
+        ({"variants": {"kway": {}, "b": {"rm.los": 1}}}, "ablation.variants.b: unknown key rm.los"),
+        ({"variants": {"kway": {}, "b": {"rm.epochs": "x"}}}, "rm.epochs = .x.; expected a number"),
+        ({"seeds": [1, 1]}, "seeds: one is given twice"),
+    ],
+)
+def test_mistakes_are_told_before_anything_runs(tmp_path, changes, message):
+    with pytest.raises(ValueError, match=message):
+        load_config(written(tmp_path, **changes))
+
+
+def test_one_round_only(tmp_path):
+    with pytest.raises(ValueError, match="set rounds: 1"):
+        load_config(written(tmp_path), ["rounds=2"])
