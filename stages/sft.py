@@ -7,6 +7,8 @@ from functools import partial
 from pathlib import Path
 
 from rlhf.config.schema import Config
+from rlhf.evaluation.plots import sft_loss
+from rlhf.evaluation.run_files import read_metrics
 from rlhf.models.load import check_checkpoint
 from rlhf.runtime.distributed import Runtime, StageResult
 from rlhf.runtime.steps import Step, Summary, execute
@@ -46,4 +48,8 @@ def _step(name: str, config: Config, runtime: Runtime) -> Step:
 
 
 def _train(config: Config, runtime: Runtime, step: Step) -> Summary:
-    return fine_tune(step, config.sft, runtime, config.runtime.trackers)
+    summary = fine_tune(step, config.sft, runtime, config.runtime.trackers)
+    if runtime.main_process:
+        plot = sft_loss({step.directory.name: read_metrics(step.directory)}).drawn()
+        (step.directory / "loss.png").write_bytes(plot.png)
+    return summary

@@ -47,6 +47,12 @@ def run(
     for flag, stage in (("--from", start), ("--only", only), ("--redo", redo)):
         if stage is not None and stage not in STAGES:
             raise ValueError(f"{flag} {stage}: no such stage; choose one of {' '.join(STAGES)}")
+        if stage is not None and config.stages and stage not in config.stages:
+            mine = ", ".join(name for name in STAGES if name in config.stages)
+            raise ValueError(
+                f"{flag} {stage}: this config has the stages {mine}; add it there, or --set "
+                "stages=null for all"
+            )
         if stage == "dpo" and config.dpo is None:
             raise ValueError(f"{flag} dpo: this config has no DPO; add a section, even dpo: {{}}")
     if only and (start or redo not in (None, only)):
@@ -55,7 +61,7 @@ def run(
         raise ValueError(f"--redo {redo} comes before --from {start}; leave out --from")
     config = rehearse(config) if rehearsal else config
     with prepared_run(config) as (config, run_dir):
-        for stage, number in _plan(config.rounds, run_dir, start, only, redo):
+        for stage, number in _plan(config, run_dir, start, only, redo):
             runtime = make_runtime(config, run_dir, number)
             if stage == redo and number == _last(stage, config.rounds):
                 run_dir.set_aside(runtime.stage_dir(stage))
@@ -66,12 +72,15 @@ def run(
 
 
 def _plan(
-    rounds: int, run_dir: RunDir, start: str | None, only: str | None, redo: str | None
+    config: Config, run_dir: RunDir, start: str | None, only: str | None, redo: str | None
 ) -> list[Work]:
     """What to run, in order. With several rounds, `only` means the first that lacks the stage."""
+    rounds = config.rounds
     order: list[Work] = [("sft", 1)]
     order += [(stage, number) for number in range(1, rounds + 1) for stage in EACH_ROUND]
     order.append(("evaluate", rounds))
+    left_out = set(STAGES) - set(config.stages or STAGES) | ({"dpo"} if not config.dpo else set())
+    order = [work for work in order if work[0] not in left_out]
     if only:
         mine = [work for work in order if work[0] == only]
         unfinished = (work for work in mine if not run_dir.is_done(*work, rounds))

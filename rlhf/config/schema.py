@@ -63,6 +63,9 @@ __all__ = [
 ]
 
 
+Stage = Literal["sft", "collect", "dpo", "rm", "ppo", "evaluate"]
+
+
 class RuntimeSection(Section):
     """Where and how the run computes."""
 
@@ -183,12 +186,16 @@ class DemoSection(Section):
 
 
 class Config(Section):
-    """A whole run. `name`: its directory under `output_dir`. `dpo`: null leaves that stage out."""
+    """A whole run. `name`: its directory under `output_dir`. `dpo`: null leaves that stage out.
+
+    `stages`: those that the run has, such as [sft]; null: all.
+    """
 
     name: Name
     seed: int = 0
     output_dir: str = "runs"
     rounds: Positive = 1
+    stages: Annotated[tuple[Stage, ...], Field(min_length=1)] | None = None
     runtime: RuntimeSection = RuntimeSection()
     models: dict[Name, ModelEntry]
     data: DataSection = DataSection()

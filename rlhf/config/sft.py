@@ -28,10 +28,14 @@ class CurationSection(Section):
 class SFTSection(Section):
     """Stage 1: supervised fine-tuning.
 
+    `max_source_length`, `max_target_length`: tokens of a question and of an answer, each cut off on
+    the right, before `max_length` cuts the whole; null: no limit.
     `loss_chunk`: tokens whose logits exist at a time, for large vocabularies; null: all of them.
     """
 
     max_length: Positive = 2048
+    max_source_length: Positive | None = None
+    max_target_length: Positive | None = None
     epochs: Annotated[float, Field(gt=0)] = 3
     max_steps: Positive | None = None
     batch_size: Positive = 64

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -71,15 +71,22 @@ def sft_dataset(
     spec: ModelSpec,
     tokenizer: PreTrainedTokenizerBase,
     max_length: int,
+    max_source_length: int | None = None,
+    max_target_length: int | None = None,
 ) -> datasets.Dataset:
     """Demonstrations as an Arrow table of input_ids and labels, cut to max_length on the right.
 
     A conversation whose first question fills max_length teaches nothing and is left out.
 
+    Args:
+        max_source_length, max_target_length: the most tokens of each question and of each answer,
+            whose text is cut on the right before; None for no limit.
+
     Raises:
         ValueError: none is left.
     """
-    tables = list(_tables(records, spec, tokenizer, max_length))
+    most = {"user": max_source_length, "assistant": max_target_length}
+    tables = list(_tables(_shortened(records, tokenizer, most), spec, tokenizer, max_length))
     if not tables:
         raise ValueError(
             f"no demonstration has an answer within {max_length} tokens; raise max_length"
@@ -145,6 +152,34 @@ def _response_ids(
     ids = encode_response(spec, tokenizer, response.text)
     # A response that was stopped at its length never said that it was finished.
     return ids[:-1] if response.stop_reason == "length" else ids
+
+
+def _shortened(
+    records: Iterable[SFTRecord],
+    tokenizer: PreTrainedTokenizerBase,
+    most: Mapping[str, int | None],
+) -> Iterator[SFTRecord]:
+    for record in records:
+        messages = [
+            each.model_copy(
+                update={"content": shorten(tokenizer, each.content, most.get(each.role))}
+            )
+            for each in record.messages
+        ]
+        yield record.model_copy(update={"messages": tuple(messages)})
+
+
+def shorten(tokenizer: PreTrainedTokenizerBase, text: str, most: int | None) -> str:
+    """The beginning of a text that is this many tokens long, by whole characters.
+
+    BPE gives a beginning that ends between two tokens the same tokens again.
+    """
+    if most is None:
+        return text
+    ids = tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
+    if len(ids) <= most:
+        return text
+    return str(tokenizer.decode(ids[:most])).rstrip("\N{REPLACEMENT CHARACTER}")
 
 
 def _tables(

@@ -22,11 +22,16 @@ def draw(files: RunFiles, report: dict[str, Any]) -> Iterator[Plot]:
     return (sketch.drawn() for sketch in _sketches(files, report))
 
 
+def sft_loss(models: dict[str, Metrics]) -> Sketch:
+    """Training and held-out loss of each model."""
+    note = "Thin: training loss, running mean in bold. Dots: held-out loss."
+    return Sketch("sft_loss", "sft", "Loss per token (nats)", note, partial(_losses, models))
+
+
 def _sketches(files: RunFiles, report: dict[str, Any]) -> Iterator[Sketch]:
     sft = {name: entry.metrics for name, entry in files.sft.items() if entry.metrics}
     if sft:
-        note = "Thin: training loss, running mean in bold. Dots: held-out loss."
-        yield Sketch("sft_loss", "sft", "Loss per token (nats)", note, partial(_losses, sft))
+        yield sft_loss(sft)
     if files.dpo_metrics:
         note = "Thin: training loss, running mean in bold. Dots: held-out loss. Dashed: ln 2."
         painter = partial(_ranking_losses, {"dpo": files.dpo_metrics})

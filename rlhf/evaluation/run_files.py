@@ -102,9 +102,11 @@ def load(run_dir: Path) -> RunFiles:
         config=yaml.safe_load(text),
         config_hash=hashlib.sha256(text).hexdigest()[:12],
         stages=RunDir(run_dir).manifests(),
-        sft={path.name: SFTFiles(_metrics(path), _json(path / "summary.json")) for path in models},
+        sft={
+            path.name: SFTFiles(read_metrics(path), _json(path / "summary.json")) for path in models
+        },
         rounds=[_round(path, i) for i, path in enumerate([*earlier, run_dir], start=1)],
-        dpo_metrics=_metrics(run_dir / "dpo"),
+        dpo_metrics=read_metrics(run_dir / "dpo"),
         dpo_summary=_json(run_dir / "dpo" / "summary.json"),
         judge_extra_sft=_rows(run_dir / "evaluate" / "judge_sft_extra.jsonl", JudgeRow),
         judge_dpo=_rows(run_dir / "evaluate" / "judge_dpo.jsonl", JudgeRow),
@@ -140,9 +142,9 @@ def _round(directory: Path, number: int) -> RoundFiles:
         number=number,
         train=_collected(directory / "collect" / "rankings.jsonl"),
         held_out=_collected(directory / "collect" / "eval_rankings.jsonl"),
-        rm_metrics=_metrics(directory / "rm"),
+        rm_metrics=read_metrics(directory / "rm"),
         pairs=_rows(directory / "rm" / "pairs.jsonl", PairRow),
-        ppo_metrics=_metrics(directory / "ppo"),
+        ppo_metrics=read_metrics(directory / "ppo"),
         ppo_summary=_json(directory / "ppo" / "summary.json"),
         judge=_rows(directory / "ppo" / "judge.jsonl", JudgeRow),
     )
@@ -168,7 +170,8 @@ def _stream(path: Path, model: type[R]) -> Iterator[R]:
         yield from read_jsonl(path, model)
 
 
-def _metrics(directory: Path) -> Metrics:
+def read_metrics(directory: Path) -> Metrics:
+    """The rows of a stage's metrics.jsonl, none where it has not begun."""
     path = directory / "metrics.jsonl"
     if not path.is_file():
         return []

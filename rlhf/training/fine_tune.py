@@ -36,7 +36,14 @@ def fine_tune(
         quantization="nf4" if section.tuning.method == "qlora" else None,
     )
     train, held_out = (
-        sft_dataset(read_jsonl(step.inputs[name], SFTRecord), spec, tokenizer, section.max_length)
+        sft_dataset(
+            read_jsonl(step.inputs[name], SFTRecord),
+            spec,
+            tokenizer,
+            section.max_length,
+            section.max_source_length,
+            section.max_target_length,
+        )
         for name in ("train", "held_out")
     )
     with MetricsLog(step.directory, trackers) as metrics, progress(step.key, runtime) as bar:

@@ -25,9 +25,12 @@ def run_dir(tmp_path: Path) -> RunDir:
     return RunDir(tmp_path / "run")
 
 
-def plan(run_dir: RunDir, rounds: int = 2, **options: str) -> list[tuple[str, int]]:
+def plan(
+    run_dir: RunDir, rounds: int = 2, stages: str = "null", **options: str
+) -> list[tuple[str, int]]:
+    config = load_config("tiny", [f"rounds={rounds}", f"stages={stages}"])
     chosen = {"start": None, "only": None, "redo": None} | options
-    return _plan(rounds, run_dir, chosen["start"], chosen["only"], chosen["redo"])
+    return _plan(config, run_dir, chosen["start"], chosen["only"], chosen["redo"])
 
 
 def finish(run_dir: RunDir, key: str, status: str = "done") -> None:
@@ -72,10 +75,19 @@ def test_only_with_redo_is_the_last_round(run_dir):
     assert plan(run_dir, only="rm", redo="rm") == [("rm", 2)]
 
 
+def test_a_config_may_have_some_stages_alone(run_dir):
+    assert plan(run_dir, stages="[sft]") == [("sft", 1)]
+    assert plan(run_dir, rounds=1, stages="[ppo, rm, sft]") == [("sft", 1), ("rm", 1), ("ppo", 1)]
+    assert plan(run_dir, stages="[sft, evaluate]", start="evaluate") == [("evaluate", 2)]
+    with pytest.raises(ValueError, match=r"--from rm: this config has the stages sft, collect;"):
+        config = load_config("tiny", ["stages=[collect, sft]"])
+        run(config, start="rm", only=None, redo=None, rehearsal=False)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"start": "rlhf"}, "--from rlhf: no such stage; choose one of sft collect rm ppo"),
+        ({"start": "rlhf"}, "--from rlhf: no such stage; choose one of sft collect dpo rm ppo"),
         ({"only": "pp"}, "--only pp: no such stage"),
         ({"redo": "report"}, "--redo report: no such stage"),
         ({"only": "rm", "start": "sft"}, "--only rm runs nothing else"),

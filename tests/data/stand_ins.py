@@ -20,6 +20,9 @@ class LetterTokenizer:
         assert split_special_tokens and not add_special_tokens
         return [ord(character) for character in text]
 
+    def decode(self, ids: list[int]) -> str:
+        return "".join(map(chr, ids))
+
 
 TOKENIZER: Any = LetterTokenizer()
 ROLES: Any = {

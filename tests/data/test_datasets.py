@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from rlhf.data.datasets import pair_dataset, ranking_dataset, sft_dataset
+from rlhf.data.datasets import pair_dataset, ranking_dataset, sft_dataset, shorten
 from rlhf.data.records import PairGrade, RankingRecord, SFTRecord
+from rlhf.models.baichuan.tokenization import BaichuanTokenizer
+from tests.checkpoints import train_tokenizer
 
 from .stand_ins import ASSISTANT, EOS, TOKENIZER, USER, V2
 
@@ -43,6 +46,28 @@ def test_sft_streams_more_than_one_arrow_batch() -> None:
 def test_sft_with_nothing_to_learn_is_an_error() -> None:
     with pytest.raises(ValueError, match="raise max_length"):
         sft_dataset([demonstration("a", "QQQQ", "A")], V2, TOKENIZER, max_length=5)
+
+
+def test_questions_and_answers_are_cut_before_the_whole() -> None:
+    rows = sft_dataset([demonstration("a", "QQQQ", "ABBB")], V2, TOKENIZER, 99, 2, 1)
+    assert rows[0]["input_ids"] == [USER, Q, Q, ASSISTANT, A, EOS]
+    rows = sft_dataset([demonstration("a", "QQQQ", "ABBB")], V2, TOKENIZER, 5, 2, 1)
+    assert rows[0]["input_ids"] == [USER, Q, Q, ASSISTANT, A]
+
+
+@pytest.mark.parametrize("dummy_prefix", [False, True])
+def test_a_shortened_text_is_the_first_tokens(tmp_path: Path, dummy_prefix: bool) -> None:
+    (tmp_path / "tokenizer.model").write_bytes(train_tokenizer(dummy_prefix))
+    tokenizer = BaichuanTokenizer(str(tmp_path / "tokenizer.model"))
+    for text in ("你好，世界。Hello world! 今天 42 天", "\U0001f642" * 3, "  two  spaces"):
+        ids = tokenizer.encode(text, add_special_tokens=False)
+        assert shorten(tokenizer, text, len(ids)) == text
+        for most in range(1, len(ids)):
+            short = shorten(tokenizer, text, most)
+            again = tokenizer.encode(short, add_special_tokens=False)
+            assert text.startswith(short) and again == ids[: len(again)]
+            # The bytes of a broken character at the end go, and version 1's prefix of nothing.
+            assert most - 5 < len(again) <= most
 
 
 def test_ranking_items_are_prompt_and_response() -> None:

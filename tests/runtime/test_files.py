@@ -32,7 +32,7 @@ def test_hash_of_a_folder_sees_names_and_contents(tmp_path):
 def test_hash_leaves_records_and_checkpoints_out(tmp_path):
     results = fill(tmp_path / "one", {"weights": "1"})
     before = hash_path(results)
-    records = ("manifest.json", "metrics.jsonl", "summary.json", "x.log", ".hidden")
+    records = ("manifest.json", "metrics.jsonl", "summary.json", "x.log", "x.png", ".hidden")
     folders = ("checkpoints/a", "tensorboard/b", "report/c")
     fill(results, {name: "noise" for name in (*records, *folders)})
     assert hash_path(results) == before
