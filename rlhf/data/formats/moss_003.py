@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 from rlhf.data.formats.reading import (
     Fields,
@@ -31,7 +32,7 @@ _PLUGIN_PARTS = {
 
 @reader("moss-003")
 def read(row: Fields, origin: Origin) -> SFTRecord | RankingRecord:
-    """All turns as plain text. What plugins did goes to metadata: turn_1.commands and the like.
+    """All turns as plain text, with what plugins did before each answer.
 
     The preference data of MOSS-003 was announced and never published. Here it is the same layout
     with `chosen` and `rejected`: two chats, or two texts for what MOSS says in the last turn.
@@ -45,6 +46,7 @@ def read(row: Fields, origin: Origin) -> SFTRecord | RankingRecord:
     for key in ("chosen", "rejected"):
         given = row.get(key)
         turns, others = _turns(given if isinstance(given, dict) else _answered(row, key))
+        others |= turns[-1].pop("plugins", {})  # a response that is ranked is its text alone
         conversations.append(system + turns)
         metadata |= {f"{key}.{name}": value for name, value in others.items()}
     chosen, rejected = conversations
@@ -66,12 +68,17 @@ def _turns(chat: object) -> tuple[list[Turn], dict[str, str]]:
     metadata: dict[str, str] = {}
     for name, parts in _ordered(chat):
         turns += [turn("user", _plain(parts, "Human")), turn("assistant", _plain(parts, "MOSS"))]
-        for part, key in _PLUGIN_PARTS.items():
-            content = _plain(parts, part) if parts.get(part) is not None else "None"
-            if content != "None":
-                metadata[f"{name}.{key}"] = content
+        if plugins := dict(_plugins(parts)):
+            turns[-1]["plugins"] = plugins
         metadata |= rest(parts, "Human", "MOSS", *_PLUGIN_PARTS, prefix=f"{name}.")
     return turns, metadata
+
+
+def _plugins(parts: Fields) -> Iterator[tuple[str, str]]:
+    for part, key in _PLUGIN_PARTS.items():
+        content = _plain(parts, part) if parts.get(part) is not None else ""
+        if content not in ("", "None"):
+            yield key, content
 
 
 def _ordered(chat: object) -> list[tuple[str, Fields]]:

@@ -11,7 +11,7 @@ from typing import Any
 from rlhf.data.records import PromptRecord, RankingRecord, SFTRecord
 
 Fields = Mapping[str, Any]
-Turn = dict[str, str]  # role and content, validated when the record is made
+Turn = dict[str, Any]  # a Message, validated when the record is made
 
 
 @dataclass(frozen=True)

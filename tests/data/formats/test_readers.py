@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from rlhf.data.formats import READERS
 from rlhf.data.formats.reading import Origin
 from rlhf.data.jsonl import in_one_line
-from rlhf.data.records import PromptRecord, RankingRecord
+from rlhf.data.records import PluginUse, PromptRecord, RankingRecord
 
 ORIGIN = Origin("file.json:7", "file.json")
 U, A, S = "user", "assistant", "system"
@@ -224,10 +224,28 @@ def test_moss_003_keeps_what_plugins_did() -> None:
         Commands='<|Commands|>: Calculate("1+1")<eoc>\n',
         **{"Tool Responses": "<|Results|>:\nCalculate(\"1+1\") => '2'\n<eor>\n"},
     )
-    record = read("moss-003", {"meta_instruction": "", "chat": {"turn_1": called}})
-    assert record.metadata == {
-        "turn_1.commands": 'Calculate("1+1")',
-        "turn_1.results": "Calculate(\"1+1\") => '2'",
+    chat = {"turn_1": called, "turn_2": moss_turn(2)}
+    record = read("moss-003", {"meta_instruction": "", "chat": chat})
+    assert [message.plugins for message in record.messages] == [
+        None,
+        PluginUse(commands='Calculate("1+1")', results="Calculate(\"1+1\") => '2'"),
+        None,
+        None,
+    ]
+    assert record.metadata == {}
+
+
+def test_moss_003_preferences_have_plugins_in_the_prompt() -> None:
+    called = {"Commands": '<|Commands|>: Calculate("1+1")<eoc>\n'}
+    chats = [
+        {"turn_1": moss_turn(1, **called), "turn_2": moss_turn(2, MOSS=text, **called)}
+        for text in ("good", "bad")
+    ]
+    record = read("moss-003", {"chosen": chats[0], "rejected": chats[1]})
+    assert record.prompt.messages[1].plugins == PluginUse(commands='Calculate("1+1")')
+    assert record.prompt.metadata == {
+        "chosen.commands": 'Calculate("1+1")',
+        "rejected.commands": 'Calculate("1+1")',
     }
 
 
