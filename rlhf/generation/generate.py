@@ -87,7 +87,8 @@ def generate(
 
 
 def _decodes(model: PreTrainedModel) -> bool:
-    return hasattr(model, "slot_decoder")
+    # The 8-bit product waits for the device in every layer, which no graph can hold.
+    return hasattr(model, "slot_decoder") and not getattr(model, "is_loaded_in_8bit", False)
 
 
 def _completions(

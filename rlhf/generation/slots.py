@@ -27,6 +27,9 @@ FILL_TOKENS = 16_384
 CACHE_SHARE = 0.8
 
 
+Pick = Callable[[Tensor, SamplingSection, Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
 class Decoder(Protocol):
     """What a model offers to be run by this engine; see `rlhf.models.baichuan.decode`."""
 
@@ -78,8 +81,8 @@ def decoder(
     capacity = max(map(len, prompts), default=0) + max_new_tokens
     wanted = min(most, max(1, len(prompts)))
     if model.device.type == "cuda":
-        torch.cuda.empty_cache()
         free, _ = torch.cuda.mem_get_info(model.device)
+        free += torch.cuda.memory_reserved(model.device) - torch.cuda.memory_allocated(model.device)
         wanted = min(wanted, max(1, int(CACHE_SHARE * free / make.slot_bytes(capacity))))
     made: Decoder = make.slot_decoder(wanted, capacity)
     return made
@@ -112,7 +115,7 @@ def complete(
     slots = decoder.slots
     state = _Slots(*(torch.zeros(slots, dtype=torch.long, device=ends.device) for _ in range(4)))
     state.request.fill_(len(prompts))
-    advance = _captured(lambda: _step(decoder, work, state), ends.device)
+    advance = _step_of(decoder, work, state)
     waiting = list(range(len(prompts)))
     while True:
         owners = state.request.tolist()
@@ -165,27 +168,33 @@ def _fill(
     lengths = work.prompt_lengths[owners]
     logits = decoder.fill(at, ids, lengths)
     filled = _Slots(torch.zeros_like(at), lengths - 1, owners, torch.zeros_like(at))
-    after = _take(work, filled, logits)
+    after = _take(work, filled, logits, _pick)
     for name, values in vars(after).items():
         getattr(state, name)[at] = values
 
 
-def _step(decoder: Decoder, work: _Work, state: _Slots) -> None:
-    after = _take(work, state, decoder.step(state.token, state.length))
-    for name, values in vars(after).items():
-        getattr(state, name).copy_(values)
+def _step_of(decoder: Decoder, work: _Work, state: _Slots) -> Callable[[], None]:
+    """One token further in every slot, as a CUDA graph where there is CUDA."""
+    device = state.token.device
+    pick = torch.compile(_pick) if device.type == "cuda" else _pick
+
+    def step() -> None:
+        after = _take(work, state, decoder.step(state.token, state.length), pick)
+        for name, values in vars(after).items():
+            getattr(state, name).copy_(values)
+
+    return _captured(step, device) if device.type == "cuda" else step
 
 
-def _take(work: _Work, state: _Slots, logits: Tensor) -> _Slots:
+def _take(work: _Work, state: _Slots, logits: Tensor, pick: Pick) -> _Slots:
     """Choose every slot's next token from its logits [S, V], note it, and move on.
 
     A slot whose response has ended becomes nobody's, at length 0.
     """
-    logits = logits.float()
     row, column = state.request, state.count
-    chosen = choose(logits, work.sampling, work.uniforms[row, column], work.history[row])
+    chosen, logprobs = pick(logits, work.sampling, work.uniforms[row, column], work.history[row])
     work.tokens[row, column] = chosen
-    work.logprobs[row, column] = token_logprobs(logits, chosen)
+    work.logprobs[row, column] = logprobs
     work.history[row, work.prompt_lengths[row] + column] = chosen
     nobody = len(work.tokens) - 1
     last = torch.isin(chosen, work.ends) | (column + 1 == work.tokens.shape[1])
@@ -198,13 +207,20 @@ def _take(work: _Work, state: _Slots, logits: Tensor) -> _Slots:
     )
 
 
-def _captured(step: Callable[[], None], device: torch.device) -> Callable[[], None]:
-    """The step as a CUDA graph, which costs the host nothing; the step itself elsewhere.
+def _pick(
+    logits: Tensor, sampling: SamplingSection, uniforms: Tensor, history: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The next tokens [S] and their logprobs [S]; arguments as in `sampler.choose`."""
+    logits = logits.float()
+    chosen = choose(logits, sampling, uniforms, history)
+    return chosen, token_logprobs(logits, chosen)
 
-    It is run before: while no slot is anybody's, that changes nothing that counts.
+
+def _captured(step: Callable[[], None], device: torch.device) -> Callable[[], None]:
+    """The step as a CUDA graph, which costs the host nothing.
+
+    It is run once before: while no slot is anybody's, that changes nothing that counts.
     """
-    if device.type != "cuda":
-        return step
     aside: torch.cuda.Stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
     aside.wait_stream(torch.cuda.current_stream(device))
     with torch.cuda.stream(aside):

@@ -22,6 +22,18 @@ def test_draw_inverts_the_cumulative_distribution() -> None:
     assert draw(probabilities, uniforms).tolist() == [1, 1, 3, 3]
 
 
+def test_draw_from_many_blocks_of_tokens() -> None:
+    generator = torch.Generator().manual_seed(0)
+    for vocabulary in (1536, 1001, 40):
+        probabilities = torch.rand(200, vocabulary, generator=generator)
+        probabilities[:, : vocabulary // 3] = 0  # whole blocks without any
+        uniforms = torch.rand(200, generator=generator, dtype=torch.float64)
+        cumulative = probabilities.double().cumsum(dim=1)
+        expected = (cumulative <= uniforms[:, None] * cumulative[:, -1:]).sum(dim=1)
+        assert torch.equal(draw(probabilities, uniforms), expected)
+    assert (draw(probabilities, torch.zeros(200)) == vocabulary // 3).all()
+
+
 def test_draws_follow_the_distribution() -> None:
     # Evenly spaced numbers hit every token as often as its probability says, to one draw.
     probabilities = torch.tensor([[0.1, 0.2, 0.3, 0.4]])

@@ -6,51 +6,18 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers.cache_utils import Cache, CacheLayerMixin
+from torch.nn import functional
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
-from rlhf.models.baichuan.alibi import alibi_slopes
+from rlhf.models.baichuan.alibi import alibi_mask, alibi_slopes
 from rlhf.models.baichuan.trunk import BaichuanDecoderLayer, Rotation
 from rlhf.ops.decode_attention import decode_attention
-
-
-class SlotLayer(CacheLayerMixin):
-    """Keys and values [slots, heads, capacity, D] of one layer; a prompt fills a slot from 0."""
-
-    is_sliding = False
-
-    def __init__(self, shape: tuple[int, int, int, int], model: Any) -> None:
-        super().__init__()
-        self.keys: Tensor = torch.zeros(shape, dtype=model.dtype, device=model.device)
-        self.values: Tensor = torch.zeros_like(self.keys)
-        self.filling = torch.arange(0, device=model.device)
-        self.is_initialized = True
-
-    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        """Nothing: the buffers are there."""
-
-    def update(
-        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
-    ) -> tuple[Tensor, Tensor]:
-        width = key_states.shape[2]
-        self.keys[self.filling, :, :width] = key_states
-        self.values[self.filling, :, :width] = value_states
-        return key_states, value_states
-
-    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        return query_length, 0
-
-    def get_seq_length(self) -> int:
-        return 0
-
-    def get_max_length(self) -> int:
-        return int(self.keys.shape[2])
 
 
 class SlotDecoder:
     """A Baichuan language model, and a cache of `slots` sequences, each of its own length.
 
-    A step takes every slot one token further. Nothing in it depends on a value that the host knows,
+    `step` takes every slot one token further. Nothing in it depends on a value that the host knows,
     so that it can be captured once as a CUDA graph; on CUDA its pieces are compiled.
     """
 
@@ -58,60 +25,100 @@ class SlotDecoder:
         config = model.config
         heads = config.num_attention_heads
         self.slots = slots
+        self._model, self._heads = model, heads
         shape = (slots, heads, capacity, config.hidden_size // heads)
-        self._model = model
-        self._layers = [SlotLayer(shape, model) for _ in range(config.num_hidden_layers)]
-        self._cache = Cache(layers=[*self._layers])
+        self._keys = [
+            torch.zeros(shape, dtype=model.dtype, device=model.device) for _ in model.model.layers
+        ]
+        self._values = [torch.zeros_like(keys) for keys in self._keys]
         rope = config.position_embedding == "rope"
         self._slopes = None if rope else alibi_slopes(heads, model.device)
-        compiled = model.device.type == "cuda"
-        self._before: Any = torch.compile(_before) if compiled else _before
-        self._after: Any = torch.compile(_after) if compiled else _after
+        self._before, self._after = _before, _after
+        self._before_prompts, self._after_prompts = _before, _after
+        if model.device.type == "cuda":
+            self._before, self._after = torch.compile(_before), torch.compile(_after)
+            # Functions of their own: what is compiled for any number of tokens is slower for few.
+            self._before_prompts = torch.compile(_before_any, dynamic=True)
+            self._after_prompts = torch.compile(_after_any, dynamic=True)
 
     def fill(self, slots: Tensor, prompts: Tensor, lengths: Tensor) -> Tensor:
-        """slots, lengths: [B]; prompts: [B, P], padded on the right -> [B, V], the next token's."""
-        for layer in self._layers:
-            layer.filling = slots
+        """Read prompts into slots, from their first column on.
+
+        slots, lengths: [B]; prompts: [B, P], padded on the right -> [B, V], the next tokens' logits
+        """
+        batch, width = prompts.shape
+        trunk = self._model.model
+        hidden = trunk.embed_tokens(prompts.flatten())  # [B * P, H]
+        place = torch.arange(width, device=prompts.device)
+        rotation = self._rotation(hidden, place.repeat(batch))
         # What stands right of a prompt is never attended to: plain causal attention is enough.
-        hidden = self._model.model(
-            input_ids=prompts, past_key_values=self._cache, use_cache=True
-        ).last_hidden_state
-        rows = torch.arange(len(slots), device=slots.device)
-        logits: Tensor = self._model.lm_head(hidden[rows, lengths - 1])
-        return logits
+        mask = None
+        if self._slopes is not None:
+            mask = alibi_mask(
+                None, heads=self._heads, queries=place, keys=place, dtype=hidden.dtype
+            )
+        for layer, keys, values in zip(trunk.layers, self._keys, self._values, strict=True):
+            query, key, value = (
+                part.unflatten(0, (batch, width)).transpose(1, 2)
+                for part in self._before_prompts(layer, hidden, rotation)
+            )
+            keys[slots, :, :width] = key
+            values[slots, :, :width] = value
+            attended = functional.scaled_dot_product_attention(
+                query, key, value, attn_mask=mask, is_causal=mask is None
+            )
+            hidden = self._after_prompts(layer, hidden, attended.transpose(1, 2).flatten(0, 1))
+        last = torch.arange(batch, device=prompts.device) * width + lengths - 1
+        return self._logits(hidden[last])
 
     def step(self, tokens: Tensor, lengths: Tensor) -> Tensor:
         """tokens: [S] to append; lengths: [S] tokens in the slot before them -> [S, V]."""
         trunk = self._model.model
         hidden = trunk.embed_tokens(tokens)
-        rotation: Rotation | None = None
-        if trunk.rotary_emb is not None:
-            cos, sin = trunk.rotary_emb(hidden, lengths[:, None])
-            rotation = cos[:, 0], sin[:, 0]
-        for layer, cache in zip(trunk.layers, self._layers, strict=True):
+        rotation = self._rotation(hidden, lengths)
+        for layer, keys, values in zip(trunk.layers, self._keys, self._values, strict=True):
             query, key, value = self._before(layer, hidden, rotation)
-            attended = decode_attention(
-                query, key, value, cache.keys, cache.values, lengths, self._slopes
-            )
+            attended = decode_attention(query, key, value, keys, values, lengths, self._slopes)
             hidden = self._after(layer, hidden, attended)
-        logits: Tensor = self._model.lm_head(trunk.norm(hidden))
+        return self._logits(hidden)
+
+    def _rotation(self, hidden: Tensor, places: Tensor) -> Rotation | None:
+        """places: [N] -> cosine and sine [N, D], or None for ALiBi."""
+        rotary = self._model.model.rotary_emb
+        if rotary is None:
+            return None
+        cos, sin = rotary(hidden, places[None])
+        return cos[0], sin[0]
+
+    def _logits(self, hidden: Tensor) -> Tensor:
+        logits: Tensor = self._model.lm_head(self._model.model.norm(hidden))
         return logits
 
 
 def _before(
     layer: BaichuanDecoderLayer, hidden: Tensor, rotation: Rotation | None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """hidden: [S, H] -> query, key, value [S, heads, D]."""
+    """hidden: [N, H], rotation: [N, D] twice -> query, key, value [N, heads, D]."""
     attention: Any = layer.self_attn
     packed = attention.W_pack(layer.input_layernorm(hidden))
-    query, key, value = packed.view(len(hidden), 3, -1, attention.head_dim).unbind(1)
+    query, key, value = packed.unflatten(1, (3, -1, attention.head_dim)).unbind(1)
     if rotation is not None:
         query, key = apply_rotary_pos_emb(query, key, *rotation)
     return query.contiguous(), key.contiguous(), value.contiguous()
 
 
 def _after(layer: BaichuanDecoderLayer, hidden: Tensor, attended: Tensor) -> Tensor:
-    """hidden: [S, H], what the layer began with; attended: [S, heads, D] -> [S, H]."""
+    """hidden: [N, H], what the layer began with; attended: [N, heads, D] -> [N, H]."""
     hidden = hidden + layer.self_attn.o_proj(attended.flatten(1))
     out: Tensor = hidden + layer.mlp(layer.post_attention_layernorm(hidden))
     return out
+
+
+def _before_any(
+    layer: BaichuanDecoderLayer, hidden: Tensor, rotation: Rotation | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    return _before(layer, hidden, rotation)
+
+
+def _after_any(layer: BaichuanDecoderLayer, hidden: Tensor, attended: Tensor) -> Tensor:
+    return _after(layer, hidden, attended)
