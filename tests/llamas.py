@@ -11,7 +11,7 @@ from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, trainers
 from tokenizers.decoders import ByteLevel
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from tests.models.conftest import TEXTS
+from tests.checkpoints import TEXTS
 
 CHATML = (
     "{% for message in messages %}{% if loop.first and message['role'] != 'system' %}"

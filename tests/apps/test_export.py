@@ -20,8 +20,8 @@ from rlhf.models.load import (
     load_tokenizer,
     score_statistics,
 )
+from tests.checkpoints import ARCHITECTURES
 from tests.llamas import SPECIAL, byte_level_tokenizer, write_llama, write_sentencepiece
-from tests.models.conftest import ARCHITECTURES, checkpoint, pieces  # noqa: F401
 
 CPU = {"dtype": torch.float32, "device": "cpu"}
 IDS = torch.arange(3, 43).view(2, 20)
@@ -41,11 +41,6 @@ FRAGMENTS = [
     "\u3000",
     "天气",
 ]
-
-
-@pytest.fixture(name="base")
-def base_(checkpoint: Checkpoint) -> Checkpoint:  # noqa: F811
-    return checkpoint
 
 
 def texts(count: int, also: tuple[str, ...] = ()) -> list[str]:
@@ -76,8 +71,8 @@ def shake(model: torch.nn.Module) -> None:
 
 @pytest.mark.parametrize("architecture", ["baichuan-7b", "baichuan2-7b"])
 @torch.no_grad()
-def test_llama(base: Checkpoint, tmp_path: Path, architecture: str) -> None:
-    path, out = base(architecture), tmp_path / "out"
+def test_llama(checkpoint: Checkpoint, tmp_path: Path, architecture: str) -> None:
+    path, out = checkpoint(architecture), tmp_path / "out"
     export(path, out, "llama")
     ours, llama = load_causal_lm(path, **CPU), AutoModelForCausalLM.from_pretrained(out)
     assert type(llama) is LlamaForCausalLM and llama.dtype == torch.float32
@@ -89,8 +84,8 @@ def test_llama(base: Checkpoint, tmp_path: Path, architecture: str) -> None:
     assert (out / "tokenizer.model").read_bytes() == (path / "tokenizer.model").read_bytes()
 
 
-def test_llama_tokenizer_gives_the_same_ids(base: Checkpoint, tmp_path: Path) -> None:
-    path = base("baichuan2-7b")
+def test_llama_tokenizer_gives_the_same_ids(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    path = checkpoint("baichuan2-7b")
     export(path, tmp_path / "out", "llama")
     ours, stock = load_tokenizer(path), AutoTokenizer.from_pretrained(tmp_path / "out")
     for text in texts(500, also=("<reserved_193>", "<0x0A>", "</s>")):
@@ -102,8 +97,8 @@ def test_llama_tokenizer_gives_the_same_ids(base: Checkpoint, tmp_path: Path) ->
     assert [ids[0], ids[-1]] == [195, 196] and ids.count(196) == 2
 
 
-def test_llama_tokenizer_with_a_dummy_prefix(base: Checkpoint, tmp_path: Path) -> None:
-    path = base("baichuan-7b")
+def test_llama_tokenizer_with_a_dummy_prefix(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    path = checkpoint("baichuan-7b")
     export(path, tmp_path / "out", "llama")
     ours, stock = load_tokenizer(path), AutoTokenizer.from_pretrained(tmp_path / "out")
     for text in texts(300):
@@ -113,8 +108,8 @@ def test_llama_tokenizer_with_a_dummy_prefix(base: Checkpoint, tmp_path: Path) -
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @torch.no_grad()
-def test_official(base: Checkpoint, tmp_path: Path, architecture: str) -> None:
-    path, out = base(architecture), tmp_path / "out"
+def test_official(checkpoint: Checkpoint, tmp_path: Path, architecture: str) -> None:
+    path, out = checkpoint(architecture), tmp_path / "out"
     export(path, out, "official")
     before, after = (json.loads((p / "config.json").read_text()) for p in (path, out))
     for name, value in before.items():
@@ -130,8 +125,8 @@ def test_official(base: Checkpoint, tmp_path: Path, architecture: str) -> None:
 
 
 @torch.no_grad()
-def test_adapter_beside_its_base_and_by_itself(base: Checkpoint, tmp_path: Path) -> None:
-    path, adapter = base("baichuan2-13b"), tmp_path / "adapter"
+def test_adapter_beside_its_base_and_by_itself(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    path, adapter = checkpoint("baichuan2-13b"), tmp_path / "adapter"
     adapted = lora(path, adapter)
     export(path, tmp_path / "beside", adapter=adapter)
     export(adapter, tmp_path / "alone")
@@ -139,8 +134,8 @@ def test_adapter_beside_its_base_and_by_itself(base: Checkpoint, tmp_path: Path)
         assert torch.allclose(load_causal_lm(out, **CPU)(IDS).logits, adapted, atol=1e-4)
 
 
-def test_generation_settings_are_kept(base: Checkpoint, tmp_path: Path) -> None:
-    path = base("baichuan2-7b")
+def test_generation_settings_are_kept(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    path = checkpoint("baichuan2-7b")
     settings = {"do_sample": True, "temperature": 0.3, "top_k": 5, "user_token_id": 195}
     (path / "generation_config.json").write_text(json.dumps(settings))
     lora(path, tmp_path / "adapter")
@@ -151,8 +146,8 @@ def test_generation_settings_are_kept(base: Checkpoint, tmp_path: Path) -> None:
 
 
 @torch.no_grad()
-def test_adapted_reward_model(base: Checkpoint, tmp_path: Path) -> None:
-    path, rm = base("baichuan2-7b"), tmp_path / "rm"
+def test_adapted_reward_model(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    path, rm = checkpoint("baichuan2-7b"), tmp_path / "rm"
     model = add_lora(load_reward_model(path, **CPU), LORA, "reward")
     shake(model)
     save_reward_model(model, load_tokenizer(path), rm, score_mean=0.5, score_std=2.0)
@@ -164,8 +159,8 @@ def test_adapted_reward_model(base: Checkpoint, tmp_path: Path) -> None:
         export(rm, tmp_path / "official", "official")
 
 
-def test_mistakes_in_one_line(base: Checkpoint, tmp_path: Path) -> None:
-    path, alibi, out = base(), base("baichuan-13b", name="alibi"), tmp_path / "out"
+def test_mistakes_in_one_line(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    path, alibi, out = checkpoint(), checkpoint("baichuan-13b", name="alibi"), tmp_path / "out"
     lora(alibi, tmp_path / "other")
     lora(path, tmp_path / "split")
     file = tmp_path / "split/adapter_config.json"
@@ -243,9 +238,9 @@ def test_import_without_a_usable_tokenizer(tmp_path: Path) -> None:
     assert not (tmp_path / "ours").exists()
 
 
-def test_import_of_what_is_no_llama(base: Checkpoint, tmp_path: Path) -> None:
+def test_import_of_what_is_no_llama(checkpoint: Checkpoint, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not a LlamaForCausalLM"):
-        import_llama(base(), tmp_path / "out")
+        import_llama(checkpoint(), tmp_path / "out")
     write_llama(tmp_path / "biased", mlp_bias=True)
     with pytest.raises(ValueError, match="mlp_bias"):
         import_llama(tmp_path / "biased", tmp_path / "out")

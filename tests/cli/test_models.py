@@ -10,27 +10,21 @@ from typer.testing import CliRunner
 from rlhf import cli
 from rlhf.models.load import check_checkpoint
 from tests.llamas import byte_level_tokenizer, write_llama
-from tests.models.conftest import checkpoint, pieces  # noqa: F401
 
 Checkpoint = Callable[..., Path]
 
 
-@pytest.fixture(name="base")
-def base_(checkpoint: Checkpoint) -> Checkpoint:  # noqa: F811
-    return checkpoint
-
-
-def test_export(base: Checkpoint, tmp_path: Path) -> None:
-    path, out = base("baichuan-7b"), tmp_path / "out"
+def test_export(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    path, out = checkpoint("baichuan-7b"), tmp_path / "out"
     done = CliRunner().invoke(cli.app, ["export", str(path), str(out), "--to", "official"])
     assert (done.exit_code, done.output) == (0, f"{path} -> {out} (official)\n")
     check_checkpoint(out, "baichuan-7b")
 
 
 def test_export_over_something(
-    base: Checkpoint, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = str(base())
+    path = str(checkpoint())
     monkeypatch.setattr(sys, "argv", ["rlhf", "export", path, path])
     with pytest.raises(SystemExit, match="2"):
         cli.main()

@@ -6,7 +6,7 @@ from rlhf.data.chat_format import encode_conversation, encode_prompt, encode_res
 from rlhf.data.records import Message
 from rlhf.models.baichuan.tokenization import BaichuanTokenizer
 from rlhf.models.registry import REGISTRY
-from tests.models.conftest import train_tokenizer
+from tests.checkpoints import train_tokenizer
 
 from .stand_ins import ASSISTANT, EOS, TOKENIZER, USER, V1_13B, V2
 

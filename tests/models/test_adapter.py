@@ -5,7 +5,7 @@ import pytest
 from rlhf.config.schema import TuningSection
 from rlhf.models.adapter import add_lora
 from rlhf.models.baichuan.modeling import BaichuanForSequenceClassification
-from tests.models.conftest import tiny_model
+from tests.checkpoints import tiny_model
 
 
 def test_all_linear_means_the_five_kinds() -> None:

@@ -18,7 +18,7 @@ from rlhf.models.load import (
     load_tokenizer,
     score_statistics,
 )
-from tests.models.conftest import ARCHITECTURES
+from tests.checkpoints import ARCHITECTURES
 
 CPU = {"dtype": torch.float32, "device": "cpu"}
 LORA = TuningSection(method="lora", r=4, alpha=8)

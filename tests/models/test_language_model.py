@@ -11,7 +11,7 @@ from rlhf.config.schema import TuningSection
 from rlhf.models.adapter import add_lora
 from rlhf.models.baichuan.configuration import BaichuanConfig
 from rlhf.models.baichuan.modeling import BaichuanForCausalLM
-from tests.models.conftest import ARCHITECTURES, tiny_model
+from tests.checkpoints import ARCHITECTURES, tiny_model
 from tests.models.moss import conftest as moss
 
 CHUNKS = (1, 5, 64)

@@ -9,7 +9,7 @@ from transformers import AutoModelForSequenceClassification, LlamaConfig, LlamaF
 from rlhf.models.baichuan.configuration import BaichuanConfig
 from rlhf.models.baichuan.modeling import BaichuanForCausalLM, BaichuanForSequenceClassification
 from rlhf.models.llama import from_llama, to_llama
-from tests.models.conftest import official_config, tiny_model
+from tests.checkpoints import official_config, tiny_model
 
 IDS = torch.arange(3, 43).view(2, 20)
 LLAMA = {

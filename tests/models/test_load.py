@@ -15,7 +15,7 @@ from rlhf.models.load import (
     load_reward_model,
     load_tokenizer,
 )
-from tests.models.conftest import ARCHITECTURES, tiny_model
+from tests.checkpoints import ARCHITECTURES, tiny_model
 
 CPU = {"dtype": torch.float32, "device": "cpu"}
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from rlhf.models.registry import REGISTRY, named, spec_of
-from tests.models.conftest import ARCHITECTURES
+from tests.checkpoints import ARCHITECTURES
 
 
 def test_named_gives_the_nearest_names() -> None:

@@ -12,11 +12,10 @@ from rlhf.models.load import load_causal_lm, score_statistics
 from rlhf.models.roles import Roles
 from rlhf.ppo import PPOSummary, train
 from rlhf.runtime.metrics import MetricsLog, read_rows
-from tests.models.conftest import checkpoint, pieces
 from tests.models.test_roles import KINDS, World, world
 from tests.ppo.conftest import ppo_section
 
-__all__ = ["checkpoint", "pieces", "world"]  # fixtures
+__all__ = ["world"]  # fixtures
 
 PROMPTS = [[195, 300 + i, 320 + i, 196][i % 2 :] for i in range(8)]
 

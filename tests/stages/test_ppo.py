@@ -16,11 +16,10 @@ from rlhf.runtime.distributed import StageResult, make_runtime
 from rlhf.runtime.metrics import read_rows
 from rlhf.runtime.run_dir import RunDir
 from stages import ppo
-from tests.models.conftest import checkpoint, pieces
 from tests.models.test_roles import World, world
 from tests.ppo.conftest import ppo_section
 
-__all__ = ["checkpoint", "pieces", "world"]  # fixtures
+__all__ = ["world"]  # fixtures
 
 
 def _run(world: World, folder: Path, **changes: Any) -> StageResult:

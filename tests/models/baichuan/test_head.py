@@ -4,7 +4,7 @@ import torch
 from torch.nn import functional as F
 
 from rlhf.models.baichuan.head import NormHead
-from tests.models.conftest import tiny_model
+from tests.checkpoints import tiny_model
 
 
 def reference(head: NormHead, hidden: torch.Tensor) -> torch.Tensor:

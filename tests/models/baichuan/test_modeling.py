@@ -7,7 +7,7 @@ import torch
 
 from rlhf.models.baichuan.modeling import BaichuanForSequenceClassification
 from rlhf.models.max_z import max_z
-from tests.models.conftest import ARCHITECTURES, tiny_model
+from tests.checkpoints import ARCHITECTURES, tiny_model
 
 
 def reward_model(architecture: str) -> BaichuanForSequenceClassification:

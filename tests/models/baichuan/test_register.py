@@ -19,7 +19,7 @@ import rlhf.models  # noqa: F401
 from rlhf.models.baichuan.configuration import BaichuanConfig
 from rlhf.models.baichuan.modeling import BaichuanForCausalLM, BaichuanForSequenceClassification
 from rlhf.models.baichuan.trunk import BaichuanModel
-from tests.models.conftest import ARCHITECTURES, tiny_model
+from tests.checkpoints import ARCHITECTURES, tiny_model
 
 
 @pytest.mark.parametrize("trusting", [None, False, True])

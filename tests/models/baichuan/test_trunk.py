@@ -8,7 +8,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 import rlhf.models  # noqa: F401
-from tests.models.conftest import ARCHITECTURES, tiny_model
+from tests.checkpoints import ARCHITECTURES, tiny_model
 
 IDS = torch.arange(3, 43).view(2, 20)
 

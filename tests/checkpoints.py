@@ -27,7 +27,7 @@ ARCHITECTURES = ("baichuan-7b", "baichuan-13b", "baichuan2-7b", "baichuan2-13b")
 
 
 def golden_folder() -> Path:
-    beside = Path(__file__).resolve().parents[3] / "shared" / "golden"
+    beside = Path(__file__).resolve().parents[2] / "shared" / "golden"
     return Path(os.environ.get("RLHF_GOLDEN", beside))
 
 
