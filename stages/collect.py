@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -11,7 +12,6 @@ from typing import Any
 from rlhf.config.schema import BalanceSection, Config, SourceEntry
 from rlhf.data.jsonl import read_jsonl, write_jsonl
 from rlhf.data.records import PromptRecord, RankingRecord, RankingTask, Response
-from rlhf.data.split import held_out_split
 from rlhf.data.taxonomy import balanced_sample
 from rlhf.demo import annotators
 from rlhf.evaluation.answers import Scorer
@@ -22,6 +22,8 @@ from rlhf.runtime.steps import Step, Summary, Waiting, execute
 STAGE = "collect"
 SPLITS = {"": "prompts", "eval_": "prompts_eval"}
 """Prefix of the files written here -> the prompts they come from."""
+GIVEN = {"": "rankings.jsonl", "eval_": "rankings_eval.jsonl"}
+"""Prefix of the files written here -> the user's own rankings, split from `data.rankings`."""
 
 
 def run(config: Config, runtime: Runtime) -> StageResult:
@@ -38,9 +40,7 @@ def step(config: Config, runtime: Runtime) -> Step:
     collected = config.collect.model_dump(exclude={"models": {"__all__": {"path"}}})
     sections: list[Any] = [collected, config.annotation, config.demo, config.seed]
     if config.annotation.source == "file":
-        assert config.data.rankings is not None, "the schema asks for it"
-        inputs["rankings"] = Path(config.data.rankings)
-        sections += [config.data.held_out, config.data.near_duplicate_threshold]
+        inputs |= {f"{split}rankings": runtime.run_dir.data / name for split, name in GIVEN.items()}
     else:
         inputs |= {name: runtime.run_dir.data / f"{name}.jsonl" for name in SPLITS.values()}
         for index, entry in enumerate(sources(config, runtime)):
@@ -71,7 +71,8 @@ def sources(config: Config, runtime: Runtime) -> list[SourceEntry]:
 
 def _collect(config: Config, runtime: Runtime, step: Step) -> Summary:
     if config.annotation.source == "file":
-        _split_given(config, step)
+        for split in GIVEN:
+            shutil.copyfile(step.inputs[f"{split}rankings"], _rankings(step, split))
     else:
         counts = {"": config.collect.prompts, "eval_": config.collect.eval_prompts}
         for split, name in SPLITS.items():
@@ -81,24 +82,14 @@ def _collect(config: Config, runtime: Runtime, step: Step) -> Summary:
             write_jsonl(step.directory / f"{split}tasks.jsonl", tasks)
         for split in SPLITS:
             _rank(split, config, runtime, step)
-    rankings = list(read_jsonl(step.directory / "rankings.jsonl", RankingRecord))
-    held_out = list(read_jsonl(step.directory / "eval_rankings.jsonl", RankingRecord))
+    rankings = list(read_jsonl(_rankings(step, ""), RankingRecord))
+    held_out = list(read_jsonl(_rankings(step, "eval_"), RankingRecord))
     return {
         "prompts": len(rankings),
         "responses": sum(len(record.responses) for record in rankings),
         "held_out_prompts": len(held_out),
         "annotator": rankings[0].annotator,
     }
-
-
-def _split_given(config: Config, step: Step) -> None:
-    """The user's own rankings, part of them held out by prompt."""
-    records = list(read_jsonl(step.inputs["rankings"], RankingRecord))
-    texts = [record.prompt.text for record in records]
-    threshold = config.data.near_duplicate_threshold
-    train, held_out = held_out_split(texts, config.data.held_out, threshold, config.seed)
-    for name, chosen in (("rankings", train), ("eval_rankings", held_out)):
-        write_jsonl(step.directory / f"{name}.jsonl", (records[index] for index in chosen))
 
 
 def choose(path: Path, count: int, balance: BalanceSection | None, seed: int) -> list[PromptRecord]:
@@ -145,7 +136,7 @@ def _sample(
 def _rank(split: str, config: Config, runtime: Runtime, step: Step) -> None:
     """Turn a split's tasks into rankings, or raise Waiting when people have to do it."""
     tasks = step.directory / f"{split}tasks.jsonl"
-    rankings = step.directory / f"{split}rankings.jsonl"
+    rankings = _rankings(step, split)
     source, seed = config.annotation.source, runtime.seed + runtime.round
     if source == "simulated":
         assert config.demo is not None, "the schema asks for it"
@@ -157,6 +148,10 @@ def _rank(split: str, config: Config, runtime: Runtime, step: Step) -> None:
         raise Waiting(
             f"waiting for rankings: rlhf annotate {step.directory}, then the same command again"
         )
+
+
+def _rankings(step: Step, split: str) -> Path:
+    return step.directory / f"{split}rankings.jsonl"
 
 
 def _judged(tasks: Path, judge: Path, runtime: Runtime) -> Iterator[RankingRecord]:

@@ -96,6 +96,7 @@ class DataSection(Section):
     prompts: str | None = None
     prompts_eval: str | None = None
     rankings: str | None = None
+    rankings_eval: str | None = None
     taxonomy: str | None = None
     held_out: Annotated[float, Field(gt=0, lt=1)] = 0.05
     near_duplicate_threshold: Fraction = 0.8

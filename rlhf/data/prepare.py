@@ -10,14 +10,22 @@ from pathlib import Path
 
 from rlhf.config.schema import CurationSection, DataSection
 from rlhf.data.curation import Auditor, Verdict, curate
+from rlhf.data.dedup import near_duplicates
 from rlhf.data.jsonl import read_jsonl, write_jsonl
-from rlhf.data.records import PromptRecord, SFTRecord
+from rlhf.data.records import PromptRecord, RankingRecord, SFTRecord
 from rlhf.data.split import check_leakage, held_out_split
 from rlhf.runtime.files import hash_path, hash_section, write_text
 
-Either = SFTRecord | PromptRecord
-KINDS: dict[str, type[Either]] = {"sft": SFTRecord, "prompts": PromptRecord}
-Files = dict[str, list[Either]]
+AnyRecord = SFTRecord | PromptRecord | RankingRecord
+KINDS: dict[str, type[AnyRecord]] = {
+    "sft": SFTRecord,
+    "prompts": PromptRecord,
+    "rankings": RankingRecord,
+}
+# (held out, learnt from): rankings are about answers, and are tested against rankings alone. What
+# PPO is tested on, no stage has learnt from.
+_MAY_MEET = {("sft", "rankings"), ("rankings", "sft"), ("rankings", "prompts")}
+Files = dict[str, list[AnyRecord]]
 """Records by kind."""
 
 
@@ -28,7 +36,8 @@ def prepare(
     directory: Path,
     seed: int,
 ) -> None:
-    """Write sft.jsonl, prompts.jsonl, both also as *_eval.jsonl (held out), and curation.json.
+    """Write sft.jsonl, prompts.jsonl, rankings.jsonl, each also as *_eval.jsonl (held out), and
+    curation.json.
 
     Kinds that the section does not name are left out. Unchanged sources are not prepared again.
 
@@ -65,7 +74,8 @@ def prepare(
     )
     held_out |= split_off
     if not section.allow_leakage:
-        check_leakage(_questions(train), _questions(held_out), section.near_duplicate_threshold)
+        threshold = section.near_duplicate_threshold
+        check_leakage(_questions(train), _questions(held_out), threshold, _MAY_MEET)
     # Nothing of other sources may stay behind, nor pass for theirs after an interruption.
     shutil.rmtree(directory, ignore_errors=True)
     if curated is not None:
@@ -100,19 +110,30 @@ def file_auditor(path: str | None) -> Auditor:
     return audit
 
 
-def _read(path: str, kind: str) -> list[Either]:
+def _read(path: str, kind: str) -> list[AnyRecord]:
     return list(read_jsonl(path, KINDS[kind]))
 
 
 def _split(
     train: Files, kinds: Sequence[str], section: DataSection, seed: int
 ) -> tuple[Files, Files]:
-    """Split the kinds without a held-out file together: a question is held out in all of them."""
+    """Split the kinds without a held-out file together: a question is held out in all of them.
+
+    None is held out that the others' training files have, where the two may not meet.
+    """
     if not kinds:
         return train, {}
     pool = [(kind, record) for kind in kinds for record in train[kind]]
     texts = [_question(record) for _, record in pool]
-    kept, held_out = held_out_split(texts, section.held_out, section.near_duplicate_threshold, seed)
+    fixed = [(kind, record) for kind in train if kind not in kinds for record in train[kind]]
+    threshold = section.near_duplicate_threshold
+    pairs = near_duplicates([_question(record) for _, record in fixed], texts, threshold)
+    keep = {
+        pair.second
+        for pair in pairs
+        if (pool[pair.second][0], fixed[pair.first][0]) not in _MAY_MEET
+    }
+    kept, held_out = held_out_split(texts, section.held_out, threshold, seed, keep)
     parts: list[Files] = [
         {kind: [pool[index][1] for index in chosen if pool[index][0] == kind] for kind in kinds}
         for chosen in (kept, held_out)
@@ -126,10 +147,11 @@ def _split(
     return train | parts[0], parts[1]
 
 
-def _questions(files: Files) -> list[str]:
-    return [_question(record) for records in files.values() for record in records]
+def _questions(files: Files) -> dict[str, list[str]]:
+    return {kind: [_question(record) for record in records] for kind, records in files.items()}
 
 
-def _question(record: Either) -> str:
+def _question(record: AnyRecord) -> str:
     """What the user asked, all turns: the text that must not leak."""
-    return "\n".join(message.content for message in record.messages if message.role == "user")
+    messages = record.prompt.messages if isinstance(record, RankingRecord) else record.messages
+    return "\n".join(message.content for message in messages if message.role == "user")

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from random import Random
 
 from rlhf.data.dedup import NearDuplicateIndex, near_duplicates, normalise
 
 
 def held_out_split(
-    texts: Sequence[str], fraction: float, threshold: float, seed: int
+    texts: Sequence[str],
+    fraction: float,
+    threshold: float,
+    seed: int,
+    keep: Collection[int] = (),
 ) -> tuple[list[int], list[int]]:
     """Indices for training and held out, both sorted. Near-duplicates stay on one side.
 
@@ -17,41 +22,62 @@ def held_out_split(
         texts: what must not leak, such as prompts.
         fraction: of the texts to hold out, rounded, at least one text.
         threshold: Jaccard index from which two texts are near-duplicates.
+        keep: indices of texts that stay in training, with what is like them.
 
     Raises:
         ValueError: no group of near-duplicates is small enough to be held out.
     """
     groups = _groups(texts, threshold)
     Random(seed).shuffle(groups)
-    wanted = max(1, round(fraction * len(texts)))
+    wanted, kept = max(1, round(fraction * len(texts))), set(keep)
     held_out: list[int] = []
     for group in groups:
-        if len(held_out) + len(group) <= wanted:
+        if len(held_out) + len(group) <= wanted and kept.isdisjoint(group):
             held_out += group
     if not held_out or len(held_out) == len(texts):
         raise ValueError(
             f"cannot hold out {wanted} of {len(texts)} texts in {len(groups)} groups of "
-            f"near-duplicates; name a held-out file of your own, or add data"
+            f"near-duplicates, {len(kept)} of them also in other training files; name a held-out "
+            "file of your own, or add data"
         )
     chosen = set(held_out)
     return [i for i in range(len(texts)) if i not in chosen], sorted(held_out)
 
 
-def check_leakage(train: Sequence[str], held_out: Sequence[str], threshold: float) -> None:
+def check_leakage(
+    train: Mapping[str, Sequence[str]],
+    held_out: Mapping[str, Sequence[str]],
+    threshold: float,
+    may_meet: Collection[tuple[str, str]] = (),
+) -> None:
     """Refuses held-out texts that are near-duplicates of training texts.
 
+    Args:
+        train, held_out: texts by the kind of data that they are of, such as sft.
+        may_meet: (held-out kind, training kind) that may have texts in common.
+
     Raises:
-        ValueError: there is one; says how many and shows the closest pair.
+        ValueError: there is one; says how many of which kind, and shows the closest pair.
     """
-    pairs = near_duplicates(train, held_out, threshold)
-    if pairs:
-        closest = max(pairs, key=lambda pair: pair.jaccard)
-        leaked = len({pair.second for pair in pairs})
-        raise ValueError(
-            f"{leaked} of {len(held_out)} held-out texts are near-duplicates of training texts, "
-            f"such as {_short(held_out[closest.second])} of {_short(train[closest.first])} "
-            f"(Jaccard {closest.jaccard:.2f}); remove them, or set data.allow_leakage to true"
-        )
+    trained = [(kind, text) for kind, texts in train.items() for text in texts]
+    held = [(kind, text) for kind, texts in held_out.items() for text in texts]
+    texts = [text for _, text in held]
+    similar = near_duplicates([text for _, text in trained], texts, threshold)
+    pairs = [
+        pair for pair in similar if (held[pair.second][0], trained[pair.first][0]) not in may_meet
+    ]
+    if not pairs:
+        return
+    met = {(held[pair.second][0], trained[pair.first][0], pair.second) for pair in pairs}
+    counts = Counter(f"{tested} in {learnt}" for tested, learnt, _ in met)
+    kinds = ", ".join(f"{count} of held-out {names}" for names, count in sorted(counts.items()))
+    closest = max(pairs, key=lambda pair: pair.jaccard)
+    raise ValueError(
+        f"{len({pair.second for pair in pairs})} of {len(held)} held-out texts are near-duplicates "
+        f"of training texts ({kinds}), such as {_short(texts[closest.second])} of "
+        f"{_short(trained[closest.first][1])} (Jaccard {closest.jaccard:.2f}); remove them, or set "
+        "data.allow_leakage to true"
+    )
 
 
 def _groups(texts: Sequence[str], threshold: float) -> list[list[int]]:

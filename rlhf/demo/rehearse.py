@@ -27,6 +27,7 @@ REPLACED: dict[str, dict[str, Any]] = {
         "prompts_eval": "demo://prompts_eval.jsonl",
         "audits": None,
         "rankings": None,
+        "rankings_eval": None,
         "taxonomy": None,
         "near_duplicate_threshold": 0.8,
     },

@@ -8,8 +8,8 @@ import pytest
 from rlhf.config.schema import CurationSection, DataSection
 from rlhf.data.curation import Verdict
 from rlhf.data.jsonl import read_jsonl, write_jsonl
-from rlhf.data.prepare import file_auditor, prepare
-from rlhf.data.records import Message, PromptRecord, SFTRecord
+from rlhf.data.prepare import KINDS, file_auditor, prepare
+from rlhf.data.records import Message, PromptRecord, RankingRecord, SFTRecord
 
 CURATION = CurationSection(sample=5, threshold=0.5)
 QUESTIONS = [
@@ -43,6 +43,13 @@ def prompt(number: int, text: str | None = None) -> PromptRecord:
     )
 
 
+def ranking(number: int) -> RankingRecord:
+    origin = {"family": "baichuan", "model": "m", "size": "7b", "stage": "sft"}
+    responses = [{"id": str(k), "text": f"answer {k}", "provenance": origin} for k in range(2)]
+    row = {"id": f"r{number}", "prompt": prompt(number), "responses": responses, "ranks": [1, 2]}
+    return RankingRecord.model_validate(row)
+
+
 class World:
     def __init__(self, folder: Path):
         self.folder, self.out = folder, folder / "data"
@@ -55,7 +62,7 @@ class World:
         prepare(section, curation, auditor, self.out, seed=0)
 
     def ids(self, name: str) -> list[str]:
-        model = SFTRecord if name.startswith("sft") else PromptRecord
+        model = KINDS[name.removesuffix("_eval")]
         return [record.id for record in read_jsonl(self.out / f"{name}.jsonl", model)]
 
 
@@ -65,16 +72,28 @@ def world(tmp_path: Path) -> World:
 
 
 def test_a_question_is_held_out_of_every_kind(world):
-    """Each question is both a demonstration and a prompt."""
+    """Each question is a demonstration, a prompt and a ranking."""
     section = DataSection(
         sft=world.file("sft.jsonl", map(demonstration, range(10))),
         prompts=world.file("prompts.jsonl", map(prompt, range(10))),
+        rankings=world.file("rankings.jsonl", map(ranking, range(10))),
         held_out=0.3,
     )
     world.prepare(section)
-    assert len(world.ids("sft_eval")) == len(world.ids("prompts_eval")) == 3
-    assert [n[1:] for n in world.ids("sft_eval")] == [n[1:] for n in world.ids("prompts_eval")]
+    numbers = [[n[1:] for n in world.ids(f"{kind}_eval")] for kind in KINDS]
+    assert len(numbers[0]) == 3 and numbers[0] == numbers[1] == numbers[2]
     assert sorted(world.ids("sft") + world.ids("sft_eval")) == [f"s{n}" for n in range(10)]
+
+
+def test_questions_of_a_file_that_is_not_split_stay_in_training(world):
+    section = DataSection(
+        prompts=world.file("prompts.jsonl", map(prompt, range(1, 8))),
+        prompts_eval=world.file("prompts_eval.jsonl", [prompt(9)]),
+        sft=world.file("sft.jsonl", map(demonstration, range(9))),
+        held_out=0.3,
+    )
+    world.prepare(section)
+    assert world.ids("sft_eval") == ["s0", "s8"]  # of the 3 wanted, all that may be
 
 
 def test_a_given_held_out_file_is_left_as_it_is(world):
@@ -96,6 +115,25 @@ def test_leakage_is_refused_unless_allowed(world):
     assert not world.out.exists()
     world.prepare(DataSection(**given, allow_leakage=True))
     assert world.ids("prompts_eval") == ["p9"]
+
+
+MAKERS = {"sft": demonstration, "rankings": ranking, "prompts": prompt}
+
+
+@pytest.mark.parametrize("tested", MAKERS)
+@pytest.mark.parametrize("learnt", MAKERS)
+def test_no_stage_has_learnt_what_it_is_tested_on_nor_any_what_ppo_is(world, tested, learnt):
+    given = {
+        tested: world.file(f"{tested}.jsonl", map(MAKERS[tested], (0, 1))),
+        learnt: world.file(f"{learnt}.jsonl", map(MAKERS[learnt], (2, 3))),
+        f"{learnt}_eval": world.file(f"{learnt}_eval.jsonl", [MAKERS[learnt](9)]),
+        f"{tested}_eval": world.file(f"{tested}_eval.jsonl", [MAKERS[tested](3)]),
+    }
+    if "rankings" in (tested, learnt) and tested not in ("prompts", learnt):
+        world.prepare(DataSection(**given))
+    else:
+        with pytest.raises(ValueError, match=f"1 of held-out {tested} in {learnt}"):
+            world.prepare(DataSection(**given))
 
 
 def test_too_few_to_split_names_the_file(world):

@@ -35,6 +35,16 @@ def test_the_seed_decides() -> None:
     assert one == again != other
 
 
+def test_what_must_stay_in_training_takes_its_group_along() -> None:
+    data = texts()
+    _, held_out = held_out_split(data, 0.1, 0.7, seed=0)
+    train, other = held_out_split(data, 0.1, 0.7, seed=0, keep=[held_out[0]])
+    group = held_out[0] // 3
+    assert {3 * group, 3 * group + 1, 3 * group + 2} <= set(train) and len(other) == 12
+    with pytest.raises(ValueError, match="2 of them also in other training files"):
+        held_out_split(["a", "b"], 0.5, 0.7, seed=0, keep=[0, 1])
+
+
 def test_at_least_one_is_held_out() -> None:
     assert len(held_out_split(["a", "b", "c"], 0.01, 0.8, seed=0)[1]) == 1
 
@@ -45,8 +55,14 @@ def test_one_big_group_cannot_be_split() -> None:
 
 
 def test_leakage_names_the_closest_pair() -> None:
-    check_leakage(["completely different words here"], [BASE], 0.8)
+    check_leakage({"sft": ["completely different words here"]}, {"sft": [BASE]}, 0.8)
+    train = {"sft": ["nothing like it", BASE + " eleven"], "prompts": [BASE, BASE]}
     with pytest.raises(ValueError) as caught:
-        check_leakage(["nothing like it", BASE + " eleven"], [BASE], 0.8)
-    assert "1 of 1 held-out" in str(caught.value) and "data.allow_leakage" in str(caught.value)
-    assert "Jaccard 0.89" in str(caught.value)
+        check_leakage(train, {"sft": ["else"], "rankings": [BASE + " eleven twelve"]}, 0.8)
+    found = str(caught.value)
+    assert "1 of 2 held-out" in found and "data.allow_leakage" in found
+    assert "(1 of held-out rankings in prompts, 1 of held-out rankings in sft)" in found
+    assert "Jaccard 0.90" in found  # 9 of 10 shingles
+    check_leakage({"prompts": [BASE]}, {"rankings": [BASE]}, 0.8, {("rankings", "prompts")})
+    with pytest.raises(ValueError, match="1 of held-out prompts in rankings"):
+        check_leakage({"rankings": [BASE]}, {"prompts": [BASE]}, 0.8, {("rankings", "prompts")})
