@@ -8,7 +8,7 @@ from pathlib import Path
 
 import typer
 
-from rlhf.cli import annotate, data, evaluate, models, stages
+from rlhf.cli import annotate, chat, data, evaluate, models, stages
 
 app = typer.Typer(
     name="rlhf",
@@ -20,6 +20,7 @@ app.add_typer(stages.app)
 app.add_typer(evaluate.app, name="evaluate")
 app.add_typer(annotate.app)
 app.add_typer(models.app)
+app.add_typer(chat.app)
 app.add_typer(data.app, name="data")
 
 

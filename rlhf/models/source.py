@@ -39,7 +39,7 @@ class Source:
             model = load_reward_model(self.described, **options)
         else:
             whole = load_causal_lm(self.base, **options)
-            model = whole if self.adapter is None else _adapted(whole, self.adapter)
+            model = whole if self.adapter is None else adapted(whole, self.adapter)
         return merge_adapter(model) if isinstance(model, PeftModel) else model
 
 
@@ -89,7 +89,8 @@ def _adapter_fields(adapter: Path) -> dict[str, Any]:
     return {"task_type": "CAUSAL_LM"} | fields
 
 
-def _adapted(model: PreTrainedModel, adapter: Path) -> PeftModel:
+def adapted(model: PreTrainedModel, adapter: Path) -> PeftModel:
+    """`model` with the adapter over it; ValueError for one that was made for another model."""
     targets = _adapter_fields(adapter)["target_modules"]
     linear = {
         name.rpartition(".")[2]

@@ -82,11 +82,11 @@ def make_runtime(config: Config, run_dir: RunDir, round: int | None = None) -> R
     if config.runtime.threads is not None:
         torch.set_num_threads(config.runtime.threads)
     seed_everything(config.seed)
-    device = _device(config.runtime)
+    device = choose_device(config.runtime)
     return Runtime(
         run_dir=run_dir,
         device=device,
-        dtype=_dtype(config.runtime, device),
+        dtype=choose_dtype(config.runtime, device),
         seed=config.seed,
         round=config.rounds if round is None else round,
         rounds=config.rounds,
@@ -144,7 +144,8 @@ def _grouped() -> bool:
     return dist.is_available() and dist.is_initialized()
 
 
-def _device(section: RuntimeSection) -> torch.device:
+def choose_device(section: RuntimeSection) -> torch.device:
+    """`auto`: an accelerator where there is one. Raises ValueError for one that is not there."""
     available = torch.cuda.is_available()
     if section.device == "cuda" and not available:
         raise ValueError(
@@ -158,7 +159,7 @@ def _device(section: RuntimeSection) -> torch.device:
     return device
 
 
-def _dtype(section: RuntimeSection, device: torch.device) -> torch.dtype:
+def choose_dtype(section: RuntimeSection, device: torch.device) -> torch.dtype:
     """`auto`: bfloat16 where the hardware computes in it, float32 on a CPU, where it is faster."""
     if section.precision != "auto":
         return DTYPES[section.precision]

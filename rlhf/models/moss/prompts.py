@@ -65,13 +65,7 @@ def encode_prompt(
     """Ids up to `<|MOSS|>:`; arguments and what is left out as in `prompts.encode_prompt`."""
     system = encode_system(tokenizer, messages)
     *answered, last = rounds_of(messages)
-    rounds = [
-        [
-            *encode_question(tokenizer, each.question, each.plugins),
-            *encode_answer(tokenizer, each.answer),
-        ]
-        for each in answered
-    ]
+    rounds = [encode_round(tokenizer, each) for each in answered]
     newest = [*encode_question(tokenizer, last.question), *encode_text(tokenizer, ANSWER[0])]
     return fitting(system, rounds, newest, max_length)
 
@@ -83,10 +77,16 @@ def rounds_of(messages: Sequence[Turn]) -> list[Round]:
         if message.role == "user":
             rounds.append(Round(message.content))
         elif message.role == "assistant":
-            # Records may carry them; what is said in a chat does not.
+            # Records may carry them; a plain chat turn does not.
             plugins = getattr(message, "plugins", None) or NO_PLUGINS
             rounds[-1] = rounds[-1]._replace(answer=message.content, plugins=plugins)
     return rounds
+
+
+def encode_round(tokenizer: PreTrainedTokenizerBase, each: Round) -> list[int]:
+    """A whole round: question, what plugins did, and answer."""
+    asked = encode_question(tokenizer, each.question, each.plugins)
+    return [*asked, *encode_answer(tokenizer, each.answer)]
 
 
 def fitting(

@@ -1,0 +1,1 @@
+"""Talking to a model at a terminal, MOSS with its plugins."""

@@ -1,0 +1,138 @@
+"""`rlhf chat`: a checkpoint opened for a conversation."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from transformers import GenerationConfig
+
+from rlhf.apps.chat import plugins
+from rlhf.apps.chat.conversation import Conversation, PluginConversation
+from rlhf.apps.chat.terminal import Terminal
+from rlhf.config.schema import RuntimeSection
+from rlhf.models.chat import Conversational, answer_config
+from rlhf.models.load import load_causal_lm, load_tokenizer
+from rlhf.models.moss.meta import META_INSTRUCTION
+from rlhf.models.quantise import Quantization
+from rlhf.models.registry import spec_of
+from rlhf.models.source import adapted, find_source
+from rlhf.runtime.distributed import choose_device, choose_dtype
+from rlhf.runtime.quiet import quiet
+
+LOAD_IN: dict[str, Quantization] = {"4bit": "nf4", "8bit": "int8"}
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """What overrides the checkpoint's generation_config.json; None leaves it as it is there.
+
+    temperature 0 takes the most likely token.
+    """
+
+    temperature: float | None = None
+    top_k: int | None = None
+    top_p: float | None = None
+    repetition_penalty: float | None = None
+    max_new_tokens: int | None = None
+
+    def over(self, config: GenerationConfig) -> GenerationConfig:
+        """A configuration with these changes."""
+        changed = copy.deepcopy(config)
+        for name, value in vars(self).items():
+            if value is not None:
+                setattr(changed, name, value)
+        if (self.temperature, self.top_k, self.top_p) != (None, None, None):
+            changed.do_sample = changed.temperature != 0
+        if not changed.do_sample:
+            # What only matters to sampling would be warned of.
+            changed.temperature, changed.top_k, changed.top_p = 1.0, 50, 1.0
+        return changed
+
+
+def chat(
+    model: Path,
+    *,
+    load_in: str | None = None,
+    adapter: Path | None = None,
+    system: str | None = None,
+    plugin_names: Sequence[str] = (),
+    sampling: Sampling,
+    seed: int | None = None,
+) -> None:
+    """Talks until the input ends. Raises ValueError as `open_conversation` does."""
+    console = Console()
+    with quiet(), console.status(f"loading {model}"):
+        conversation = open_conversation(
+            model,
+            load_in=load_in,
+            adapter=adapter,
+            system=system,
+            plugin_names=plugin_names,
+            sampling=sampling,
+        )
+    if seed is not None:
+        torch.manual_seed(seed)
+    with quiet():
+        Terminal(conversation, console).run()
+
+
+def open_conversation(
+    model: Path,
+    *,
+    load_in: str | None = None,
+    adapter: Path | None = None,
+    system: str | None = None,
+    plugin_names: Sequence[str] = (),
+    sampling: Sampling,
+) -> Conversation:
+    """Loads a language model, or an adapter over its base, with its way to talk.
+
+    Args:
+        load_in: 4bit or 8bit, by bitsandbytes; None for plain weights.
+        system: None is the one that the model was tuned with, if any; "" is none.
+        plugin_names: of plugins that MOSS may call.
+
+    Raises:
+        ValueError: a directory that is no whole language model, a reward model, plugins for a
+            model that calls none, a system message for one that has no place for it.
+    """
+    if load_in is not None and load_in not in LOAD_IN:
+        raise ValueError(f"--load-in {load_in}: choose {' or '.join(LOAD_IN)}")
+    enabled = [plugins.find(name) for name in plugin_names]
+    source = find_source(model, adapter)
+    if source.reward:
+        raise ValueError(f"{model}: a reward model, which scores answers; name a language model")
+    spec = spec_of(source.base)
+    if enabled and spec.chat_style != "moss":
+        raise ValueError(f"--plugin: {spec.name} calls no plugins; only MOSS does")
+    runtime = RuntimeSection()
+    device = choose_device(runtime)
+    whole: Any = load_causal_lm(
+        source.base,
+        dtype=choose_dtype(runtime, device),
+        device=device,
+        quantization=None if load_in is None else LOAD_IN[load_in],
+    )
+    if source.adapter is not None:
+        whole = adapted(whole, source.adapter).get_base_model()
+    talking: Conversational = whole.eval()
+    fields: dict[str, Any] = {
+        "model": talking,
+        "tokenizer": load_tokenizer(source.base),
+        "config": sampling.over(answer_config(talking)),
+    }
+    if system is None and spec.chat_style == "moss":
+        system = META_INSTRUCTION + ("" if enabled else plugins.switches([]))
+    conversation = (
+        PluginConversation(**fields, system=system or "", enabled=enabled)
+        if enabled
+        else Conversation(**fields, system=system or "")
+    )
+    conversation.check()
+    return conversation

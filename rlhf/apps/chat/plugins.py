@@ -1,0 +1,127 @@
+"""Plugins of MOSS-003: which there are, how its meta instruction names them, and calling them.
+
+A plugin of your own is registered from Python, or by an installed package's entry point in the
+group `rlhf.plugins`.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+
+from rlhf.apps.chat.calculator import calculate
+from rlhf.apps.chat.equations import solve_in_time
+from rlhf.models.moss.prompts import UNUSED
+
+GROUP = "rlhf.plugins"
+# In the order in which MOSS's meta instruction names them.
+TITLES = (
+    "Web search",
+    "Calculator",
+    "Equation solver",
+    "Text-to-image",
+    "Image edition",
+    "Text-to-speech",
+)
+COMMANDS_LIMIT = 1000
+RESULT_LIMIT = 2000
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """title: its line in the meta instruction, such as "Web search"; a title that MOSS does not
+        know gets a line of its own.
+    api: how MOSS is to call it, such as "Search(query)".
+    run: takes what stands between the quotes, gives what MOSS is to read. A ValueError of its is
+        read to MOSS as well.
+    """
+
+    title: str
+    api: str
+    run: Callable[[str], str]
+
+    @property
+    def function(self) -> str:
+        """The name that a command calls."""
+        return self.api.partition("(")[0]
+
+
+REGISTRY: dict[str, Plugin] = {
+    "calculator": Plugin("Calculator", "Calculate(expression)", calculate),
+    "equation-solver": Plugin("Equation solver", "Solve(equation)", solve_in_time),
+}
+
+
+def register(name: str, plugin: Plugin) -> None:
+    """Makes a plugin known as `name`, in place of the one of that name if there is one."""
+    REGISTRY[name] = plugin
+
+
+def find(name: str) -> Plugin:
+    """A registered plugin, or one of an installed package; ValueError with the names there are."""
+    installed = entry_points(group=GROUP)
+    if name not in REGISTRY and name in installed.names:
+        register(name, installed[name].load())
+    if name not in REGISTRY:
+        names = sorted({*REGISTRY, *installed.names})
+        raise ValueError(f"--plugin {name}: no such plugin; choose {', '.join(names)}")
+    return REGISTRY[name]
+
+
+def switches(plugins: Sequence[Plugin]) -> str:
+    """The end of the meta instruction, where these plugins are enabled and all others disabled."""
+    on = {plugin.title: plugin for plugin in plugins}
+    lines = [f"- Inner thoughts: {'enabled' if plugins else 'disabled'}."]
+    for title in dict.fromkeys([*TITLES, *on]):
+        state = f"enabled. API: {on[title].api}" if title in on else "disabled."
+        lines.append(f"- {title}: {state}")
+    return "\n".join(lines) + "\n"
+
+
+def call(commands: str, plugins: Sequence[Plugin]) -> str:
+    """What goes between `<|Results|>:` and `<eor>` for MOSS's commands, such as `Solve("x=1")`.
+
+    Nothing that is written there raises: MOSS reads what was wrong, and goes on.
+    """
+    if commands == UNUSED:
+        return UNUSED
+    try:
+        calls = _parse(commands)
+    except ValueError as error:
+        return f"{commands[:RESULT_LIMIT]} => error: {error}"
+    functions = {plugin.function: plugin.run for plugin in plugins}
+    return "\n".join(f"{written} => {_run(functions, *rest)}" for written, *rest in calls)
+
+
+def _parse(commands: str) -> list[tuple[str, str, str]]:
+    """Each call as it is written, its function's name and its argument, by Python's own grammar."""
+    if len(commands) > COMMANDS_LIMIT:
+        raise ValueError("too long")
+    text = commands.translate({0x201C: '"', 0x201D: '"', 0xFF08: "(", 0xFF09: ")", 0xFF0C: ","})
+    whole = f"({text},)"
+    try:
+        body = ast.parse(whole, mode="eval").body
+    except (SyntaxError, RecursionError, MemoryError):
+        raise ValueError('not readable; write Name("argument")') from None
+    calls = []
+    for node in body.elts if isinstance(body, ast.Tuple) else [body]:
+        match node:
+            case ast.Call(ast.Name(name), [argument], []):
+                source, given = (ast.get_source_segment(whole, each) for each in (node, argument))
+                if isinstance(argument, ast.Constant) and isinstance(argument.value, str):
+                    given = argument.value
+                calls.append((str(source), name, str(given)))
+            case _:
+                raise ValueError('not readable; write Name("argument")')
+    return calls
+
+
+def _run(functions: dict[str, Callable[[str], str]], name: str, argument: str) -> str:
+    if name not in functions:
+        return f"error: {name} is disabled"
+    try:
+        return functions[name](argument)[:RESULT_LIMIT]
+    except ValueError as error:
+        return f"error: {error}"

@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+from importlib.metadata import EntryPoint, EntryPoints
+
+import pytest
+
+from rlhf.apps.chat import plugins
+from rlhf.apps.chat.plugins import Plugin, call, find, register, switches
+
+CALCULATOR = plugins.REGISTRY["calculator"]
+SEARCH = Plugin("Web search", "Search(query)", lambda query: f"\n<|1|>: {query!r}")
+
+
+@pytest.fixture(autouse=True)
+def registry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plugins, "REGISTRY", dict(plugins.REGISTRY))
+
+
+def test_switches_are_those_of_the_official_meta_instruction() -> None:
+    assert switches([SEARCH, CALCULATOR]) == (
+        "- Inner thoughts: enabled.\n"
+        "- Web search: enabled. API: Search(query)\n"
+        "- Calculator: enabled. API: Calculate(expression)\n"
+        "- Equation solver: disabled.\n"
+        "- Text-to-image: disabled.\n"
+        "- Image edition: disabled.\n"
+        "- Text-to-speech: disabled.\n"
+    )
+    assert "enabled" not in switches([])
+
+
+def test_a_plugin_that_moss_does_not_know_gets_a_line_of_its_own() -> None:
+    weather = Plugin("Weather", "Weather(city)", str)
+    assert switches([weather]).endswith("disabled.\n- Weather: enabled. API: Weather(city)\n")
+
+
+@pytest.mark.parametrize(
+    ("commands", "results"),
+    [
+        ("None", "None"),
+        ('Calculate("6*7")', 'Calculate("6*7") => 42'),
+        ("Calculate(6*7)", "Calculate(6*7) => 42"),
+        ("Calculate（“6×7”）", 'Calculate("6×7") => 42'),
+        (
+            'Calculate("1+1"), Search("moss")',
+            'Calculate("1+1") => 2\nSearch("moss") => \n<|1|>: \'moss\'',
+        ),
+        ('Calculate("1/0")', 'Calculate("1/0") => error: division by zero'),
+        ('Solve("x=1")', 'Solve("x=1") => error: Solve is disabled'),
+        ('Calculate("1"', 'Calculate("1" => error: not readable; write Name("argument")'),
+        ('Calculate("1", 2)', 'Calculate("1", 2) => error: not readable; write Name("argument")'),
+        ("print.x", 'print.x => error: not readable; write Name("argument")'),
+        ("1)+(2", '1)+(2 => error: not readable; write Name("argument")'),
+    ],
+)
+def test_call(commands: str, results: str) -> None:
+    assert call(commands, [CALCULATOR, SEARCH]) == results
+
+
+def test_call_is_bounded() -> None:
+    longest = Plugin("Long", "Long(text)", lambda text: "x" * 10_000)
+    assert call('Long("")', [longest]) == 'Long("") => ' + "x" * plugins.RESULT_LIMIT
+    assert call("(" * 999, [longest]).endswith('write Name("argument")')
+    assert call("-" * 10_000, [longest]) == "-" * plugins.RESULT_LIMIT + " => error: too long"
+
+
+def test_register() -> None:
+    with pytest.raises(ValueError, match="no such plugin; choose calculator, equation-solver"):
+        find("search")
+    register("search", SEARCH)
+    assert find("search") is SEARCH
+
+
+def test_an_installed_package_s_plugin_is_found_by_its_entry_point(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    point = EntryPoint("search", f"{__name__}:SEARCH", plugins.GROUP)
+    monkeypatch.setattr(EntryPoint, "load", lambda self: SEARCH)
+    monkeypatch.setattr(plugins, "entry_points", lambda group: EntryPoints([point]))
+    assert find("search") is SEARCH
+    with pytest.raises(ValueError, match="choose calculator, equation-solver, search"):
+        find("seach")
