@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from rlhf.apps.chat.conversation import Conversation
+from rlhf.apps.chat.terminal import Terminal
+from tests.apps.chat.conftest import Script
+
+Opened = Callable[..., Conversation]
+
+
+def pipe(monkeypatch: pytest.MonkeyPatch, conversation: Conversation, text: str) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO(text))
+    Terminal(conversation, Console()).run()
+
+
+class Keyboard(io.StringIO):
+    """A terminal, as far as anybody asks."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def typed(monkeypatch: pytest.MonkeyPatch, conversation: Conversation, *lines: Any) -> str:
+    """What a terminal shows. Of the lines, an exception is what the keyboard raises."""
+    left = list(lines)
+
+    def read(prompt: str) -> str:
+        line = left.pop(0) if left else EOFError()
+        if isinstance(line, BaseException):
+            raise line
+        return str(line)
+
+    monkeypatch.setattr(sys, "stdin", Keyboard())
+    monkeypatch.setattr("builtins.input", read)
+    screen = io.StringIO()
+    Terminal(conversation, Console(file=screen, force_terminal=True, color_system=None)).run()
+    return screen.getvalue()
+
+
+def test_a_line_a_turn_and_plain_text(
+    opened: Opened, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    conversation = opened()
+    Script(conversation, ["[bold]你好[/bold]</s>", "天气\x1b[2J</s>"])
+    pipe(monkeypatch, conversation, "世界\n\n天气\n")
+    printed = capsys.readouterr()
+    assert (printed.out, printed.err) == ("[bold]你好[/bold]\n天气\x1b[2J\n", "")
+
+
+def test_only_the_answer_of_a_plugin_round_is_printed(
+    opened: Opened, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    conversation = opened("moss", plugin_names=["calculator"])
+    called = '<|Inner Thoughts|>: A sum.<eot>\n<|Commands|>: Calculate("6*7")<eoc>'
+    Script(conversation, [called, " 42.<eom>", called, " 42.<eom>"])
+    pipe(monkeypatch, conversation, "6*7\n")
+    assert capsys.readouterr().out == "42.\n"
+    shown = typed(monkeypatch, conversation, "6*7")
+    assert 'Calculate("6*7") => 42' in shown and shown.endswith("\n42.\n\n")
+
+
+def test_commands(
+    opened: Opened,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    conversation = opened()
+    script = Script(conversation, ["A</s>"] * 4)
+    file = tmp_path / "said.jsonl"
+    lines = [
+        "/save x",
+        "你好",
+        "/system 天气",
+        "世界",
+        f"/save {file}",
+        "/reset",
+        "/system",
+        "今天",
+    ]
+    pipe(monkeypatch, conversation, "\n".join([*lines, "/what", "/help", "/exit", "你好"]))
+    user, assistant = conversation.tokenizer.convert_ids_to_tokens([195, 196])
+    assert script.prompts == [
+        f"{user}你好{assistant}",
+        f"天气{user}你好{assistant}A{user}世界{assistant}",
+        f"{user}今天{assistant}",
+    ]
+    printed = capsys.readouterr()
+    assert printed.out == "A\nA\nA\n" and len(file.read_text().splitlines()) == 1
+    for notice in ("something said", f"saved: {file}", "/what: no such command", "/save FILE"):
+        assert notice in printed.err.replace("\n", "") or notice in printed.err
+
+
+def test_a_question_may_begin_with_a_slash(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
+    conversation = opened()
+    Script(conversation, ["A</s>"])
+    typed(monkeypatch, conversation, "/usr/bin is what?")
+    assert conversation.rounds[0].content == "/usr/bin is what?"
+
+
+def test_a_system_message_without_a_place_is_told_and_left_out(
+    opened: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    conversation = opened("baichuan-13b")
+    Script(conversation, ["A</s>"])
+    shown = typed(monkeypatch, conversation, "/system B", "C")
+    assert "no place for a system message" in shown and conversation.system == ""
+    assert len(conversation.rounds) == 2
+
+
+def test_a_model_does_not_steer_the_terminal(
+    opened: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    conversation = opened()
+    Script(conversation, ["[red]A[/red]\x1b[2JB\x07</s>"])
+    shown = typed(monkeypatch, conversation, "你好")
+    assert "[red]A[/red]\N{REPLACEMENT CHARACTER}[2JB\N{REPLACEMENT CHARACTER}" in shown
+
+
+def test_a_file_that_cannot_be_written_is_told(
+    opened: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    conversation = opened()
+    Script(conversation, ["A</s>"])
+    shown = typed(monkeypatch, conversation, "你好", "/save /no/such/folder")
+    assert "/no/such/folder: No such file or directory" in shown
+
+
+def test_ctrl_c_cuts_an_answer_short_and_leaves_at_the_prompt(
+    opened: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    conversation = opened()
+    said = conversation.ask
+
+    def interrupted(question: str) -> Any:
+        yield next(pieces := said(question))
+        pieces.close()  # type: ignore[attr-defined]
+        raise KeyboardInterrupt
+
+    Script(conversation, ["今天天气很好</s>"])
+    monkeypatch.setattr(conversation, "ask", interrupted)
+    shown = typed(monkeypatch, conversation, "你好", KeyboardInterrupt(), "not read")
+    assert "cut short" in shown and len(conversation.rounds) == 2
