@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -10,9 +11,13 @@ from rlhf.config.schema import Config
 from rlhf.data.chat_format import encode_prompt
 from rlhf.data.jsonl import read_jsonl
 from rlhf.data.records import PromptRecord, TextRecord
+from rlhf.demo import rubric
+from rlhf.evaluation.answers import Scorer
+from rlhf.generation import Completion
 from rlhf.models.load import score_statistics
 from rlhf.models.roles import Roles, build_roles
 from rlhf.ppo.loop import train
+from rlhf.ppo.measure import Judge
 from rlhf.runtime.distributed import Runtime, StageResult, world_size
 from rlhf.runtime.metrics import MetricsLog, progress
 from rlhf.runtime.steps import Step, Summary, execute
@@ -32,7 +37,7 @@ def run(config: Config, runtime: Runtime) -> StageResult:
 
 
 def step(config: Config, runtime: Runtime) -> Step:
-    texts = config.ppo.pretraining
+    mix, judge = config.ppo.pretraining, config.ppo.judge
     return Step(
         key=runtime.key(STAGE),
         stage=STAGE,
@@ -42,7 +47,8 @@ def step(config: Config, runtime: Runtime) -> Step:
             "actor": Path(config.ppo.actor or runtime.run_dir.stage("sft/main")),
             "reward_model": Path(config.ppo.reward_model or runtime.stage_dir("rm")),
             "prompts": runtime.run_dir.data / "prompts.jsonl",
-            **({"pretraining": Path(texts.data)} if texts else {}),
+            **({"pretraining": Path(mix.data)} if mix else {}),
+            **({"judge": Path(judge)} if judge else {}),
         },
         work=partial(_train, config, runtime),
     )
@@ -58,23 +64,21 @@ def _train(config: Config, runtime: Runtime, step: Step) -> Summary:
         dtype=runtime.dtype,
         device=runtime.device,
     )
-    prompts = [
-        encode_prompt(roles.spec, roles.tokenizer, record.messages)
-        for record in read_jsonl(step.inputs["prompts"], PromptRecord)
-    ]
+    records = list(read_jsonl(step.inputs["prompts"], PromptRecord))
     with (
         MetricsLog(step.directory, config.runtime.trackers) as metrics,
         progress(step.key, runtime) as bar,
     ):
         trained = train(
             roles,
-            prompts,
+            [encode_prompt(roles.spec, roles.tokenizer, record.messages) for record in records],
             config.ppo,
             score_statistics=score_statistics(reward_model),
             output_dir=step.directory,
             seed=runtime.seed,
             metrics=metrics,
             pretraining=_texts(roles, step.inputs.get("pretraining")),
+            judge=_judge(config, runtime, roles, records),
             on_iteration=bar.update,
         )
     roles.save_actor(step.directory / "actor")
@@ -94,3 +98,25 @@ def _texts(roles: Roles, path: Path | None) -> list[list[int]]:
         [*tokenizer.encode(record.text, add_special_tokens=False), tokenizer.eos_token_id]
         for record in read_jsonl(path, TextRecord)
     ]
+
+
+def _judge(
+    config: Config, runtime: Runtime, roles: Roles, records: Sequence[PromptRecord]
+) -> Judge | None:
+    """The named reward model, or the demo's rubric where there is a demo."""
+    named = config.ppo.judge
+    scorer = Scorer.load(named, runtime) if named else None
+    if scorer is None and config.demo is None:
+        return None
+
+    def qualities(numbers: Sequence[int], completions: Sequence[Completion]) -> list[float]:
+        prompts = [records[number] for number in numbers]
+        texts = [
+            str(roles.tokenizer.decode(list(completion.token_ids), skip_special_tokens=True))
+            for completion in completions
+        ]
+        if scorer is not None:
+            return scorer.scores(prompts, texts, config.ppo.rollout_microbatch)
+        return [rubric.quality(prompt, text) for prompt, text in zip(prompts, texts, strict=True)]
+
+    return qualities

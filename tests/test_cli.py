@@ -35,6 +35,31 @@ def fails(monkeypatch, capsys):
     return fails
 
 
+def test_what_is_foreseen_and_no_mistake_is_one_line_too(monkeypatch, capsys, tmp_path):
+    from rlhf.ppo import monitors
+    from rlhf.runtime.checkpoint import save
+
+    def alarm(*_: object, **__: object) -> None:
+        monitors.Monitor(monitors.MonitorSection()).allow_rollback("why", before=9)
+
+    def full_disk(*_: object, **__: object) -> None:
+        monkeypatch.setattr("rlhf.runtime.checkpoint._write", _no_space)
+        save(tmp_path, 1, {})
+
+    for broken, said in ((alarm, "why (after 9 rollbacks"), (full_disk, "free some space")):
+        monkeypatch.setattr("rlhf.apps.run.run", broken)
+        monkeypatch.setattr(sys, "argv", ["rlhf", "ppo", "tiny"])
+        with pytest.raises(SystemExit) as exit_:
+            cli.main()
+        assert exit_.value.code == 1
+        error = capsys.readouterr().err
+        assert error.startswith("rlhf: ") and said in error and error.count("\n") == 1
+
+
+def _no_space(*_: object) -> None:
+    raise OSError(28, "No space left on device")
+
+
 @pytest.fixture
 def own_files(tmp_path):
     """A config that names files of the user's, and what they are to hold."""

@@ -46,10 +46,11 @@ def _check_named_files(config: Config, run_dir: RunDir) -> None:
     models = [entry.path for entry in config.models.values()]
     models += [entry.path for entry in config.collect.models]
     given = [config.rm.model, config.ppo.actor, config.ppo.reward_model, config.evaluate.judge]
-    given += [config.dpo.model] if config.dpo else []
+    given += [config.ppo.judge, *([config.dpo.model] if config.dpo else [])]
     models += [path for path in (*given, config.annotation.judge) if path]
     models = [path for path in models if not Path(path).is_relative_to(run_dir.root)]
     files = [path for path in config.data.model_dump().values() if isinstance(path, str)]
+    files += [config.ppo.pretraining.data] if config.ppo.pretraining else []
     files = [path for path in files if not Path(path).is_relative_to(run_dir.root)]
     missing = [path for path in dict.fromkeys([*models, *files]) if not Path(path).exists()]
     if missing:

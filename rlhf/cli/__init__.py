@@ -25,17 +25,18 @@ app.add_typer(data.app, name="data")
 
 
 def main() -> None:
-    """Entry point. The user's mistakes: one line, exit code 2. Anything else: traceback, 1."""
+    """Entry point. The user's mistakes: one line, exit code 2. What else is foreseen, such as a
+    full disk or an alarm that stops PPO: one line, 1. Anything else: traceback, 1."""
     try:
         app()
-    except ValueError as error:
+    except (ValueError, OSError, RuntimeError, FloatingPointError) as error:
         if not _is_ours(error):
             raise
         typer.echo(f"rlhf: {error}", err=True)
-        sys.exit(2)
+        sys.exit(2 if isinstance(error, ValueError) else 1)
 
 
-def _is_ours(error: ValueError) -> bool:
+def _is_ours(error: Exception) -> bool:
     """Whether this project raised it, for the user to read; a library's is a fault of ours."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:

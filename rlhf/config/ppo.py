@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -69,30 +69,78 @@ class PretrainingSection(Section):
     max_length: Annotated[int, Field(ge=2)] = 512
 
 
-Action = Literal["warn", "stop"]
+Action = Literal["warn", "stop", "rollback"]
+
+
+class RuleSection(Section):
+    """The bounds that a metric has to stay within, and what happens when it does not."""
+
+    low: float | None = None
+    high: float | None = None
+    action: Action = "warn"
 
 
 class MonitorSection(Section):
-    """Alarms on the running loop; null switches one off."""
+    """A rule for each of these metrics; null switches it off, and what a rule leaves out keeps its
+    default. `non_finite`: a loss or a gradient that is NaN or infinite.
 
-    action: Action = "warn"
-    kl_max: Annotated[float, Field(gt=0)] | None = 50.0
-    entropy_min: NonNegative | None = 0.05
-    clip_fraction_max: Fraction | None = 0.5
-    repetition_max: Fraction | None = 0.5
-    eos_rate_min: Fraction | None = 0.2
-    engine_gap_max: Annotated[float, Field(gt=0)] | None = 0.2
+    The action `rollback` returns to the best checkpoint with `step_factor` times the learning
+    rates, `rollbacks` times at most, and then stops.
+    """
+
+    score_gain: RuleSection | None = RuleSection(low=-1.0)
+    kl: RuleSection | None = RuleSection(high=50.0)
+    entropy: RuleSection | None = RuleSection(low=0.05)
+    response_growth: RuleSection | None = RuleSection(low=0.5, high=2.0)
+    repetition: RuleSection | None = RuleSection(high=0.5)
+    eos_rate: RuleSection | None = RuleSection(low=0.2)
+    clip_fraction: RuleSection | None = RuleSection(high=0.5)
+    explained_variance: RuleSection | None = RuleSection(low=0.0)
+    length_correlation: RuleSection | None = RuleSection(high=0.8)
+    judge_gain: RuleSection | None = RuleSection(low=-0.5)
+    judge_gap: RuleSection | None = RuleSection(high=1.0)
+    engine_gap: RuleSection | None = RuleSection(high=0.2)
+    non_finite: Literal["stop", "rollback"] = "stop"
+    step_factor: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    rollbacks: Positive = 3
+
+    @model_validator(mode="before")
+    @classmethod
+    def _rest_by_default(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        kept = {name: field.default for name, field in cls.model_fields.items()}
+        return {
+            name: {**kept[name].model_dump(), **value}
+            if isinstance(value, dict) and isinstance(kept.get(name), RuleSection)
+            else value
+            for name, value in values.items()
+        }
+
+    @property
+    def rules(self) -> dict[str, RuleSection]:
+        """The rules that are on, by metric."""
+        sections = {name: getattr(self, name) for name in type(self).model_fields}
+        return {name: rule for name, rule in sections.items() if isinstance(rule, RuleSection)}
+
+    @property
+    def rolls_back(self) -> bool:
+        """Whether anything has the action `rollback`."""
+        actions = [self.non_finite, *(rule.action for rule in self.rules.values())]
+        return "rollback" in actions
 
 
 class PPOSection(Section):
     """Stage 3: PPO. Defaults are the Baichuan 2 report's where it states them.
 
     A backward pass takes `microbatch` responses, or with `microbatch_tokens` as many as fit into
-    that many columns, padding included. `rollout_microbatch` of them are decoded together.
+    that many columns, padding included. `rollout_microbatch` of them are decoded together. `judge`:
+    a second reward model that only watches; null takes the demo's rubric, if there is a demo.
     """
 
     actor: str | None = None
     reward_model: str | None = None
+    judge: str | None = None
     roles: Literal["shared", "separate"] = "shared"
     iterations: Positive = 350
     rollout_batch: Positive = 64

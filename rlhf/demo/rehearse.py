@@ -35,7 +35,7 @@ REPLACED: dict[str, dict[str, Any]] = {
     "collect": {"batch_size": 48},
     "dpo": {"batch_size": 8, "microbatch_size": 8},
     "rm": {"batch_size": 8, "microbatch_size": 8},
-    "ppo": {"rollout_batch": 16, "minibatch": 16, "microbatch": 8},
+    "ppo": {"rollout_batch": 16, "minibatch": 16, "microbatch": 8, "pretraining": None},
     "evaluate": {"batch_size": 24},
 }
 GIVEN = (

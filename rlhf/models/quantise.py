@@ -22,9 +22,7 @@ def bitsandbytes_config(quantization: Quantization, dtype: torch.dtype) -> BitsA
     try:
         import bitsandbytes  # noqa: F401
     except ImportError:
-        raise ValueError(
-            "weights in 4 or 8 bits need bitsandbytes: pip install '.[gpu]'"
-        ) from None
+        raise ValueError("weights in 4 or 8 bits need bitsandbytes: pip install '.[gpu]'") from None
     if quantization == "int8":
         return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=HEADS)
     return BitsAndBytesConfig(

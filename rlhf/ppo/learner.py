@@ -15,8 +15,8 @@ from rlhf.ppo.controllers import learning_rate
 class Learner:
     """AdamW on a list of parameters, with a schedule and a bound on the gradient's norm.
 
-    taken: optimiser steps so far. average: float32 moving averages of the parameters, in their
-    order, or None.
+    taken: optimiser steps so far. scale: of the schedule's rate, lowered by a rollback. average:
+    float32 moving averages of the parameters, in their order, or None.
     """
 
     def __init__(
@@ -29,6 +29,7 @@ class Learner:
         """steps: optimiser steps of the whole run, which the schedule stretches over.
         ema_decay: weight of the old average at every step; None keeps no average."""
         self.taken = 0
+        self.scale = 1.0
         self._parameters = list(parameters)
         self._section = section
         self._steps = steps
@@ -43,7 +44,7 @@ class Learner:
 
     def step(self) -> None:
         """Move along the gradient and forget it."""
-        rate = learning_rate(self._section, self.taken, self._steps)
+        rate = self.scale * learning_rate(self._section, self.taken, self._steps)
         for group in self._optimiser.param_groups:
             group["lr"] = rate
         self._optimiser.step()
@@ -56,13 +57,15 @@ class Learner:
     def state(self) -> dict[str, Any]:
         return {
             "taken": self.taken,
+            "scale": self.scale,
             "optimiser": self._optimiser.state_dict(),
             "average": self.average,
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        self.taken = state["taken"]
+        self.taken, self.scale = state["taken"], state["scale"]
         self._optimiser.load_state_dict(state["optimiser"])
+        self._optimiser.zero_grad()  # what a step that was refused has left
         if state["average"] is not None:
             self.average = [
                 average.to(p.device)

@@ -15,16 +15,19 @@ from rlhf.ppo.batching import generator, passes
 from rlhf.ppo.controllers import ScoreStatistics
 from rlhf.ppo.experience import make_experience
 from rlhf.ppo.flops import iteration_flops
-from rlhf.ppo.measure import measure
+from rlhf.ppo.measure import Judge, judged, measure, since_start
 from rlhf.ppo.monitors import Monitor, check
 from rlhf.ppo.pretraining import PretrainingMix, pretraining_mix
 from rlhf.ppo.rollout import fitting, sample, warn_of_another_policy
 from rlhf.ppo.state import Progress, TrainingState
-from rlhf.ppo.update import update
+from rlhf.ppo.update import NonFinite, update
 from rlhf.runtime.files import CHECKPOINTS
+from rlhf.runtime.interrupt import held_interrupt
 from rlhf.runtime.metrics import MetricsLog
 
 REFUSED = "refused_minibatch.safetensors"
+SHOWN = ("score", "kl", "response_length")
+OnIteration = Callable[[int, int, dict[str, float]], None]
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,8 @@ def train(
     seed: int,
     metrics: MetricsLog,
     pretraining: Sequence[Sequence[int]] = (),
-    on_iteration: Callable[[int, int, dict[str, float]], None] | None = None,
+    judge: Judge | None = None,
+    on_iteration: OnIteration | None = None,
 ) -> Trained:
     """Train actor and critic in place, going on from the newest checkpoint in `output_dir`.
 
@@ -78,69 +82,128 @@ def train(
         seed: of prompt order, sampling and minibatches.
         metrics: takes a row an iteration, with the number of alarms that are on.
         pretraining: token ids of the texts that `section.pretraining` mixes in.
+        judge: watches every iteration's answers; the actor never learns from it.
         on_iteration: called with the iterations done, those in all, and what a progress bar shows.
 
     Raises:
         ValueError: no prompt fits, or the score statistics are missing.
         NonFinite: a loss or gradient is NaN or infinite; the optimiser has not seen it.
-        Stopped: an alarm went off whose action is `stop`.
+        Stopped: an alarm went off whose action is `stop`, or there were too many rollbacks.
+        KeyboardInterrupt: Ctrl-C, after the iteration was finished and saved.
     """
-    kept = fitting(prompts, section.max_prompt_tokens)
+    run = _Run(
+        prompts=prompts,
+        kept=fitting(prompts, section.max_prompt_tokens),
+        section=section,
+        seed=seed,
+        judge=judge,
+        mix=pretraining_mix(pretraining, section, seed),
+        output_dir=output_dir,
+    )
     warn_of_another_policy(section.sampling)
-    mix = pretraining_mix(pretraining, section, seed)
     output_dir.mkdir(parents=True, exist_ok=True)
-    state = TrainingState.start(roles, section, score_statistics).resume(output_dir / CHECKPOINTS)
+    state = TrainingState.start(roles, section, score_statistics).resume(run.checkpoints)
     if section.gradient_checkpointing:
         roles.enable_gradient_checkpointing()
-    monitor = Monitor(section.monitors)
     fingerprint = roles.frozen_fingerprint()
-    while state.progress.iteration < section.iterations:
-        row = _iterate(state, kept, section, seed, mix, output_dir / REFUSED)
-        alarms = check(row, section.monitors)
-        done = state.progress.iteration
-        metrics.log(done - 1, {**row, "alarms": len(alarms)})
-        if done % section.checkpoint_every == 0 or done == section.iterations:
-            state.save(output_dir / CHECKPOINTS, keep=section.keep_checkpoints)
-        if on_iteration:
-            shown = {name: row[name] for name in ("score", "kl", "response_length")}
-            on_iteration(done, section.iterations, shown)
-        monitor.watch(done, alarms)
+    state = _iterations(run, state, metrics, on_iteration or (lambda *shown: None))
     assert roles.frozen_fingerprint() == fingerprint, "reference or reward model has changed"
-    return Trained(
-        _summary(state.progress, dropped=len(prompts) - len(kept)), state.averaged_actor()
-    )
+    dropped = len(prompts) - len(run.kept)
+    return Trained(_summary(state.progress, dropped), state.averaged_actor())
 
 
-def _iterate(
-    state: TrainingState,
-    prompts: Sequence[Sequence[int]],
-    section: PPOSection,
-    seed: int,
-    mix: PretrainingMix | None,
-    refused: Path,
-) -> dict[str, float]:
-    """One iteration; its row of metrics."""
-    roles, iteration = state.roles, state.progress.iteration
+@dataclass(frozen=True)
+class _Run:
+    """What does not change. kept: numbers of the prompts that are short enough."""
+
+    prompts: Sequence[Sequence[int]]
+    kept: Sequence[int]
+    section: PPOSection
+    seed: int
+    judge: Judge | None
+    mix: PretrainingMix | None
+    output_dir: Path
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.output_dir / CHECKPOINTS
+
+
+def _iterations(
+    run: _Run, state: TrainingState, metrics: MetricsLog, on_iteration: OnIteration
+) -> TrainingState:
+    """All that are left, with checkpoints and rollbacks; the last state."""
+    section, keep = run.section, run.section.keep_checkpoints
+    monitor = Monitor(section.monitors)
+    if section.monitors.rolls_back and state.progress.iteration == 0:
+        state.save(run.checkpoints, keep)
+    with held_interrupt("iteration") as interrupted:
+        while state.progress.iteration < section.iterations:
+            row, reason = _watched(run, state, monitor, metrics)
+            if reason:
+                monitor.allow_rollback(reason, state.progress.rollbacks)
+                state = state.roll_back(run.checkpoints, keep, section.monitors.step_factor)
+                metrics.rewind(state.progress.iteration)
+                continue
+            done = state.progress.iteration
+            last = done == section.iterations or interrupted.is_set()
+            if last or done % section.checkpoint_every == 0:
+                state.save(run.checkpoints, keep)
+            on_iteration(done, section.iterations, {name: row[name] for name in SHOWN})
+            if interrupted.is_set():
+                raise KeyboardInterrupt
+    return state
+
+
+def _watched(
+    run: _Run, state: TrainingState, monitor: Monitor, metrics: MetricsLog
+) -> tuple[dict[str, float], str | None]:
+    """One iteration, logged; its row, and why to roll back, if there is a reason."""
+    section, began = run.section, state.progress.iteration
+    try:
+        row = _iterate(run, state)
+    except NonFinite as error:
+        if section.monitors.non_finite == "stop":
+            raise
+        return {}, str(error)
+    alarms = check(row, section.monitors, warming=began < section.critic_warmup)
+    metrics.log(began, {**row, "alarms": len(alarms)})
+    reason = monitor.watch(began + 1, alarms)
+    if section.monitors.rolls_back and not reason and began % section.checkpoint_every == 0:
+        state.progress.rate(row)
+    return row, reason
+
+
+def _iterate(run: _Run, state: TrainingState) -> dict[str, float]:
+    """prompts -> Rollout -> Experience -> update -> controllers; the iteration's row of metrics."""
+    roles, section, iteration = state.roles, run.section, state.progress.iteration
     train_actor = iteration >= section.critic_warmup
-    chosen = passes(len(prompts), section.rollout_batch, seed, iteration)
+    order = passes(len(run.kept), section.rollout_batch, run.seed, iteration)
+    chosen = [run.kept[place] for place in order]
     rollout = sample(
-        roles, [prompts[i] for i in chosen], section, generator(seed, "sampling", iteration)
+        roles,
+        [run.prompts[number] for number in chosen],
+        section,
+        generator(run.seed, "sampling", iteration),
     )
     kl_coef = state.kl.coefficient(iteration)
     experience = make_experience(
         roles, rollout, section, kl_coef=kl_coef, normaliser=state.normaliser
     )
-    learned = update(
+    row = {**measure(rollout, experience), "kl_coef": kl_coef}
+    if run.judge:
+        row |= judged(run.judge, chosen * section.responses_per_prompt, rollout)
+    row |= since_start(row, state.progress.start or row)
+    row |= update(
         roles,
         experience,
         section,
         actor=state.actor if train_actor else None,
         critic=state.critic,
-        random_order=generator(seed, "minibatches", iteration),
-        dump=refused,
-        mix=mix,
+        random_order=generator(run.seed, "minibatches", iteration),
+        dump=run.output_dir / REFUSED,
+        mix=run.mix,
     )
-    row = {**measure(rollout, experience), "kl_coef": kl_coef, **learned}
     if train_actor:  # until then the actor is the reference, and a KL of 0 says nothing
         state.kl.observe(row["kl"], section.episodes)
     with roles.generating() as model:

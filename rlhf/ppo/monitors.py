@@ -1,4 +1,4 @@
-"""Alarms on a running loop, each a bound on one of its metrics."""
+"""Alarms on a running loop: rules on its metrics, and what is done when one is broken."""
 
 from __future__ import annotations
 
@@ -6,78 +6,111 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from rlhf.config.schema import MonitorSection
+from rlhf.config.ppo import Action, MonitorSection
 
 logger = logging.getLogger(__name__)
 
-# The bound's name in the config, the metric it is on, and what the crossing tends to mean.
-RULES = (
-    ("kl_max", "kl", "the actor has left the reference; raise ppo.kl or lower the learning rate"),
-    ("entropy_min", "entropy", "the actor has collapsed to few answers; raise ppo.kl"),
-    ("clip_fraction_max", "clip_fraction", "steps are too long; lower the learning rate"),
-    ("repetition_max", "repetition", "answers repeat themselves; look at the reward model"),
-    ("eos_rate_min", "eos_rate", "answers are cut off; raise sampling.max_new_tokens"),
-    ("engine_gap_max", "engine_gap", "engine and training disagree; set ppo.engine to plain"),
-)
+# By metric: what a crossing tends to mean, and how to mend it.
+MEANINGS = {
+    "score_gain": "the score fell; lower the learning rates or raise ppo.critic_warmup",
+    "kl": "the actor has left the reference; raise ppo.kl or lower the learning rate",
+    "entropy": "the actor has collapsed to few answers; raise ppo.kl",
+    "response_growth": "answers' length drifts; look at the reward model or set a length penalty",
+    "repetition": "answers repeat themselves; look at the reward model",
+    "eos_rate": "answers are cut off; raise ppo.sampling.max_new_tokens",
+    "clip_fraction": "steps are too long; lower the learning rate",
+    "explained_variance": "the critic knows less than a constant; raise ppo.critic_warmup",
+    "length_correlation": "the score follows length; look at the reward model",
+    "judge_gain": "the judge likes the answers less than at the start; stop earlier, raise ppo.kl",
+    "judge_gap": "the score rises without the judge: the reward model is gamed; raise ppo.kl",
+    "engine_gap": "engine and training disagree; set ppo.engine to plain",
+}
 
 
 @dataclass(frozen=True)
 class Alarm:
-    """A metric that has crossed its bound."""
+    """A metric that has crossed a bound of its rule. setting: where in the config that stands."""
 
     metric: str
     value: float
     bound: float
     setting: str
-    meaning: str
+    action: Action
 
     def __str__(self) -> str:
         return (
-            f"{self.metric} {self.value:.4g} is past ppo.monitors.{self.setting} = {self.bound:g}: "
-            f"{self.meaning}"
+            f"{self.metric} {self.value:.4g} is past {self.setting} = {self.bound:g}: "
+            f"{MEANINGS[self.metric]}"
         )
 
 
 class Stopped(RuntimeError):
-    """An alarm whose action is `stop` ended the run."""
+    """An alarm ended the run."""
 
 
-def check(row: Mapping[str, float], section: MonitorSection) -> list[Alarm]:
-    """The alarms that an iteration's metrics set off."""
+def check(row: Mapping[str, float], section: MonitorSection, *, warming: bool) -> list[Alarm]:
+    """The alarms that an iteration's metrics set off.
+
+    Args:
+        row: the metrics; those of the judge may be missing.
+        section: the rules.
+        warming: the critic still warms up, so that what it knows is of no account yet.
+    """
     alarms = []
-    for setting, metric, meaning in RULES:
-        bound, value = getattr(section, setting), row[metric]
-        if bound is None:
+    for metric, rule in section.rules.items():
+        if metric not in row or (warming and metric == "explained_variance"):
             continue
-        if value > bound if setting.endswith("_max") else value < bound:
-            alarms.append(Alarm(metric, value, bound, setting, meaning))
+        value = row[metric]
+        # Asked this way round, NaN is past every bound.
+        for side, bound, kept in (
+            ("low", rule.low, rule.low is None or value >= rule.low),
+            ("high", rule.high, rule.high is None or value <= rule.high),
+        ):
+            if bound is not None and not kept:
+                setting = f"ppo.monitors.{metric}.{side}"
+                alarms.append(Alarm(metric, value, bound, setting, rule.action))
     return alarms
 
 
 class Monitor:
-    """Acts on the alarms of a run as its config says."""
+    """Says what the alarms of a run ask for."""
 
     def __init__(self, section: MonitorSection) -> None:
-        self._section = section
+        self._most = section.rollbacks
         self._ringing: set[str] = set()
 
-    def watch(self, done: int, alarms: Sequence[Alarm]) -> None:
+    def watch(self, done: int, alarms: Sequence[Alarm]) -> str | None:
         """Take in the alarms of iteration `done`, counted from 1.
 
         An alarm is warned of where it begins, since a long one would fill the screen.
 
+        Returns:
+            Why to roll back, None when there is no need to.
+
         Raises:
-            Stopped: the action is `stop` and an alarm went off.
+            Stopped: an alarm went off whose action is `stop`.
         """
         for alarm in alarms:
-            if self._section.action == "stop":
+            if alarm.action == "stop":
                 raise Stopped(f"ppo iteration {done}: {alarm}")
-            if alarm.metric not in self._ringing:
+            if alarm.action == "warn" and alarm.metric not in self._ringing:
                 logger.warning("ppo iteration %d: %s", done, alarm)
         self._ringing = {alarm.metric for alarm in alarms}
+        reasons = [str(alarm) for alarm in alarms if alarm.action == "rollback"]
+        return f"ppo iteration {done}: {reasons[0]}" if reasons else None
 
+    def allow_rollback(self, reason: str, before: int) -> None:
+        """Say that a rollback comes, unless there were too many.
 
-def repetition(token_ids: Sequence[int], n: int = 3) -> float:
-    """Share of a response's n-grams that it holds already; 0 for one shorter than n tokens."""
-    grams = [tuple(token_ids[i : i + n]) for i in range(len(token_ids) - n + 1)]
-    return 1 - len(set(grams)) / len(grams) if grams else 0.0
+        Args:
+            reason: for it.
+            before: rollbacks so far.
+
+        Raises:
+            Stopped: as many as the config allows.
+        """
+        if before >= self._most:
+            raise Stopped(
+                f"{reason} (after {before} rollbacks: lower the learning rates, or see docs/ppo.md)"
+            )
+        logger.warning("%s; back to the best checkpoint, with smaller steps", reason)

@@ -16,13 +16,13 @@ from rlhf.ppo.types import Rollout, Sequences
 logger = logging.getLogger(__name__)
 
 
-def fitting(prompts: Sequence[Sequence[int]], limit: int) -> list[Sequence[int]]:
-    """The prompts of at most `limit` tokens.
+def fitting(prompts: Sequence[Sequence[int]], limit: int) -> list[int]:
+    """The numbers of the prompts that have at most `limit` tokens.
 
     Raises:
         ValueError: there are none.
     """
-    kept = [prompt for prompt in prompts if len(prompt) <= limit]
+    kept = [number for number, prompt in enumerate(prompts) if len(prompt) <= limit]
     if not kept:
         raise ValueError(
             f"ppo.max_prompt_tokens = {limit} leaves none of the {len(prompts)} prompts: raise it, "

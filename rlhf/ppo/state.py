@@ -17,18 +17,27 @@ from rlhf.ppo.controllers import (
     kl_controller,
 )
 from rlhf.ppo.learner import Learner
+from rlhf.ppo.measure import START
 from rlhf.runtime import checkpoint
 
 
 @dataclass
 class Progress:
-    """Counters of a run. The lists have an entry an iteration, for the summary."""
+    """Counters of a run. The lists have an entry an iteration, for the summary.
+
+    start: the first iteration's metrics that later ones are compared with. best: the checkpoint to
+    roll back to, and best_quality what its actor came to.
+    """
 
     iteration: int = 0
     flops: float = 0.0
     scores: list[float] = field(default_factory=list)
     kls: list[float] = field(default_factory=list)
     lengths: list[float] = field(default_factory=list)
+    start: dict[str, float] = field(default_factory=dict)
+    best: int = 0
+    best_quality: float | None = None
+    rollbacks: int = 0
 
     def add(self, row: dict[str, float], flops: float) -> None:
         """Count one more iteration with these metrics."""
@@ -37,6 +46,14 @@ class Progress:
         self.scores.append(row["score"])
         self.kls.append(row["kl"])
         self.lengths.append(row["response_length"])
+        self.start = self.start or {name: row[name] for name in START if name in row}
+
+    def rate(self, row: dict[str, float]) -> None:
+        """Note the checkpoint that the iteration just added began at, if it is the best so far: by
+        the judge, or by the score where there is none."""
+        quality = row.get("judge", row["score"])
+        if self.best_quality is None or quality > self.best_quality:
+            self.best, self.best_quality = self.iteration - 1, quality
 
 
 @dataclass(frozen=True)
@@ -92,14 +109,25 @@ class TrainingState:
             "progress": asdict(self.progress),
             "rng": checkpoint.rng_state(),
         }
-        checkpoint.save(directory, self.progress.iteration, state, keep=keep)
+        progress = self.progress
+        checkpoint.save(directory, progress.iteration, state, keep=keep, spare=progress.best)
 
     def resume(self, directory: Path) -> TrainingState:
         """The state of the newest checkpoint, or this one when there is none."""
         newest = checkpoint.latest(directory)
-        if newest is None:
-            return self
-        state = checkpoint.load(newest)
+        return self if newest is None else self._load(newest)
+
+    def roll_back(self, directory: Path, keep: int, step_factor: float) -> TrainingState:
+        """The state of the best checkpoint, with smaller steps, saved in that one's place."""
+        state = self._load(checkpoint.return_to(directory, self.progress.best))
+        state.progress.rollbacks += 1
+        for learner in (state.actor, state.critic):
+            learner.scale *= step_factor
+        state.save(directory, keep)
+        return state
+
+    def _load(self, path: Path) -> TrainingState:
+        state = checkpoint.load(path)
         self.roles.load_actor_state(state["actor"])
         self.roles.load_critic_state(state["critic"])
         self.actor.load_state(state["actor_learner"])

@@ -29,8 +29,14 @@ _TENSORS = "tensors.safetensors"
 _STATE = "state.json"
 
 
-def save(directory: Path, step: int, state: Mapping[str, Any], keep: int = 2) -> Path:
-    """Write a checkpoint and remove all but the newest `keep`.
+def save(
+    directory: Path,
+    step: int,
+    state: Mapping[str, Any],
+    keep: int = 2,
+    spare: int | None = None,
+) -> Path:
+    """Write a checkpoint and remove all but the newest `keep` and the one of step `spare`.
 
     state: nested dicts (keys: str, int), lists and tuples of tensors, str, int, float, bool and
     None; the state_dicts of modules and optimisers are. Call it on the main process only. Raises
@@ -56,9 +62,21 @@ def save(directory: Path, step: int, state: Mapping[str, Any], keep: int = 2) ->
     draft.rename(final)
     sync(directory)
     for old in _all(directory)[:-keep]:
-        _hide(old)
+        if step_of(old) != spare:
+            _hide(old)
     _clean(directory)
     return final
+
+
+def return_to(directory: Path, step: int) -> Path:
+    """Remove the checkpoints after that of `step`, which is there, and return its path."""
+    for newer in _all(directory):
+        if step_of(newer) > step:
+            _hide(newer)
+    _clean(directory)
+    newest = latest(directory)
+    assert newest is not None and step_of(newest) == step, f"no checkpoint of step {step}"
+    return newest
 
 
 def latest(directory: Path) -> Path | None:

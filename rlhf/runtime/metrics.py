@@ -72,6 +72,12 @@ class MetricsLog:
         for tracker in self._trackers:
             tracker.log(dict(values), step=step)
 
+    def rewind(self, step: int) -> None:
+        """Cut the rows from `step` on: the stage goes back there. Trackers keep what they have."""
+        if is_main_process():
+            self._write()
+            self._cut(step)
+
     def close(self) -> None:
         self._write()
         for tracker in self._trackers:
@@ -90,12 +96,15 @@ class MetricsLog:
         self.close()
 
     def _start(self, step: int) -> None:
-        kept = [row for row in read_rows(self._path) if row["step"] < step]
-        write_text(self._path, "".join(json.dumps(row) + "\n" for row in kept))
+        self._cut(step)
         self._trackers = [_tracker(name, self._path.parent, step) for name in self._names]
         for tracker in self._trackers:
             tracker.start()
         self._started = True
+
+    def _cut(self, step: int) -> None:
+        kept = [row for row in read_rows(self._path) if row["step"] < step]
+        write_text(self._path, "".join(json.dumps(row) + "\n" for row in kept))
 
     def _write(self) -> None:
         if self._rows:

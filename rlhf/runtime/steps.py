@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -83,7 +84,8 @@ def execute(step: Step, runtime: Runtime) -> StageResult:
         _record(step, runtime, manifest, meter, status="waiting")
         return StageResult(step.directory, {}, waiting=str(reason))
     except BaseException:  # Ctrl-C too: what was used until here counts
-        _record(step, runtime, manifest, meter, status="running")
+        with suppress(OSError):  # a full disk would hide what happened
+            _record(step, runtime, manifest, meter, status="running")
         raise
     barrier()
     _record(step, runtime, manifest, meter, status="done", summary=dict(summary))

@@ -46,7 +46,7 @@ class FakeRoles(Roles):
         self.actor = BaichuanForCausalLM(_config(vocabulary)).eval()
         self.reference = copy.deepcopy(self.actor).requires_grad_(False)
         self.critic = BaichuanForSequenceClassification(_config(vocabulary)).eval()
-        self._score = score
+        self.score = score
 
     def language_model(self, role: Speaker) -> AbstractContextManager[BaichuanForCausalLM]:
         return nullcontext(self.actor if role == "actor" else self.reference)
@@ -55,7 +55,7 @@ class FakeRoles(Roles):
         return self.critic.token_scores(input_ids, attention_mask, positions(attention_mask))
 
     def scores(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        return self._score(input_ids, attention_mask)
+        return self.score(input_ids, attention_mask)
 
     def trainable(self, role: Learner) -> Mapping[str, nn.Parameter]:
         return dict((self.actor if role == "actor" else self.critic).named_parameters())

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import logging
 import math
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,28 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(
     assert [row["step"] for row in rows] == list(range(7))
 
 
+def test_ctrl_c_saves_at_the_end_of_the_iteration(tmp_path: Path) -> None:
+    section = ppo_section(**{**RESUMED, "checkpoint_every": 100})
+    whole, cut, resumed = (FakeRoles(count_of(5)) for _ in range(3))
+    _train(whole, section, tmp_path / "whole")
+    asked = []
+
+    def score(input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        asked.append(len(asked))
+        if len(asked) == 15:  # in the third iteration, which asks six times
+            signal.raise_signal(signal.SIGINT)
+        return count_of(5)(input_ids, attention_mask)
+
+    cut.score = score
+    with pytest.raises(KeyboardInterrupt):
+        _train(cut, section, tmp_path / "cut")
+    assert [row["step"] for row in read_rows(tmp_path / "cut" / "metrics.jsonl")] == [0, 1, 2]
+    assert [path.name for path in (tmp_path / "cut" / "checkpoints").iterdir()] == ["step-000003"]
+    _train(resumed, section, tmp_path / "cut")
+    after = _weights(resumed)
+    assert all(torch.equal(tensor, after[name]) for name, tensor in _weights(whole).items())
+
+
 def test_a_finished_run_is_not_trained_again(tmp_path: Path) -> None:
     section = ppo_section(iterations=2)
     expected = _train(FakeRoles(count_of(5)), section, tmp_path)
@@ -147,15 +170,15 @@ def test_plain_engine_and_gradient_checkpointing_train_as_well(tmp_path: Path) -
 def test_an_alarm_warns_or_stops(
     roles: FakeRoles, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monitors = {"eos_rate_min": 1.0, "entropy_min": None}
+    monitors = {"eos_rate": {"low": 1.0}, "entropy": None, "explained_variance": None}
     with caplog.at_level(logging.WARNING):
         _train(roles, ppo_section(iterations=2, monitors=monitors), tmp_path / "warn")
-    assert "past ppo.monitors.eos_rate_min = 1" in caplog.text
+    assert "past ppo.monitors.eos_rate.low = 1" in caplog.text
     assert caplog.text.count("eos_rate") == 2  # said once, not at every iteration
     rows = read_rows(tmp_path / "warn" / "metrics.jsonl")
     assert [row["alarms"] for row in rows] == [1, 1]
     with pytest.raises(Stopped, match="ppo iteration 1: eos_rate"):
-        stop = {**monitors, "action": "stop"}
+        stop = {**monitors, "eos_rate": {"low": 1.0, "action": "stop"}}
         _train(roles, ppo_section(monitors=stop), tmp_path / "stop")
 
 
@@ -205,7 +228,7 @@ def test_a_bandit_ends_at_its_known_optimum(tmp_path: Path) -> None:
         actor_optimiser=optimiser,
         critic_optimiser=optimiser,
         checkpoint_every=1000,
-        monitors={"eos_rate_min": None},
+        monitors={"eos_rate": None},
     )
     roles = FakeRoles(_likes, vocabulary=8)
     prompts = [[3, 7], [7, 3]]

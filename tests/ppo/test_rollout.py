@@ -13,7 +13,7 @@ from tests.ppo.fakes import EOS, FakeRoles
 
 
 def test_fitting_drops_what_is_too_long() -> None:
-    assert fitting([[1, 2, 3], [1], [1, 2]], limit=2) == [[1], [1, 2]]
+    assert fitting([[1, 2, 3], [1], [1, 2]], limit=2) == [1, 2]
 
 
 def test_no_prompt_left_is_refused_with_the_setting_to_change() -> None:

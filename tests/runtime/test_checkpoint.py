@@ -98,6 +98,14 @@ def test_keeps_the_newest(tmp_path):
     assert checkpoint.load(newest) == {"step": 2_000_000}
 
 
+def test_the_spared_one_stays_and_can_be_returned_to(tmp_path):
+    for step in range(1, 6):
+        checkpoint.save(tmp_path, step, {"step": step}, keep=1, spare=2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-000002", "step-000005"]
+    assert checkpoint.load(checkpoint.return_to(tmp_path, 2)) == {"step": 2}
+    assert [path.name for path in tmp_path.iterdir()] == ["step-000002"]
+
+
 def test_saving_a_step_again_replaces_it(tmp_path):
     checkpoint.save(tmp_path, 1, {"x": 1}, keep=1)
     assert checkpoint.load(checkpoint.save(tmp_path, 1, {"x": 2}, keep=1)) == {"x": 2}

@@ -45,6 +45,15 @@ def test_resuming_cuts_what_comes_again(tmp_path):
     assert [(row["step"], row["loss"]) for row in rows(tmp_path)] == [(1, 1), (2, 2), (3, 30.0)]
 
 
+def test_rewinding_cuts_what_will_come_again(tmp_path):
+    with MetricsLog(tmp_path, flush=2) as log:
+        for step in (1, 2, 3):
+            log.log(step, {"loss": step})
+        log.rewind(2)
+        log.log(2, {"loss": 20})
+    assert [(row["step"], row["loss"]) for row in rows(tmp_path)] == [(1, 1), (2, 20)]
+
+
 def test_a_log_without_rows_leaves_the_file_alone(tmp_path):
     with MetricsLog(tmp_path) as log:
         log.log(1, {"loss": 1})

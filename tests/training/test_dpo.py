@@ -23,9 +23,7 @@ def pairs(count: int, seed: int = 0) -> Dataset:
         question = torch.randint(7, 20, (length,), generator=generator).tolist()
         times = int(torch.randint(1, 4, (), generator=generator))
         chosen, rejected = [5] * 2 + [2], [6] * times + [2]
-        rows.append(
-            {"prompt_ids": [3, *question], "chosen_ids": chosen, "rejected_ids": rejected}
-        )
+        rows.append({"prompt_ids": [3, *question], "chosen_ids": chosen, "rejected_ids": rejected})
     return Dataset.from_list(rows)
 
 
