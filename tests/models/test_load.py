@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
 
 from rlhf.models.load import (
     check_checkpoint,
@@ -136,3 +137,15 @@ def test_a_loaded_model_survives_being_written_over(checkpoint: Callable[..., Pa
     with weights.open("r+b") as file:
         file.write(b"\x00" * weights.stat().st_size)
     assert torch.equal(model(ids).logits, before)
+
+
+@pytest.mark.parametrize("loader", [load_causal_lm, AutoModelForCausalLM.from_pretrained])
+def test_an_official_4_bit_directory_is_refused(
+    checkpoint: Callable[..., Path], loader: Callable[..., object]
+) -> None:
+    """As Baichuan2-7B-Chat-4bits says it."""
+    path = checkpoint()
+    edit(path, quantization_config={"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"})
+    with pytest.raises(ValueError, match=r"such as Baichuan2-7B-Chat, .* --load-in 4bit") as caught:
+        loader(path, **(CPU if loader is load_causal_lm else {}))
+    assert "\n" not in str(caught.value)

@@ -7,6 +7,7 @@ import json
 import pytest
 import torch
 from peft.utils.integrations import dequantize_module_weight
+from transformers import AutoModelForCausalLM
 
 from rlhf.config.schema import TuningSection
 from rlhf.models.adapter import add_lora
@@ -116,3 +117,10 @@ def test_a_model_in_8_bits_moves_by_either_name(checkpoint, monkeypatch):
     moved = []
     monkeypatch.setattr(torch.nn.Module, "_apply", lambda self, move: moved.append(self) or self)
     assert model.cuda() is model and model.to("cpu") is model and moved == [model, model]
+
+
+def test_a_quantised_model_is_saved_and_loaded_as_it_is(checkpoint, tmp_path):
+    model = load(checkpoint()).quantize(4)
+    model.save_pretrained(tmp_path / "packed")
+    again = AutoModelForCausalLM.from_pretrained(tmp_path / "packed")
+    torch.testing.assert_close(logits(again), logits(model), rtol=1e-4, atol=1e-4)

@@ -20,6 +20,8 @@ class BaichuanConfig(LlamaConfig):
     score_mean, score_std: statistics of a reward model's scores, None when unknown.
     chat_turns: the fields of `Turns`, for a model whose chat format came with it; None for roles by
         the family's own tokens.
+
+    Raises ValueError for the official 4-bit checkpoints, whose weights are packed for their code.
     """
 
     model_type = "baichuan"
@@ -40,6 +42,13 @@ class BaichuanConfig(LlamaConfig):
     chat_turns: dict[str, str | None] | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
+        if self.position_embedding is None and kwargs.get("quantization_config"):
+            # What is saved here says its position embedding: others have packed these weights.
+            raise ValueError(
+                "weights in 4 bits as the official code packs them, which are not readable here; "
+                "load the plain checkpoint, such as Baichuan2-7B-Chat, and quantise it: "
+                "rlhf chat --load-in 4bit, or model.quantize(4)"
+            )
         if self.position_embedding is None:
             only_length = self.max_position_embeddings is None and self.model_max_length is not None
             self.position_embedding = "alibi" if only_length else "rope"
