@@ -55,8 +55,8 @@ def rehearse(config: Config) -> Config:
     """A config in miniature: its stages, rounds, roles and tuning stay as they are.
 
     The checkpoints it names are replaced by random ones in the official layout, results of other
-    runs by this run's own; NF4 becomes plain LoRA, since its kernels want a GPU; rankings come from
-    the simulated annotators.
+    runs by this run's own; NF4 becomes plain LoRA and 8-bit AdamW plain AdamW, since their kernels
+    want a GPU; rankings come from the simulated annotators.
     """
     values = config.model_dump()
     checkpoints = {name: entry.architecture for name, entry in config.models.items()}
@@ -74,8 +74,7 @@ def rehearse(config: Config) -> Config:
     for section in REPLACED.keys() - off:
         values[section] |= REPLACED[section]
     for section in {"sft", "dpo", "rm", "ppo"} - off:
-        if values[section]["tuning"]["method"] == "qlora":
-            values[section]["tuning"]["method"] = "lora"
+        _in_full_precision(values[section])
     for section in ("collect", "ppo", "evaluate"):
         sampling = values[section]["sampling"]
         sampling["max_new_tokens"] = min(sampling["max_new_tokens"], ANSWER_TOKENS)
@@ -90,6 +89,14 @@ def rehearse(config: Config) -> Config:
         "demo": {"seed": config.seed, "checkpoints": checkpoints, **WORLD},
     }
     return Config.model_validate(values)
+
+
+def _in_full_precision(section: dict[str, Any]) -> None:
+    if section["tuning"]["method"] == "qlora":
+        section["tuning"]["method"] = "lora"
+    for key, value in section.items():
+        if key.endswith("optimiser"):
+            value["kind"] = "adamw"
 
 
 def _architecture(source: SourceEntry, config: Config) -> str:

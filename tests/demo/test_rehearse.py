@@ -74,9 +74,11 @@ def test_counts_shrink_and_never_grow():
     assert small.ppo.sampling.max_new_tokens == 32
 
 
-def test_nf4_becomes_plain_lora():
-    tuning = {"method": "qlora", "r": 4}
-    small = rehearse(real(sft={"tuning": tuning}, ppo={"tuning": tuning}))
+def test_nf4_and_8_bit_adamw_become_plain():
+    tuning, optimiser = {"method": "qlora", "r": 4}, {"kind": "adamw-8bit"}
+    changed = {"tuning": tuning, "critic_optimiser": optimiser}
+    small = rehearse(real(sft={"tuning": tuning, "optimiser": optimiser}, ppo=changed))
+    assert (small.sft.optimiser.kind, small.ppo.critic_optimiser.kind) == ("adamw", "adamw")
     assert (small.sft.tuning.method, small.ppo.tuning.method) == ("lora", "lora")
     assert small.sft.tuning.r == 4
 

@@ -17,6 +17,14 @@ def test_all_linear_means_the_five_kinds() -> None:
     assert kinds == {"W_pack", "o_proj", "gate_proj", "up_proj", "down_proj"}
 
 
+@pytest.mark.parametrize("kind", ["W_pack", "o_proj", "gate_proj", "up_proj", "down_proj"])
+def test_any_kind_may_learn_alone(kind: str) -> None:
+    tuning = TuningSection(method="lora", r=2, targets=(kind,))
+    model = add_lora(tiny_model("baichuan2-13b"), tuning, "causal")
+    learning = [name for name, p in model.named_parameters() if p.requires_grad]
+    assert len(learning) == 2 * 2 and all(f".{kind}.lora_" in name for name in learning)
+
+
 def test_a_reward_models_head_is_trained_whole() -> None:
     model = BaichuanForSequenceClassification(tiny_model("baichuan2-7b").config)
     tuning = TuningSection(method="lora", r=2, targets=("W_pack",))
