@@ -36,7 +36,8 @@ class RMSection(Section):
     loss: kway, the mean over a prompt's pairs, then over prompts; pairwise, the mean over all pairs
     of a batch; plackett-luce, the likelihood of whole rankings. label_smoothing: the share of pairs
     taken to be the wrong way round. centering: weight of the penalty on a pair's summed score.
-    share_prompt: encode each prompt once for its K responses, which changes no score.
+    share_prompt: encode each prompt once for its K responses, which changes no score. compile: fuse
+    what lies between attention and cache (torch.compile), which pays on a GPU after a minute.
     """
 
     model: str | None = None
@@ -52,6 +53,7 @@ class RMSection(Section):
     checkpoint_every: Positive = 200
     gradient_checkpointing: bool = False
     share_prompt: bool = True
+    compile: bool = False
     tuning: TuningSection = TuningSection()
     optimiser: OptimiserSection = OptimiserSection(learning_rate=1e-5)
     data: RMDataSection = RMDataSection()

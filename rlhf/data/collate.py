@@ -31,6 +31,12 @@ class RankingBatch:
     ranks: Tensor
     grades: Tensor
 
+    @property
+    def repeated_tokens(self) -> Tensor:
+        """How many tokens are copies of a prompt, which sharing leaves out. A scalar."""
+        responses = self.attention_mask.any(dim=2).sum(dim=1)
+        return (self.prompt_lengths * (responses - 1)).sum()
+
     def to(self, device: torch.device | str, non_blocking: bool = False) -> RankingBatch:
         """The same batch on another device."""
         return RankingBatch(

@@ -12,13 +12,16 @@ from typing import Any
 
 import torch
 from peft import PeftModel
+from peft.helpers import disable_input_dtype_casting
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainingArguments
 
 from rlhf.config.schema import RMSection
 from rlhf.data.collate import RankingBatch, collate_rankings
 from rlhf.data.datasets import RankingDataset, RankingItem
+from rlhf.models.compiled import compile_blocks
 from rlhf.models.export import save_reward_model
+from rlhf.runtime.distributed import all_sum
 from rlhf.runtime.metrics import MetricsLog
 from rlhf.training.common import OnLog, Watch, arguments, evaluations, fit, prepare, trained
 from rlhf.training.objective import RankingObjective
@@ -39,8 +42,8 @@ class RMSummary:
 
     accuracy: share of the held-out pairs whose better response has the higher score.
     pairs: how many of these there are. score_mean, score_std: over the training responses.
-    flops: 6 x parameters (without the embedding table) x tokens, a prompt counted with each of its
-        responses, also where it is encoded once.
+    flops: 6 x parameters (without the embedding table) x tokens, a prompt that is encoded once for
+        its responses counted once.
     """
 
     accuracy: float
@@ -83,8 +86,11 @@ def train_reward_model(
     parameters = model.num_parameters(exclude_embeddings=True)
     batch_size = section.microbatch_size * max(len(item.ranks) for item in train.items)
     settings = arguments(section, model, output_dir=output_dir, seed=seed)
+    learner = prepare(model, section, "reward", seed)
+    if section.compile:
+        compile_blocks(learner)
     trainer = _RankingTrainer(
-        model=prepare(model, section, "reward", seed),
+        model=learner,
         args=TrainingArguments(**settings, remove_unused_columns=False),
         data_collator=_Collator(pad_id),
         train_dataset=train,
@@ -105,7 +111,9 @@ def train_reward_model(
             "eval_loss": pair_loss(scores, evaluation),
         }
 
-    state = fit(trainer, Watch(evaluate, section.eval_every, metrics, on_log))
+    # Autocast casts, where adapters and trunk differ in type; PEFT would first copy to float32.
+    with disable_input_dtype_casting(learner):
+        state = fit(trainer, Watch(evaluate, section.eval_every, metrics, on_log))
     tuned = trained(trainer, dtype)
     scores = [each for row in score(tuned, train) for each in row]
     mean, std = fmean(scores), pstdev(scores)
@@ -154,6 +162,8 @@ class _RankingTrainer(Trainer):
     ) -> Tensor:
         ids = inputs.pop("ids")
         batch = RankingBatch(**inputs)
+        if self.shares_prompts:  # the Trainer has counted the prompt with every response
+            self.state.num_input_tokens_seen -= int(all_sum(batch.repeated_tokens))
         scores = ranking_scores(model, batch, share_prompts=self.shares_prompts)
         if not scores.isfinite().all():
             _check_finite(scores.tolist(), ids, self.report_dir)

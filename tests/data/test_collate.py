@@ -29,6 +29,7 @@ def test_ranking_batch_by_hand() -> None:
     assert batch.attention_mask.dtype == torch.bool
     assert batch.attention_mask.sum(dim=2).tolist() == [[5, 5, 5], [6, 5, 0]]
     assert batch.prompt_lengths.tolist() == [3, 3]
+    assert batch.repeated_tokens == 3 * 2 + 3 * 1
     assert batch.ranks.tolist() == [[4, 1, 3], [1, 2, 0]]
     # Over response 0: 1 + 2 + 4 is held to 5; over response 2: 1 + 2.
     assert batch.grades.tolist() == [

@@ -1,4 +1,5 @@
 import json
+from os.path import commonprefix
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -71,13 +72,20 @@ def test_it_learns_a_preference_and_stores_its_score_statistics(tmp_path: Path) 
     assert mean_score(loaded, train) == summary.score_mean
 
 
-def test_tokens_and_flops_are_those_of_the_responses(tmp_path: Path) -> None:
-    tokens = sum(len(ids) for item in rankings(60).items for ids in item.input_ids)
-    summary = run(tmp_path, max_steps=None, epochs=2)
+@pytest.mark.parametrize("share", [False, True])
+def test_flops_count_a_prompt_as_often_as_it_is_encoded(tmp_path: Path, share: bool) -> None:
+    items = rankings(60).items
+    tokens = sum(len(ids) for item in items for ids in item.input_ids)
+    if share:
+        starts = [len(commonprefix(item.input_ids)) for item in items]
+        assert min(starts) > 0
+        tokens -= sum(
+            start * (len(item.ranks) - 1) for start, item in zip(starts, items, strict=True)
+        )
+    summary = run(tmp_path, max_steps=None, epochs=2, share_prompt=share)
     assert summary.steps == 16  # 60 prompts, 8 a step, the last step of an epoch has 4
-    assert (
-        summary.flops == 6.0 * reward_model().num_parameters(exclude_embeddings=True) * 2 * tokens
-    )
+    parameters = reward_model().num_parameters(exclude_embeddings=True)
+    assert summary.flops == 6.0 * parameters * 2 * tokens
 
 
 @pytest.mark.parametrize("margins", [None, (0.0, 0.5, 1.0, 2.0, 3.0)])

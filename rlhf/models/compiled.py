@@ -1,0 +1,38 @@
+"""Training blocks compiled in parts, so that one compilation serves every layer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+RECOMPILE_LIMIT = 64
+"""Graphs of one Python function: each kind of part has one for training and one for scoring, and
+all kinds share the function that calls a module."""
+
+
+def compile_blocks(model: nn.Module) -> None:
+    """Compiles the norms, projections and feed-forward of every block in place, adapters included.
+
+    Attention stays as it is: its kernels are fused already, and a cache, which knows its layer's
+    number, would make it a graph a layer. Weights and their names do not change.
+
+    Args:
+        model: plain or adapted; its blocks are those that transformers never splits.
+    """
+    torch._dynamo.config.recompile_limit = RECOMPILE_LIMIT
+    for block in _blocks(model):
+        for child in block.children():
+            # Of attention, the parts around the product of query, key and value.
+            for part in child.children() if hasattr(child, "layer_idx") else (child,):
+                part.compile(dynamic=True)
+
+
+def _blocks(model: nn.Module) -> list[nn.Module]:
+    names: set[Any] = set()
+    for part in model.modules():
+        if isinstance(part, PreTrainedModel):
+            names |= set(part._no_split_modules or ())
+    return [part for part in model.modules() if type(part).__name__ in names]
