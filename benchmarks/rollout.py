@@ -92,16 +92,16 @@ def rates(tiny: bool) -> dict[str, float]:
     return {"bytes_s": 2 * source.nbytes / copy, "flops_s": 2 * side**3 / product}
 
 
-def seconds(work: Callable[[], object], repeats: int) -> float:
-    """Median; the first call warms up and is left out."""
+def seconds(work: Callable[[], object], repeats: int, warm_up: int = 1) -> float:
+    """Median of the calls after the first few."""
     taken = []
-    for _ in range(repeats + 1):
+    for _ in range(repeats + warm_up):
         synchronise()
         start = time.perf_counter()
         work()
         synchronise()
         taken.append(time.perf_counter() - start)
-    return statistics.median(taken[1:])
+    return statistics.median(taken[warm_up:])
 
 
 def synchronise() -> None:
@@ -124,7 +124,8 @@ def even(
     peak = peak_gib()
     if profiled:
         profile(sample)
-    baseline = seconds(lambda: theirs(model, prompts, [size] * batch), 1)
+    theirs(model, prompts, [4] * batch)  # warms up
+    baseline = seconds(lambda: theirs(model, prompts, [size] * batch), 1, warm_up=0)
     floor = floor_seconds(model, machine, [(size, size)] * batch)
     return {
         **shared_fields(tokens, taken, baseline, floor),
@@ -153,7 +154,8 @@ def uneven(model: BaichuanForCausalLM, machine: dict[str, float], size: int) -> 
     peak = peak_gib()
     rows = min(64, requests)
     first = lengths[:rows].tolist()
-    baseline = seconds(lambda: theirs(model, prompts[:rows], first), 1)
+    theirs(model, prompts[:rows], [4] * rows)  # warms up
+    baseline = seconds(lambda: theirs(model, prompts[:rows], first), 1, warm_up=0)
     floor = floor_seconds(model, machine, [(size, length) for length in lengths.tolist()])
     fields = shared_fields(int(lengths.sum()), taken, baseline, floor)
     fields["baseline"] = round(sum(first) / baseline, 1)

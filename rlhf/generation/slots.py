@@ -176,7 +176,7 @@ def _fill(
 def _step_of(decoder: Decoder, work: _Work, state: _Slots) -> Callable[[], None]:
     """One token further in every slot, as a CUDA graph where there is CUDA."""
     device = state.token.device
-    pick = torch.compile(_pick) if device.type == "cuda" else _pick
+    pick = torch.compile(_pick, dynamic=False) if device.type == "cuda" else _pick
 
     def step() -> None:
         after = _take(work, state, decoder.step(state.token, state.length), pick)

@@ -36,7 +36,8 @@ class SlotDecoder:
         self._before, self._after = _before, _after
         self._before_prompts, self._after_prompts = _before, _after
         if model.device.type == "cuda":
-            self._before, self._after = torch.compile(_before), torch.compile(_after)
+            self._before = torch.compile(_before, dynamic=False)
+            self._after = torch.compile(_after, dynamic=False)
             # Functions of their own: what is compiled for any number of tokens is slower for few.
             self._before_prompts = torch.compile(_before_any, dynamic=True)
             self._after_prompts = torch.compile(_after_any, dynamic=True)

@@ -7,6 +7,7 @@ from torch import nn
 from transformers import GenerationMixin
 
 from rlhf.models.baichuan.configuration import BaichuanConfig
+from rlhf.models.baichuan.decode import SlotDecoder
 from rlhf.models.baichuan.head import NormHead
 from rlhf.models.baichuan.trunk import BaichuanModel, BaichuanPreTrainedModel
 from rlhf.models.language_model import LanguageModel
@@ -38,6 +39,15 @@ class BaichuanForCausalLM(LanguageModel, BaichuanPreTrainedModel, GenerationMixi
             return self.lm_head.normalised_weight()
         weight: torch.Tensor = self.lm_head.weight
         return weight
+
+    def slot_decoder(self, slots: int, capacity: int) -> SlotDecoder:
+        """For the slot engine of `rlhf.generation`: this many sequences, of so many tokens each."""
+        return SlotDecoder(self, slots, capacity)
+
+    def slot_bytes(self, capacity: int) -> int:
+        """What one slot takes: a key and a value of every layer and token."""
+        config = self.config
+        return 2 * config.num_hidden_layers * config.hidden_size * capacity * self.dtype.itemsize
 
 
 class BaichuanForSequenceClassification(RewardModel, BaichuanPreTrainedModel):
