@@ -27,7 +27,7 @@ def test_convert_says_what_it_left_out_and_why(tmp_path: Path) -> None:
     command = ["data", "convert", "--from", "openai", "--in", str(source), "--out", str(out)]
     done = CliRunner().invoke(app, command)
     assert done.exit_code == 0 and f"0 records, 8 rejected -> {out}" in done.stdout
-    assert "2 rejected: role 'role0' is none of" in done.stdout
+    assert "2 rejected, first at a.jsonl:2: role 'role0' is none of" in done.stdout
     assert "and for 2 other reasons" in done.stdout
     assert "no JSON, CSV or Parquet: notes.txt" in done.stdout
     assert CliRunner().invoke(app, [*command, "--strict"]).exit_code == 2
@@ -39,7 +39,7 @@ def test_validate_prints_or_keeps_bad_lines(tmp_path: Path) -> None:
     command = ["data", "validate", str(file), "--as", "prompt"]
     done = CliRunner().invoke(app, command)
     assert done.exit_code == 0 and "2 good, 1 bad" in done.stdout
-    assert f"{file}:2: Invalid JSON" in done.stderr
+    assert f"{file}:2: not JSON" in done.stderr
     done = CliRunner().invoke(app, [*command, "--strict", "--rejected", str(rejected)])
     assert done.exit_code == 2 and done.stderr == ""
     assert [json.loads(line)["line"] for line in rejected.read_text().splitlines()] == [2]

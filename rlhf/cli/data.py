@@ -50,7 +50,7 @@ def convert(
     typer.echo(f"{report.records} records, {report.rejected} rejected -> {out}")
     shown = list(report.reasons.items())[:REASONS_SHOWN]
     for reason, count in shown:
-        typer.echo(f"  {count} rejected: {reason}")
+        typer.echo(f"  {count} rejected, first at {report.first[reason]}: {reason}")
     if len(report.reasons) > len(shown):
         typer.echo(f"  and for {len(report.reasons) - len(shown)} other reasons")
     if report.ignored:
@@ -138,7 +138,7 @@ def validate(
 @app.command("dedup")
 def dedup(
     files: Annotated[
-        list[Path], typer.Argument(help="JSONL of sft or prompt records, or of {'text': ...}.")
+        list[Path], typer.Argument(help="JSONL of records of any kind, or of {'text': ...}.")
     ],
     out: Annotated[Path, typer.Option("--out", help="Folder for kept.jsonl, dropped.jsonl, ...")],
     threshold: Annotated[
@@ -148,6 +148,17 @@ def dedup(
         list[Path] | None,
         typer.Option("--against", help="Held-out file that must share nothing; repeatable."),
     ] = None,
+    embeddings: Annotated[
+        Path | None,
+        typer.Option(
+            help="Also compare meanings: a sentence-transformers model's folder, or an .npy with a "
+            "vector a document."
+        ),
+    ] = None,
+    cosine: Annotated[
+        float,
+        typer.Option(min=0, max=1, help="With --embeddings: cosine over which texts are the same."),
+    ] = 0.95,
     allow_leakage: Annotated[
         bool, typer.Option("--allow-leakage", help="Only report near-duplicates of held-out texts.")
     ] = False,
@@ -158,10 +169,14 @@ def dedup(
     """Drop exact and near duplicates, and find training texts that are held out as well.
 
     Example: rlhf data dedup sft.jsonl --out deduped --against sft_eval.jsonl
+
+    Example: rlhf data dedup sft.jsonl --out deduped --embeddings models/bge-small-zh
     """
     from rlhf.data.dedup.files import dedup_files
+    from rlhf.data.dedup.vectors import DocumentVectors
 
-    report = dedup_files(files, out, threshold, against or ())
+    vectors = DocumentVectors(embeddings, cosine) if embeddings else None
+    report = dedup_files(files, out, threshold, against or (), vectors)
     typer.echo(
         f"{report.kept} of {report.documents} documents kept, {report.rejected} lines rejected; "
         f"{report.leaked} of {report.held_out} held-out documents leaked -> {out}"

@@ -123,7 +123,7 @@ def _batches(records: Iterable[SFTRecord]) -> dict[BatchKey, list[SFTRecord]]:
         if record.annotator is None or record.batch is None:
             raise ValueError(
                 f"record {record.id!r} has no annotator or no batch: curation works on batches; "
-                f"give it both, or set sft.curation to null"
+                "give every record both, or do without curation"
             )
         batches.setdefault((record.annotator, record.batch), []).append(record)
     return batches

@@ -42,11 +42,11 @@ def curate_files(
             raise ValueError(f"{given}: this file would be overwritten; choose another --out")
     records = list(read_jsonl(sft, SFTRecord))
     verdicts = {verdict.id: verdict for verdict in read_jsonl(audits, Verdict)} if audits else {}
-    sampled = [
-        record
-        for sample in audit_samples(records, settings.sample, seed).values()
-        for record in sample
-    ]
+    try:
+        samples = audit_samples(records, settings.sample, seed)
+    except ValueError as error:
+        raise ValueError(f"{sft}: {error}") from None
+    sampled = [record for sample in samples.values() for record in sample]
     waiting = [record for record in sampled if record.id not in verdicts]
     # Files of the other turn would pass for results of this one.
     for file in files:

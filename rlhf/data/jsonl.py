@@ -82,19 +82,27 @@ def parse(line: bytes | str, model: type[M]) -> M:
     if len(line) > MAX_LINE_BYTES:
         raise ValueError(f"a line of {len(line)} bytes; {MAX_LINE_BYTES} is the longest allowed")
     try:
-        return model.model_validate_json(line)
+        return model.model_validate_json(line.rstrip())
     except ValidationError as error:
-        raise ValueError(in_one_line(error)) from None
+        if isinstance(line, bytes) and not _is_utf8(line):
+            raise ValueError("not UTF-8: save the file in that encoding") from None
+        # The line within this text is always the first, and would be taken for the file's.
+        raise ValueError(in_one_line(error).replace(" at line 1 column", " at column")) from None
 
 
 def in_one_line(error: ValidationError) -> str:
     """The first thing that was wrong: field and reason."""
     first = error.errors(include_url=False)[0]
     field = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "string_pattern_mismatch":
-        reason = "the text is empty"
-    else:
-        reason = first["msg"].removeprefix("Value error, ").replace("\n", " ")
+    match first["type"]:
+        case "string_pattern_mismatch":
+            reason = "the text is empty"
+        case "extra_forbidden":
+            reason = "there is no such field"
+        case "json_invalid":
+            reason = f"not JSON: {first['ctx']['error']}"
+        case _:
+            reason = first["msg"].removeprefix("Value error, ").replace("\n", " ")
     return f"{field}: {reason}" if field else reason
 
 
@@ -140,6 +148,14 @@ def whole_files(*paths: Path) -> Iterator[list[BinaryIO]]:
         raise
     for draft, path in zip(drafts, paths, strict=True):
         draft.replace(path)
+
+
+def _is_utf8(line: bytes) -> bool:
+    try:
+        line.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _stream(path: Path, model: type[R]) -> Iterator[R]:

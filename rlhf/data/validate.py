@@ -38,7 +38,7 @@ def validate(
         tell: called with every bad line.
 
     Raises:
-        ValueError: no such file or kind.
+        ValueError: no such file or kind, or nothing in the file.
     """
     if kind not in KINDS:
         raise ValueError(f"unknown kind of record {kind!r}: use {', '.join(KINDS)}")
@@ -49,6 +49,8 @@ def validate(
         else:
             bad += 1
             tell(rejection)
+    if not good and not bad:
+        raise ValueError(f"{path}: no records in this file")
     return Counts(good, bad)
 
 

@@ -99,6 +99,14 @@ def test_its_own_input_is_not_overwritten(tmp_path: Path, sft: Path) -> None:
     assert again.is_file()
 
 
+def test_demonstrations_without_a_batch_are_named(tmp_path: Path, sft: Path) -> None:
+    first, *others = read_jsonl(sft, SFTRecord)
+    write_jsonl(sft, [first.model_copy(update={"batch": None}), *others])
+    with pytest.raises(ValueError, match=r"sft\.jsonl: record 'good0' .* no batch: ") as told:
+        curate_files(sft, None, tmp_path / "out", SETTINGS, seed=1)
+    assert "sft.curation" not in str(told.value)
+
+
 def test_the_command(tmp_path: Path, sft: Path) -> None:
     run = CliRunner(env={"COLUMNS": "160"})
     arguments = ["data", "curate", str(sft), "--out", str(tmp_path / "out"), "--sample", "10"]

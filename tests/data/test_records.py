@@ -120,7 +120,7 @@ def test_reads_gzip_and_byte_order_mark(tmp_path: Path) -> None:
     [
         (demonstration(messages=[]), "messages"),
         (demonstration(label="nice"), "label: Input should be 'helpful' or 'harmless'"),
-        (demonstration(lable="helpful"), "lable: Extra inputs"),
+        (demonstration(lable="helpful"), "lable: there is no such field"),
         (
             demonstration(messages=[{"role": "user", "content": "a"}]),
             "the last turn must be 'assistant'",
@@ -177,9 +177,10 @@ def test_duplicate_ids_and_empty_and_missing_files(tmp_path: Path) -> None:
 
 def test_not_json_wrong_encoding_and_long_lines(tmp_path: Path) -> None:
     path = tmp_path / "bad.jsonl"
-    for line in (b"{", json.dumps(demonstration(), ensure_ascii=False).encode("gb18030")):
+    wide = json.dumps(demonstration(), ensure_ascii=False).encode("gb18030")
+    for line, reason in ((b"{", "not JSON: EOF .* at column 1$"), (wide, "not UTF-8: ")):
         path.write_bytes(line + b"\n")
-        with pytest.raises(ValueError, match="bad.jsonl:1: Invalid JSON"):
+        with pytest.raises(ValueError, match=f"bad.jsonl:1: {reason}"):
             list(read_jsonl(path, SFTRecord))
     path.write_bytes(b" " * MAX_LINE_BYTES + b"{}")
     with pytest.raises(ValueError, match="the longest allowed"):

@@ -43,7 +43,8 @@ def test_every_bad_line_is_told_and_the_rest_counted(tmp_path: Path) -> None:
     assert counts == (2, 7)
     reasons = {rejection.line: rejection.reason for rejection in told}
     assert list(reasons) == [2, 3, 5, 6, 7, 8, 9]
-    assert "Invalid JSON" in reasons[2] and "Invalid JSON" in reasons[3]
+    assert reasons[2] == "not JSON: key must be a string at column 2"
+    assert reasons[3] == "not UTF-8: save the file in that encoding"
     assert reasons[5] == "messages: Field required"
     assert "no category 'no / such'" in reasons[6]
     assert reasons[7] == "id 'a' is on line 1 already; ids are unique"
@@ -90,3 +91,6 @@ def test_unknown_kind_and_missing_file(tmp_path: Path) -> None:
         validate(tmp_path / "a", "sfd", TAXONOMY, print)
     with pytest.raises(ValueError, match="no such file"):
         validate(tmp_path / "a", "sft", TAXONOMY, print)
+    (tmp_path / "empty").touch()
+    with pytest.raises(ValueError, match="no records in this file"):
+        validate(tmp_path / "empty", "sft", TAXONOMY, print)

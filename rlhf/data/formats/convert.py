@@ -23,13 +23,14 @@ class ConvertReport:
     """What a conversion did.
 
     files: read, with the number of rows in each. ignored: files of a folder that hold no rows.
-    reasons: rows rejected, by reason, the commonest first.
+    reasons: rows rejected, by reason, the commonest first. first: "file:line" of the first of each.
     """
 
     format: str
     records: int
     rejected: int
     reasons: dict[str, int]
+    first: dict[str, str]
     files: dict[str, int]
     ignored: tuple[str, ...]
 
@@ -60,6 +61,7 @@ def convert(format: str, path: str | Path, out_dir: str | Path) -> ConvertReport
     found, ignored = sources(str(path))
     counts: Counter[str] = Counter()
     reasons: Counter[str] = Counter()
+    first: dict[str, str] = {}
     with whole_files(out_dir / "records.jsonl", out_dir / "rejected.jsonl") as (good, bad):
         for name, number, row in _rows(found):
             counts[name] += 1
@@ -67,6 +69,7 @@ def convert(format: str, path: str | Path, out_dir: str | Path) -> ConvertReport
                 record = _read(READERS[format], row, Origin(f"{name}:{number}", name))
             except ValueError as error:
                 reasons[str(error)] += 1
+                first.setdefault(str(error), f"{name}:{row.line}")
                 place = {"file": name, "line": row.line, "row": number, "content": row.text}
                 line = json.dumps({"reason": str(error), **place}, ensure_ascii=False)
                 # Text that is not UTF-8 becomes JSON escapes.
@@ -76,9 +79,14 @@ def convert(format: str, path: str | Path, out_dir: str | Path) -> ConvertReport
         if not counts:
             raise ValueError(f"{path}: no rows to convert")
     dropped = reasons.total()
-    files = {name: counts[name] for name in found}
     return ConvertReport(
-        format, counts.total() - dropped, dropped, dict(reasons.most_common()), files, ignored
+        format=format,
+        records=counts.total() - dropped,
+        rejected=dropped,
+        reasons=dict(reasons.most_common()),
+        first=first,
+        files={name: counts[name] for name in found},
+        ignored=ignored,
     )
 
 

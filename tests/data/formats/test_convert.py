@@ -31,6 +31,7 @@ def test_one_row_gives_one_line(tmp_path: Path) -> None:
         "not JSON: Expecting property name enclosed in double quotes": 1,
         "messages.1.content: the text is empty": 1,
     }
+    assert list(report.first.values()) == ["belle.jsonl:2", "belle.jsonl:4"]
     records = list(read_jsonl(out / "records.jsonl", SFTRecord))
     assert [(record.id, record.messages[1].content) for record in records] == [
         ("belle.jsonl:1", "一"),
