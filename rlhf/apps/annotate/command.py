@@ -68,8 +68,9 @@ def _serve(
     desk = Desk(job, Store(job.database, overlap=overlap), Audit(job.database), taxonomy)
     try:
         application, address = launch(desk, port)
-    except OSError as error:
-        raise ValueError(f"--port {port}: {' '.join(str(error).split())}") from None
+    except OSError:
+        taken = f"port {port} is" if port else "all ports from 7860 to 7959 are"
+        raise ValueError(f"{taken} taken on 127.0.0.1: give another with --port") from None
     say(f"{address} waits for annotators; stop with Ctrl-C, every answer given is on disk")
     application.block_thread()
     _report(desk.export_when_done(), say)

@@ -268,6 +268,8 @@ def test_auditor_sends_a_batch_back(browser: Any, server: Server, job: Job) -> N
     zoe.wait_for_selector(".sample")
     zoe.keyboard.press("n")
     zoe.wait_for_selector(".item.bad")
+    zoe.get_by_role("button", name="Send it back").click()
+    assert "Say why" in zoe.locator(".toast.error").inner_text()
     zoe.locator(".verdict-note").fill("ranks upside down")
     zoe.get_by_role("button", name="Send it back").click()
     zoe.wait_for_selector(".state.rejected")

@@ -43,6 +43,7 @@ function sample(words) {
     class: "verdict-note", value: words, placeholder: t("verdictNote"), "aria-label": t("verdictNote"), maxlength: 2000,
   });
   const judge = (good) => async () => {
+    if (!good && !note.value.trim()) return note.focus(), tell(t("whyBack"), "error");
     const answer = await request({ action: "judge", batch: view.open.batch, good, note: note.value });
     if (answer) note.value = "", showAudit(answer), tell(t(good ? "accepted" : "rejected"));
   };
