@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, overload
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from rlhf.models.prompts import encode_prompt, eos_id
-from rlhf.models.quantise import quantise
+from rlhf.models.quantise import move_scales, quantise
 from rlhf.models.registry import spec_of
 from rlhf.models.spec import ModelSpec
 from rlhf.models.streaming import stream_tokens
@@ -89,6 +89,13 @@ class Conversational(PreTrainedModel):
     def cuda(self, device: int | torch.device | None = None) -> Any:  # type: ignore[override]
         """transformers refuses to move 8-bit weights by this name, though not by `to`."""
         return nn.Module.cuda(self, device)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
+        """All that moves a model comes by here."""
+        moved = super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        if getattr(self, "is_loaded_in_8bit", False):
+            move_scales(self)
+        return moved
 
 
 def answer_config(

@@ -61,3 +61,17 @@ def quantise(model: PreTrainedModel, bits: int) -> None:
         del source
     model.hf_quantizer = quantizer
     quantizer.postprocess_model(model)
+
+
+def move_scales(model: nn.Module) -> None:
+    """Takes the scales of 8-bit weights to where the weights are, after a whole model was moved:
+    the weights stay the same parameters then, and what bitsandbytes keeps beside them stays behind.
+    """
+    from bitsandbytes.nn import Linear8bitLt
+
+    for part in model.modules():
+        if isinstance(part, Linear8bitLt):
+            for holder in (part.weight, part.state):
+                if holder.SCB is not None:
+                    holder.CB = part.weight.data
+                    holder.SCB = holder.SCB.to(part.weight.device)

@@ -115,7 +115,7 @@ def test_quantize_refuses_other_bits(checkpoint):
 def test_a_model_in_8_bits_moves_by_either_name(checkpoint, monkeypatch):
     model = load(checkpoint()).quantize(8)
     moved = []
-    monkeypatch.setattr(torch.nn.Module, "_apply", lambda self, move: moved.append(self) or self)
+    monkeypatch.setattr(torch.nn.Module, "_apply", lambda self, *_: moved.append(self) or self)
     assert model.cuda() is model and model.to("cpu") is model and moved == [model, model]
 
 
@@ -124,3 +124,18 @@ def test_a_quantised_model_is_saved_and_loaded_as_it_is(checkpoint, tmp_path):
     model.save_pretrained(tmp_path / "packed")
     again = AutoModelForCausalLM.from_pretrained(tmp_path / "packed")
     torch.testing.assert_close(logits(again), logits(model), rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("used", [False, True])
+def test_the_scales_of_8_bits_go_where_the_weights_go(checkpoint, used):
+    model = load(checkpoint()).quantize(8)
+    before = logits(model) if used else None
+    layer = model.model.layers[0].self_attn.W_pack
+    holder = layer.state if used else layer.weight
+    holder.CB = holder.CB.clone()  # as it stays behind on another device
+    model._apply(lambda tensor: tensor)
+    assert holder.CB.data_ptr() == layer.weight.data_ptr()
+    assert holder.SCB.device == layer.weight.device
+    if used:
+        assert torch.equal(logits(model), before)
