@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from rlhf.runtime.quiet import quiet
+
 _BATCH = 64
 
 
@@ -29,7 +31,8 @@ class Embedder:
         if not directory.is_dir():
             raise ValueError(f"{directory}: no such folder; give a sentence-transformers model's")
         try:
-            self._model = SentenceTransformer(str(directory), local_files_only=True)
+            with quiet():
+                self._model = SentenceTransformer(str(directory), local_files_only=True)
         except (OSError, ValueError, KeyError) as error:
             reason = str(error).splitlines()[0]
             raise ValueError(f"{directory}: no sentence-transformers model: {reason}") from None

@@ -100,6 +100,23 @@ def test_questions_must_not_be_held_out(write: Write, tmp_path: Path) -> None:
     assert leak["id"] == "p1" and leak["document"]["id"] == "s1" and leak["similarity"] == 0.8
 
 
+def test_rankings_are_documents_too(write: Write, tmp_path: Path) -> None:
+    def ranking(identity: str, question: str, *answers: str) -> dict[str, Any]:
+        prompt = {"id": "p", "messages": [{"role": "user", "content": question}]}
+        responses = [{"id": text, "text": text, "provenance": {}} for text in answers]
+        return {"id": identity, "prompt": prompt, "responses": responses, "ranks": [1, 2]}
+
+    train = write(
+        "rankings.jsonl",
+        ranking("r1", NEAR.format("x"), "a", "b"),
+        ranking("r2", NEAR.format("x"), "quite another", "pair of answers"),
+        ranking("r3", NEAR.format("x"), "a", "b"),
+    )
+    prompt = {"id": "p1", "messages": [{"role": "user", "content": NEAR.format("y")}]}
+    report = dedup_files([train], tmp_path / "out", 0.8, [write("held.jsonl", prompt)])
+    assert (report.kept, report.same, report.leaked, report.rejected) == (2, 1, 1, 0)
+
+
 def test_nothing_to_do_and_nothing_overwritten(write: Write, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no line with messages or a text"):
         dedup_files([write("a.jsonl", b"{")], tmp_path, 0.8)

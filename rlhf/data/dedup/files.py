@@ -5,61 +5,31 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import repeat
 from pathlib import Path
-from typing import Annotated, BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple
 
-from pydantic import BaseModel, Field
-
+from rlhf.data.dedup.dense import DenseIndex
+from rlhf.data.dedup.documents import Line, read_documents
+from rlhf.data.dedup.meaning import MeaningReport, Meanings, meanings
 from rlhf.data.dedup.near import NearDuplicate, deduplicate, near_duplicates
 from rlhf.data.dedup.scores import LEVELS, RepeatCounter
-from rlhf.data.jsonl import Rejection, Text, parse, read_lines, whole_files
+from rlhf.data.dedup.vectors import DocumentVectors
+from rlhf.data.jsonl import Rejection, whole_files
 from rlhf.runtime.files import write_text
 
 OUTPUTS = tuple(f"{name}.jsonl" for name in ("kept", "dropped", "scores", "leaked", "rejected"))
 
 
-class _Turn(BaseModel):
-    role: str
-    content: Text
+class _Match(NamedTuple):
+    """A duplicate and what it was found by."""
 
-
-class _Conversation(BaseModel):
-    """What matters of a demonstration or a prompt."""
-
-    id: str | None = None
-    messages: Annotated[tuple[_Turn, ...], Field(min_length=1)]
-
-    def whole(self) -> str:
-        """All turns but the system's, which many conversations share."""
-        return "\n".join(turn.content for turn in self.messages if turn.role != "system")
-
-    def question(self) -> str:
-        """What the user asked, all turns: the text that must not leak."""
-        return "\n".join(turn.content for turn in self.messages if turn.role == "user")
-
-
-class _Plain(BaseModel):
-    """A line of plain text."""
-
-    id: str | None = None
-    text: Text
-
-    def whole(self) -> str:
-        return self.text
-
-    def question(self) -> str:
-        return self.text
-
-
-class _Line(NamedTuple):
-    file: Path
-    number: int
-    raw: bytes
-    document: _Conversation | _Plain
+    pair: NearDuplicate
+    measure: str  # jaccard or cosine
 
     @property
-    def place(self) -> dict[str, object]:
-        return {"id": self.document.id, "file": str(self.file), "line": self.number}
+    def found(self) -> dict[str, object]:
+        return {"similarity": round(self.pair.similarity, 4), "measure": self.measure}
 
 
 @dataclass(frozen=True)
@@ -70,6 +40,7 @@ class DedupReport:
     repeated: mean over documents of the share of the document, of its paragraphs and of its
         sentences that another document has too.
     held_out, leaked: documents of the held-out files, and those near-duplicate to one of `files`.
+    embeddings: what vectors found beyond that, if there were any.
     """
 
     files: tuple[str, ...]
@@ -83,74 +54,81 @@ class DedupReport:
     repeated: dict[str, float]
     held_out: int
     leaked: int
+    embeddings: MeaningReport | None
 
 
 def dedup_files(
-    files: Sequence[Path], out_dir: Path, threshold: float, against: Sequence[Path] = ()
+    files: Sequence[Path],
+    out_dir: Path,
+    threshold: float,
+    against: Sequence[Path] = (),
+    vectors: DocumentVectors | None = None,
 ) -> DedupReport:
     """Keeps the first of every set of duplicates in the files, which count as one set.
 
     Writes to `out_dir`: kept.jsonl, the lines as they were; dropped.jsonl, with the kept document
     and the similarity; scores.jsonl, a line a document; leaked.jsonl, the pairs with `against`;
     rejected.jsonl, lines that are no document; report.json. Files are streamed more than once;
-    what stays in memory is hashes.
+    what stays in memory is hashes, and vectors.
 
     Args:
         threshold: Jaccard index from which two conversations, without the system's turn, are
             duplicates; with held-out conversations the user's turns are compared.
         against: held-out files.
+        vectors: find further duplicates and leaks, by what documents mean.
 
     Raises:
-        ValueError: a file is missing or would be overwritten, or there is no document in `files`.
+        ValueError: a file is missing or would be overwritten, there is no document in `files`, or
+            a file of vectors has not one for each document.
     """
     for file in (*files, *against):
         if file.resolve() in {(out_dir / name).resolve() for name in OUTPUTS}:
             raise ValueError(f"{file}: would be overwritten; name another folder with --out")
     bad: list[Rejection] = []
     repeats = RepeatCounter()
-    kept, dropped = deduplicate(_counted(_lines(files, bad), repeats), threshold)
+    kept, near = deduplicate(_counted(read_documents(files, bad), repeats), threshold)
     if not kept:
         raise ValueError(f"{', '.join(map(str, files))}: no line with messages or a text")
-    repeated = _write_parts(files, out_dir, dropped, repeats)
-    held_out = list(_lines(against, bad))
-    leaked = _write_leaks(files, held_out, out_dir, threshold)
-    with whole_files(out_dir / "rejected.jsonl") as (stream,):
-        for rejection in bad:
-            stream.write(rejection.to_json())
+    count, same = len(kept) + len(near), sum(pair.similarity == 1 for pair in near)
+    held_out = list(read_documents(against, bad))
+    leaks = _leaks(files, held_out, count, threshold, vectors)
+    meant = meanings(lambda: _wholes(files), kept, vectors) if vectors else None
+    dropped = _matches(near, meant)
     report = DedupReport(
         files=tuple(map(str, files)),
         against=tuple(map(str, against)),
         threshold=threshold,
         rejected=len(bad),
-        documents=len(kept) + len(dropped),
-        kept=len(kept),
+        documents=count,
+        kept=count - len(dropped),
         dropped=len(dropped),
-        same=sum(pair.jaccard == 1 for pair in dropped),
-        repeated=repeated,
+        same=same,
+        repeated=_write_parts(files, out_dir, dropped, repeats, meant),
         held_out=len(held_out),
-        leaked=leaked,
+        leaked=_write_leaks(files, held_out, out_dir, leaks),
+        embeddings=meant.report() if meant else None,
     )
+    with whole_files(out_dir / "rejected.jsonl") as (stream,):
+        for rejection in bad:
+            stream.write(rejection.to_json())
     write_text(out_dir / "report.json", json.dumps(asdict(report), indent=1) + "\n")
     return report
 
 
-def _lines(files: Iterable[Path], bad: list[Rejection] | None = None) -> Iterator[_Line]:
-    """The documents of the files; lines that are none are added to `bad`."""
-    for file in files:
-        for number, raw in read_lines(file):
-            try:
-                yield _Line(file, number, raw, _document(raw))
-            except ValueError as error:
-                if bad is not None:
-                    bad.append(Rejection.of(file, number, error, raw))
+def _wholes(files: Sequence[Path]) -> Iterator[str]:
+    return (line.document.whole() for line in read_documents(files))
 
 
-def _document(raw: bytes) -> _Conversation | _Plain:
-    # A text that says "messages" has its quotes escaped: these belong to a key.
-    return parse(raw, _Conversation) if b'"messages"' in raw else parse(raw, _Plain)
+def _matches(near: Sequence[NearDuplicate], meant: Meanings | None) -> dict[int, _Match]:
+    """The dropped documents by index; the first of each pair is one that is kept."""
+    alike = meant.dropped if meant else []
+    kept_for = {pair.second: pair.first for pair in alike}
+    pairs = [pair._replace(first=kept_for.get(pair.first, pair.first)) for pair in near]
+    found = [_Match(pair, "jaccard") for pair in pairs] + [_Match(pair, "cosine") for pair in alike]
+    return {match.pair.second: match for match in found}
 
 
-def _counted(lines: Iterable[_Line], repeats: RepeatCounter) -> Iterator[str]:
+def _counted(lines: Iterable[Line], repeats: RepeatCounter) -> Iterator[str]:
     for line in lines:
         text = line.document.whole()
         repeats.add(text)
@@ -160,46 +138,67 @@ def _counted(lines: Iterable[_Line], repeats: RepeatCounter) -> Iterator[str]:
 def _write_parts(
     files: Sequence[Path],
     out_dir: Path,
-    dropped: Sequence[NearDuplicate],
+    dropped: Mapping[int, _Match],
     repeats: RepeatCounter,
+    meant: Meanings | None,
 ) -> dict[str, float]:
     """Writes kept, dropped and scores; returns the mean scores."""
-    pairs = {pair.second: pair for pair in dropped}
-    originals: dict[int, dict[str, object]] = {pair.first: {} for pair in dropped}
+    originals: dict[int, dict[str, object]] = {match.pair.first: {} for match in dropped.values()}
     totals, count = dict.fromkeys(LEVELS, 0.0), 0
     parts = [out_dir / name for name in ("kept.jsonl", "dropped.jsonl", "scores.jsonl")]
+    more = meant.scores() if meant else repeat({})
     with whole_files(*parts) as (kept_out, dropped_out, scores_out):
-        lines = zip(_lines(files), repeats.scores(), strict=True)
-        for count, (line, scores) in enumerate(lines, start=1):
-            place, pair = line.place, pairs.get(count - 1)
+        lines = zip(read_documents(files), repeats.scores(), strict=True)
+        for count, ((line, scores), alike) in enumerate(zip(lines, more, strict=False), start=1):
+            place, match = line.place, dropped.get(count - 1)
             if count - 1 in originals:
                 originals[count - 1] = place
-            if pair is None:
+            if match is None:
                 kept_out.write(line.raw.rstrip(b"\r\n") + b"\n")
             else:
-                match = {"similarity": round(pair.jaccard, 4), "kept": originals[pair.first]}
-                _write(dropped_out, place | match | {"record": json.loads(line.raw)})
-            _write(scores_out, place | scores)
+                found = match.found | {"kept": originals[match.pair.first]}
+                _write(dropped_out, place | found | {"record": json.loads(line.raw)})
+            _write(scores_out, {**place, **scores, **alike})
             totals = {level: totals[level] + scores[level] for level in LEVELS}
     return {level: round(total / count, 4) for level, total in totals.items()}
 
 
+def _leaks(
+    files: Sequence[Path],
+    held_out: Sequence[Line],
+    documents: int,
+    threshold: float,
+    vectors: DocumentVectors | None,
+) -> list[_Match]:
+    """Pairs (document, held-out document) by what was asked."""
+    if vectors:
+        vectors.check(documents + len(held_out))
+    if not held_out:
+        return []
+
+    def asked() -> Iterator[str]:
+        return (line.document.question() for line in read_documents(files))
+
+    questions = [line.document.question() for line in held_out]
+    found = [_Match(pair, "jaccard") for pair in near_duplicates(asked(), questions, threshold)]
+    if vectors:
+        index = DenseIndex(vectors.of(asked()))
+        pairs = index.near(vectors.of(questions, first=documents), vectors.threshold)
+        found += [_Match(pair, "cosine") for pair in pairs]
+    return sorted(found)
+
+
 def _write_leaks(
-    files: Sequence[Path], held_out: Sequence[_Line], out_dir: Path, threshold: float
+    files: Sequence[Path], held_out: Sequence[Line], out_dir: Path, leaks: Sequence[_Match]
 ) -> int:
     """Writes the pairs of a document and a held-out one; returns how many of the latter."""
-    pairs: list[NearDuplicate] = []
-    if held_out:
-        questions = (line.document.question() for line in _lines(files))
-        held_questions = [line.document.question() for line in held_out]
-        pairs = near_duplicates(questions, held_questions, threshold)
-    wanted = {pair.first for pair in pairs}
-    places = {i: line.place for i, line in enumerate(_lines(files)) if i in wanted}
+    wanted = {match.pair.first for match in leaks}
+    places = {i: line.place for i, line in enumerate(read_documents(files)) if i in wanted}
     with whole_files(out_dir / "leaked.jsonl") as (stream,):
-        for pair in pairs:
-            match = {"similarity": round(pair.jaccard, 4), "document": places[pair.first]}
-            _write(stream, held_out[pair.second].place | match)
-    return len({pair.second for pair in pairs})
+        for match in leaks:
+            found = match.found | {"document": places[match.pair.first]}
+            _write(stream, held_out[match.pair.second].place | found)
+    return len({match.pair.second for match in leaks})
 
 
 def _write(stream: BinaryIO, row: Mapping[str, object]) -> None:

@@ -18,11 +18,11 @@ _BATCH = 4096  # texts; their shingles stay in the processor's cache
 
 
 class NearDuplicate(NamedTuple):
-    """Two texts by index, and the Jaccard index of their shingles."""
+    """Two texts by index; the Jaccard index of their shingles, or the cosine of their vectors."""
 
     first: int
     second: int
-    jaccard: float
+    similarity: float
 
 
 def near_duplicates(

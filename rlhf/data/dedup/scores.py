@@ -31,7 +31,7 @@ class RepeatCounter:
 
     def add(self, text: str) -> None:
         """Adds the next document."""
-        for hashes, counts, parts in zip(self._hashes, self._counts, _levels(text), strict=True):
+        for hashes, counts, parts in zip(self._hashes, self._counts, levels_of(text), strict=True):
             counts.append(len(parts))
             for part in parts:
                 hashes += blake2b(part.encode(errors="surrogatepass"), digest_size=8).digest()
@@ -46,7 +46,7 @@ class RepeatCounter:
         return (dict(zip(LEVELS, row, strict=True)) for row in rows)
 
 
-def _levels(text: str) -> tuple[list[str], list[str], list[str]]:
+def levels_of(text: str) -> tuple[list[str], list[str], list[str]]:
     """The document, its paragraphs (lines) and its sentences, normalised, none of them empty."""
     folded = unicodedata.normalize("NFKC", text).casefold()
     return (

@@ -13,6 +13,7 @@ import pyarrow.parquet
 
 from rlhf.data.formats.rows import NOT_TEXT, Row, open_text, read_rows
 from rlhf.data.jsonl import MAX_LINE_BYTES
+from rlhf.runtime.quiet import quiet
 
 SUFFIXES = (".json", ".jsonl", ".json.gz", ".jsonl.gz", ".parquet", ".csv")
 _HUB_NAME = re.compile(r"([\w.-]+/[\w.-]+)(?::([\w.-]+))?")
@@ -95,9 +96,9 @@ def _cells(line: int, row: dict[Any, Any]) -> Row:
 
 def _hub(name: str, split: str | None) -> Sources:
     """Each split of a dataset, or the one asked for, as a stream. Runs no code of the dataset's."""
-    datasets.disable_progress_bars()
     try:
-        found = datasets.load_dataset(name, split=split, streaming=True)
+        with quiet():
+            found = datasets.load_dataset(name, split=split, streaming=True)
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         reason = str(error).split("\n")[0].rstrip(".")
         raise ValueError(
