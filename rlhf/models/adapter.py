@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from peft import LoraConfig, PeftModel, get_peft_model
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 
 from rlhf.config.schema import TuningSection
+from rlhf.models.files import ADAPTER_WEIGHTS, tensor_shapes
 from rlhf.models.registry import spec_of
 
 ADAPTER_CONFIG = "adapter_config.json"
@@ -41,11 +49,7 @@ def lora_config(model: PreTrainedModel, tuning: TuningSection, task: Task) -> Lo
     targets = (
         spec_of(model.config).lora_targets if tuning.targets == "all-linear" else tuning.targets
     )
-    linear = {
-        name.rpartition(".")[2]
-        for name, part in model.named_modules()
-        if isinstance(part, nn.Linear)
-    }
+    linear = _linear_layers(model)
     unknown = [target for target in targets if target not in linear]
     if unknown:
         raise ValueError(
@@ -60,6 +64,58 @@ def lora_config(model: PreTrainedModel, tuning: TuningSection, task: Task) -> Lo
         task_type="SEQ_CLS" if task == "reward" else "CAUSAL_LM",
         modules_to_save=["score"] if task == "reward" else None,
     )
+
+
+def read_adapter_config(path: Path) -> dict[str, Any]:
+    """PEFT's own file, its `task_type` filled in; ValueError unless it is of a plain LoRA."""
+    file = path / ADAPTER_CONFIG
+    try:
+        fields = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError:
+        raise ValueError(f"{file}: not valid JSON; copy the file again") from None
+    if not isinstance(fields, dict) or fields.get("peft_type") != "LORA" or fields.get("use_dora"):
+        raise ValueError(f"{path}: not a plain LoRA adapter; merge it with PEFT, then name that")
+    return fields | {"task_type": fields.get("task_type") or "CAUSAL_LM"}
+
+
+def check_adapter(path: Path, config: PreTrainedConfig) -> None:
+    """Raises ValueError unless an adapter's tensors are, by name and shape, those that its
+    configuration makes on a model of `config`. PEFT leaves at zero what it does not find.
+
+    Reads the header of the weights only; the model is made without storage.
+    """
+    fields = read_adapter_config(path)
+    if not (path / ADAPTER_WEIGHTS).is_file():
+        raise ValueError(f"{path}: {ADAPTER_WEIGHTS} missing; copy the whole adapter")
+    found = tensor_shapes(path / ADAPTER_WEIGHTS)
+    reward = fields["task_type"] == "SEQ_CLS"
+    kind: Any = AutoModelForSequenceClassification if reward else AutoModelForCausalLM
+    with torch.device("meta"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # this one is never trained
+        model = kind.from_config(config)
+        targets = fields.get("target_modules") or []
+        unknown = [] if isinstance(targets, str) else sorted(set(targets) - _linear_layers(model))
+        if unknown:
+            raise ValueError(
+                f"{path}: made for {unknown[0]!r}, which is no linear layer of this model (query, "
+                "key and value are one W_pack); train it again on this model"
+            )
+        adapted = get_peft_model(model, LoraConfig.from_pretrained(str(path)))
+    tensors = get_peft_model_state_dict(adapted, save_embedding_layers=False)
+    expected = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    wrong = sorted(name for name in expected | found if expected.get(name) != found.get(name))
+    if wrong:
+        raise ValueError(
+            f"{path}: made for another model or rank, or not whole (first {wrong[0]}: "
+            f"{found.get(wrong[0])} in place of {expected.get(wrong[0])}); name its own base, or "
+            "copy it again"
+        )
+
+
+def _linear_layers(model: nn.Module) -> set[str]:
+    """Their names, without the path to them."""
+    parts = model.named_modules()
+    return {name.rpartition(".")[2] for name, part in parts if isinstance(part, nn.Linear)}
 
 
 def write_record(path: Path, base: str, base_hash: str) -> None:

@@ -29,9 +29,30 @@ def weight_files(directory: Path) -> list[Path]:
 def check_weights(directory: Path) -> None:
     """Raises ValueError naming the first file that is truncated."""
     for file in weight_files(directory):
-        whole = {".safetensors": _safetensors_whole, ".bin": zipfile.is_zipfile}.get(file.suffix)
-        if whole is not None and not whole(file):
-            raise ValueError(f"{file}: truncated or damaged; copy the file again")
+        if file.suffix == ".safetensors":
+            tensor_shapes(file)
+        elif file.suffix == ".bin" and not zipfile.is_zipfile(file):
+            raise ValueError(_damaged(file))
+
+
+def tensor_shapes(file: Path) -> dict[str, tuple[int, ...]]:
+    """The shapes that a safetensors file's header names; ValueError when the file is truncated.
+
+    The header says where the last tensor ends, which is where the file has to end.
+    """
+    size = file.stat().st_size
+    with file.open("rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        if length > size - 8:
+            raise ValueError(_damaged(file))
+        try:
+            header = json.loads(stream.read(length))
+        except ValueError:
+            raise ValueError(_damaged(file)) from None
+    header.pop("__metadata__", None)
+    if 8 + length + max((entry["data_offsets"][1] for entry in header.values()), default=0) != size:
+        raise ValueError(_damaged(file))
+    return {name: tuple(entry["shape"]) for name, entry in header.items()}
 
 
 def _shards(index: Path) -> list[Path]:
@@ -45,16 +66,5 @@ def _shards(index: Path) -> list[Path]:
     return [index.parent / name for name in names]
 
 
-def _safetensors_whole(file: Path) -> bool:
-    """The header says where the last tensor ends, which is where the file has to end."""
-    size = file.stat().st_size
-    with file.open("rb") as stream:
-        length = int.from_bytes(stream.read(8), "little")
-        if length > size - 8:
-            return False
-        try:
-            header = json.loads(stream.read(length))
-        except ValueError:
-            return False
-    ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
-    return 8 + length + max(ends, default=0) == size
+def _damaged(file: Path) -> str:
+    return f"{file}: truncated or damaged; copy the file again"

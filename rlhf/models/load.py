@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -20,13 +21,20 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from rlhf.models.adapter import ADAPTER_CONFIG, ADAPTER_RECORD, adapter_base, read_record
+from rlhf.models.adapter import (
+    ADAPTER_CONFIG,
+    ADAPTER_RECORD,
+    adapter_base,
+    check_adapter,
+    read_record,
+)
 from rlhf.models.files import check_weights, weight_files
 from rlhf.models.quantise import Quantization, bitsandbytes_config
 from rlhf.models.registry import named, read_config, spec_of
 from rlhf.models.reward_model import RewardModel
 
 HEAD = "score.weight"
+LEAST_USED = 0.9  # of an embedding's rows: some are padded to a round number
 
 
 def check_checkpoint(path: str | Path, architecture: str | None = None) -> None:
@@ -44,9 +52,12 @@ def check_checkpoint(path: str | Path, architecture: str | None = None) -> None:
     missing = [name for name in spec.files if not (directory / name).is_file()]
     if missing:
         raise ValueError(f"{path}: {', '.join(missing)} missing; copy the whole checkpoint")
-    check_weights(directory)
     if is_adapter(directory):
-        check_checkpoint(adapter_base(directory))
+        base = adapter_base(directory)
+        check_checkpoint(base)
+        check_adapter(directory, read_config(base))
+    else:
+        check_weights(directory)
 
 
 def is_adapter(path: str | Path) -> bool:
@@ -55,11 +66,21 @@ def is_adapter(path: str | Path) -> bool:
 
 
 def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
-    """The tokenizer of a checkpoint directory; ValueError when it has none."""
-    for name in spec_of(path).tokenizer_files:
+    """The tokenizer of a checkpoint directory; ValueError when it has none, or another model's."""
+    spec = spec_of(path)
+    for name in spec.tokenizer_files:
         if not (Path(path) / name).is_file():
             raise ValueError(f"{path}: {name} missing; copy it from the original checkpoint")
-    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(str(path))
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(str(path))
+    except Exception:  # sentencepiece, tokenizers and json each have their own
+        files = " or ".join([*spec.tokenizer_files, "tokenizer_config.json"])
+        raise ValueError(f"{path}: {files} damaged; copy them from the original") from None
+    if not LEAST_USED * spec.vocab_size <= len(tokenizer) <= spec.vocab_size:
+        raise ValueError(
+            f"{path}: its tokenizer has {len(tokenizer)} tokens, its embedding {spec.vocab_size} "
+            "rows, so they are of two models; copy the tokenizer from the original checkpoint"
+        )
     return tokenizer
 
 
@@ -148,22 +169,29 @@ def _load(
     if quantization is not None:
         options["quantization_config"] = bitsandbytes_config(quantization, dtype)
         options["device_map"] = str(device)
-    with _quietly():
-        model, info = kind.from_pretrained(
-            str(path),
-            dtype=dtype,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,
-            local_files_only=True,
-            **options,
-        )
+    try:
+        with _quietly():
+            model, info = kind.from_pretrained(
+                str(path),
+                dtype=dtype,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+                local_files_only=True,
+                **options,
+            )
+    except UnpicklingError:
+        raise ValueError(
+            f"{path}: its .bin files hold more than tensors, which is not read, as it could run "
+            "code; copy the original checkpoint again"
+        ) from None
     # A language model's directory has no score head, and a reward model's no language head.
     fresh = {HEAD} if _language_model(path) else set()
     wrong = sorted(set(info["missing_keys"]) - fresh)
     wrong += sorted(str(entry[0]) for entry in info["mismatched_keys"])
+    wrong += sorted(info["unexpected_keys"])
     if wrong:
         raise ValueError(
-            f"{path}: {len(wrong)} tensors missing or not of config.json's shape (first "
+            f"{path}: {len(wrong)} tensors missing, left over or not of config.json's shape (first "
             f"{wrong[0]}); copy the whole checkpoint again"
         )
     if quantization is None:

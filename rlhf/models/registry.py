@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedConfig
 
 from rlhf.models.baichuan.configuration import BaichuanConfig
@@ -125,4 +126,7 @@ def read_config(path: str | Path) -> FamilyConfig:
         config: FamilyConfig = CONFIGS[kind].from_dict(fields)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
+    except StrictDataclassError as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise ValueError(f"{file}: {reason}; copy the file again") from None
     return config

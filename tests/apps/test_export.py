@@ -171,7 +171,7 @@ def test_mistakes_in_one_line(checkpoint: Checkpoint, tmp_path: Path) -> None:
         "not an empty directory": (path, alibi),
         "--to official": (alibi, out, "llama"),
         "no adapter_config.json": (path, out, "native", alibi),
-        "another size": (path, out, "native", tmp_path / "other"),
+        "made for another model": (path, out, "native", tmp_path / "other"),
         "'q_proj'.*W_pack": (path, out, "native", tmp_path / "split"),
         "an adapter itself": (tmp_path / "other", out, "native", tmp_path / "other"),
     }.items():

@@ -50,6 +50,10 @@ def damage(path: Path, how: str) -> None:
         (path / "config.json").write_text('{"model_type": ')
     elif how == "another family":
         edit(path, model_type="llama")
+    elif how == "a word for a number":
+        edit(path, hidden_size="64")
+    elif how == "heads do not divide":
+        edit(path, num_attention_heads=7)
     elif how == "no weights":
         weights.unlink()
     elif how == "no tokenizer":
@@ -76,6 +80,8 @@ def damage(path: Path, how: str) -> None:
         ("no config", "no config.json"),
         ("broken config", "not valid JSON"),
         ("another family", "not a Baichuan or MOSS checkpoint"),
+        ("a word for a number", "'hidden_size' expected int"),
+        ("heads do not divide", "not a multiple of the number of attention heads"),
         ("no weights", "no model.safetensors or pytorch_model.bin"),
         ("no tokenizer", "tokenizer.model missing"),
         ("truncated", "truncated"),
@@ -98,7 +104,7 @@ def test_another_architecture(checkpoint: Callable[..., Path]) -> None:
         check_checkpoint(checkpoint("baichuan2-13b"), "baichuan2-7b")
 
 
-@pytest.mark.parametrize("wrong", ["missing", "shape"])
+@pytest.mark.parametrize("wrong", ["missing", "shape", "left over"])
 def test_nothing_is_half_loaded(checkpoint: Callable[..., Path], wrong: str) -> None:
     path = checkpoint()
     weights = load_file(path / "model.safetensors")
@@ -106,9 +112,46 @@ def test_nothing_is_half_loaded(checkpoint: Callable[..., Path], wrong: str) -> 
     tensor = weights.pop(key)
     if wrong == "shape":
         weights[key] = tensor[:-1].clone()
+    elif wrong == "left over":
+        weights |= {key: tensor, key.replace("layers.1", "layers.2"): tensor.clone()}
     save_file(weights, path / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(ValueError, match="1 tensors missing or not of .* shape .*W_pack"):
+    with pytest.raises(ValueError, match="1 tensors missing, left over .* shape .*W_pack"):
         load_causal_lm(path, **CPU)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "said"),
+    [
+        ("tokenizer.model", b"junk", "damaged"),
+        ("tokenizer_config.json", b"{", "damaged"),
+        ("config.json", {"vocab_size": 500}, "512 tokens, its embedding 500 rows"),
+        ("config.json", {"vocab_size": 1024}, "512 tokens, its embedding 1024 rows"),
+    ],
+)
+def test_one_line_for_a_wrong_tokenizer(
+    checkpoint: Callable[..., Path], file: str, content: object, said: str
+) -> None:
+    path = checkpoint()
+    if isinstance(content, bytes):
+        (path / file).write_bytes(content)
+    else:
+        edit(path, **content)
+    with pytest.raises(ValueError, match=said) as caught:
+        load_tokenizer(path)
+    assert "\n" not in str(caught.value) and str(path) in str(caught.value)
+
+
+def test_no_code_runs_from_a_bin_file(checkpoint: Callable[..., Path], tmp_path: Path) -> None:
+    path, marker = checkpoint("baichuan-7b"), tmp_path / "has run"
+
+    class Code:
+        def __reduce__(self) -> tuple[object, tuple[Path]]:
+            return Path.touch, (marker,)
+
+    torch.save({"model.norm.weight": Code()}, path / "pytorch_model.bin")
+    with pytest.raises(ValueError, match="more than tensors"):
+        load_causal_lm(path, **CPU)
+    assert not marker.exists()
 
 
 def test_hash_follows_the_content(checkpoint: Callable[..., Path]) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from peft import PeftModel
 from rich.console import Console
 from transformers import GenerationConfig
 
@@ -21,7 +22,7 @@ from rlhf.models.load import load_causal_lm, load_tokenizer
 from rlhf.models.moss.meta import META_INSTRUCTION
 from rlhf.models.quantise import Quantization
 from rlhf.models.registry import spec_of
-from rlhf.models.source import adapted, find_source
+from rlhf.models.source import find_source
 from rlhf.runtime.distributed import choose_device, choose_dtype
 from rlhf.runtime.quiet import quiet
 
@@ -120,7 +121,7 @@ def open_conversation(
         quantization=None if load_in is None else LOAD_IN[load_in],
     )
     if source.adapter is not None:
-        whole = adapted(whole, source.adapter).get_base_model()
+        whole = PeftModel.from_pretrained(whole, str(source.adapter)).get_base_model()
     talking: Conversational = whole.eval()
     fields: dict[str, Any] = {
         "model": talking,
