@@ -86,13 +86,13 @@ def _judge_step(config: Config, runtime: Runtime) -> Step:
 
 def _judge_policies(config: Config, runtime: Runtime, step: Step) -> Summary:
     """Every policy answers the same prompts; each PPO model is compared with the SFT model."""
-    judge = _judge(config, runtime)
+    chosen = judge(config, runtime)
     prompts = list(read_jsonl(step.inputs["prompts"], PromptRecord))[: config.evaluate.prompts]
     texts, qualities = {}, {}
     for name, path in step.inputs.items():
         if name != "prompts":
             texts[name] = _answers(name, path, prompts, config, runtime)
-            qualities[name] = judge.qualities(prompts, texts[name])
+            qualities[name] = chosen.qualities(prompts, texts[name])
     comparisons = {f"ppo_{n}.jsonl": ("sft", f"ppo {n}") for n in range(1, runtime.rounds + 1)}
     if "sft_extra" in texts:
         comparisons["sft_extra.jsonl"] = ("sft_extra", f"ppo {runtime.rounds}")
@@ -106,8 +106,8 @@ def _judge_policies(config: Config, runtime: Runtime, step: Step) -> Summary:
             texts[after],
             qualities[before],
             qualities[after],
-            judge=judge.name,
-            simulated=judge.simulated,
+            judge=chosen.name,
+            simulated=chosen.simulated,
         )
         write_jsonl(step.directory / name, rows)
     return {f"mean quality {name}": sum(q) / len(q) for name, q in qualities.items()}
@@ -142,7 +142,7 @@ def _answers(
     return texts
 
 
-def _judge(config: Config, runtime: Runtime) -> Grader:
+def judge(config: Config, runtime: Runtime) -> Grader:
     """The named reward model; else the demo's rubric; else the very reward model PPO trained on."""
     if config.evaluate.judge is None and config.demo is not None:
         return Grader("demo rubric without noise", True, rubric.qualities)

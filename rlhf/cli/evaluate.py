@@ -58,6 +58,65 @@ def rm(
     typer.echo(f"report: {folder / 'index.html'}")
 
 
+@app.command("policy")
+def policy(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")],
+    policies: Annotated[
+        list[Path] | None,
+        typer.Option("--policy", metavar="DIR", help="A further policy; may be given repeatedly."),
+    ] = None,
+    judge: Annotated[
+        str | None,
+        typer.Option(
+            "--judge",
+            metavar="JUDGE",
+            help="rubric, a reward model's directory, or the base URL of an OpenAI-compatible "
+            "endpoint. Without it: the judge of the run's own evaluation.",
+        ),
+    ] = None,
+    judge_model: Annotated[
+        str | None, typer.Option("--judge-model", metavar="NAME", help="The endpoint's model.")
+    ] = None,
+    judge_key: Annotated[
+        str | None,
+        typer.Option(
+            "--judge-key", metavar="VARIABLE", help="Environment variable with its API key."
+        ),
+    ] = None,
+    prompts: Annotated[
+        int | None, typer.Option("--prompts", min=1, help="How many held-out prompts.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="DIR", help="The report; RUN/evaluate/report without it."),
+    ] = None,
+) -> None:
+    """A run's policies against its SFT model: win, tie, lose by kind of prompt and at equal length,
+    KL and over-optimisation, answers side by side.
+
+    Examples:
+
+        rlhf evaluate policy runs/tiny
+
+        rlhf evaluate policy runs/a --policy runs/b/ppo/actor --judge https://api.example.com/v1
+        --judge-model judge-large --judge-key API_KEY
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    from rlhf.apps.evaluate_policy import JudgeChoice, evaluate_policy
+    from rlhf.evaluation.policy_report import lines
+
+    choice = JudgeChoice(judge, judge_model, judge_key)
+    folder, report = evaluate_policy(run, policies or [], choice, prompts, out)
+    typer.echo(f"judge: {report['judge']}")
+    table = Table("against SFT", "win - lose", "win rate", "at equal length", "KL, nats")
+    for line in lines(report):
+        table.add_row(*line)
+    Console().print(table)
+    typer.echo(f"report: {folder / 'index.html'}")
+
+
 @app.command("compare")
 def compare(
     directories: Annotated[

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import isfinite
 from typing import Any
 
 from rlhf.evaluation.drawing import Plot
-from rlhf.evaluation.policy import samples
+from rlhf.evaluation.policy import JudgeRow, samples
 from rlhf.evaluation.run_files import RunFiles
 
 MINUS = "\u2212"
@@ -32,6 +32,13 @@ def render(files: RunFiles, report: dict[str, Any], plots: Sequence[Plot]) -> st
 def render_rm(name: str, rm: dict[str, Any], plots: Sequence[Plot]) -> str:
     """The page of one reward model. name: its heading; rm: margin_report.build's result."""
     return _page("rm.html.jinja", plots, name=name, rm=rm, matrix=source_matrix(rm["by_source"]))
+
+
+def render_policy(
+    report: Mapping[str, Any], plots: Sequence[Plot], samples: Sequence[JudgeRow]
+) -> str:
+    """The page of policies against one baseline. report: of policy_report.write."""
+    return _page("policy.html.jinja", plots, **report, samples=samples)
 
 
 def _page(template: str, plots: Sequence[Plot], **values: Any) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from math import isfinite
 from typing import Any, Literal
 
@@ -107,18 +108,37 @@ def summarise(rows: Sequence[JudgeRow]) -> dict[str, Any]:
 
 def tally(rows: Sequence[JudgeRow]) -> dict[str, float | int | None]:
     """Counts, and (win - lose) / prompts with its 95 % interval, None without rows."""
-    counts = Counter(row.verdict for row in rows)
+    return count([row.verdict for row in rows])
+
+
+def count(verdicts: Sequence[Verdict]) -> dict[str, float | int | None]:
+    """As `tally`, of bare verdicts."""
+    counts = Counter(verdicts)
     win, tie, lose = counts["win"], counts["tie"], counts["lose"]
-    low, high = net_win_interval(win, tie, lose) if rows else (None, None)
+    low, high = net_win_interval(win, tie, lose) if verdicts else (None, None)
     return {
-        "prompts": len(rows),
+        "prompts": len(verdicts),
         "win": win,
         "tie": tie,
         "lose": lose,
-        "win_minus_lose": (win - lose) / len(rows) if rows else None,
+        "win_minus_lose": (win - lose) / len(verdicts) if verdicts else None,
         "ci_low": low,
         "ci_high": high,
     }
+
+
+def by_level(rows: Sequence[JudgeRow]) -> list[dict[str, Any]]:
+    """A tally for every category of every taxonomy level, each with its `level` from 1."""
+    deepest = max((len(row.category) for row in rows), default=0)
+    return [
+        {"level": level, **entry}
+        for level in range(1, deepest + 1)
+        for entry in _by(rows, partial(_path, level=level))
+    ]
+
+
+def _path(row: JudgeRow, level: int) -> str | None:
+    return " / ".join(row.category[:level]) if len(row.category) >= level else None
 
 
 def samples(rows: Sequence[JudgeRow], count: int) -> list[JudgeRow]:

@@ -7,6 +7,7 @@ import pytest
 from transformers import AutoModelForCausalLM
 
 import rlhf.models  # noqa: F401  registers the classes
+from rlhf.apps.evaluate_policy import JudgeChoice, evaluate_policy
 from rlhf.config.load import load_config
 from rlhf.data.jsonl import read_jsonl
 from rlhf.evaluation.policy import JudgeRow
@@ -59,6 +60,23 @@ def test_dpo_on_the_pairs_of_the_reward_model_then_ppo_from_it(
     capsys.readouterr()
     call(config, "ppo.actor=run://dpo", "rm.model=run://dpo", only="dpo")
     assert "dpo: finished before, reused" in capsys.readouterr().out
+
+    # `rlhf evaluate policy` judges the very same answers, and samples them once.
+    folder, found = evaluate_policy(run_dir, [], JudgeChoice(), None, None)
+    assert folder == run_dir / "evaluate" / "report" and (folder / "index.html").is_file()
+    assert [each["name"] for each in found["policies"]] == ["PPO", "DPO"]
+    for each, verdicts in zip(found["policies"], (ppo, rows), strict=True):
+        assert {name: each[name] for name in ("win", "tie", "lose")} == {
+            name: sum(row.verdict == name for row in verdicts) for name in ("win", "tie", "lose")
+        }
+        assert each["kl"] > 0 and each["proxy"]["prompts"] == len(verdicts)
+    answers = (run_dir / "evaluate" / "policy_answers.jsonl").read_bytes()
+    proxy = JudgeChoice(str(run_dir / "rm"))
+    _, again = evaluate_policy(run_dir, [run_dir / "sft" / "main"], proxy, None, None)
+    assert again["policies"][2]["kl"] == pytest.approx(0.0, abs=1e-5)
+    assert again["policies"][2]["tie"] == len(rows)
+    assert again["policies"][0]["proxy"]["win"] == again["policies"][0]["win"]
+    assert (run_dir / "evaluate" / "policy_answers.jsonl").read_bytes() == answers
 
 
 def test_a_run_without_it_says_how_to_switch_it_on(tmp_path: Path) -> None:

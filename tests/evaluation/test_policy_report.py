@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from rlhf.data.records import Message, PromptRecord
+from rlhf.evaluation import policy_report
+from rlhf.evaluation.policy import compare_rows
+from rlhf.evaluation.policy_report import Judged
+
+CATEGORIES = (("life", "food", "rice"), ("life", "food", "tea"), ("work",), ("work", "mail"))
+CURVE = [{"step": i, "kl": 0.1 * i, "score": 1.0 + i, "entropy": 2.0} for i in range(5)]
+
+
+def judged(name: str, gains: list[float], kl: float, proxy: bool = True) -> Judged:
+    prompts = [
+        PromptRecord(
+            id=f"p{i}",
+            messages=(Message(role="user", content=f"<b>{i}</b>"),),
+            category=category,
+            label="harmless" if i == 3 else "helpful",
+        )
+        for i, category in enumerate(CATEGORIES)
+    ]
+    texts = ["ab", "ab", "ab", "ab"], ["abcd", "ab", "a", "abc"]
+    rows = compare_rows(prompts, *texts, [0.0] * 4, gains, judge="some judge")
+    scores = ([0.0, 0.0, 1.0, 1.0], [1.0, 1.0, 1.0, 0.0]) if proxy else None
+    return Judged(name, list(rows), [kl] * 4, scores)
+
+
+def test_the_folder_says_it_all(tmp_path: Path) -> None:
+    folder = tmp_path / "report"
+    policies = [judged("PPO", [1.0, 2.0, 0.0, -1.0], 0.4), judged("DPO", [1.0] * 4, 0.9)]
+    report = policy_report.write(folder, "SFT", policies, CURVE, samples=2)
+    assert json.loads((folder / "report.json").read_text("utf-8")) == report
+    ppo, dpo = report["policies"]
+    assert (ppo["name"], ppo["win"], ppo["tie"], ppo["lose"]) == ("PPO", 2, 1, 1)
+    assert ppo["win_rate"]["rate"] == pytest.approx(2.5 / 4) and dpo["win_rate"]["rate"] == 1.0
+    assert ppo["kl"] == pytest.approx(0.4)
+    assert (ppo["proxy"]["before"], ppo["proxy"]["after"]) == (0.5, 0.75)
+    assert (ppo["proxy"]["win"], ppo["proxy"]["tie"], ppo["proxy"]["lose"]) == (2, 1, 1)
+    assert report["curve"][2] == {"step": 2, "kl": 0.2, "score": 3.0}
+    levels = [(row["level"], row["name"], row["prompts"]) for row in ppo["by_level"]]
+    assert levels == [
+        (1, "life", 2),
+        (1, "work", 2),
+        (2, "life / food", 2),
+        (2, "work / mail", 1),
+        (3, "life / food / rice", 1),
+        (3, "life / food / tea", 1),
+    ]
+    html = (folder / "index.html").read_text("utf-8")
+    assert "&lt;b&gt;0&lt;/b&gt;" in html and "<b>0</b>" not in html
+    assert "some judge" in html and "life / food / rice" in html and html.count("<article>") == 2
+    with (folder / "policies.csv").open(encoding="utf-8") as stream:
+        assert [row["policy"] for row in csv.DictReader(stream)] == ["PPO", "DPO"]
+    with (folder / "groups.csv").open(encoding="utf-8") as stream:
+        assert sum(row["policy"] == "DPO" for row in csv.DictReader(stream)) == 2 + 6
+    for name in ("frontier", "overoptimisation"):
+        assert (folder / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    assert policy_report.lines(report)[0][0] == "PPO"
+
+
+def test_without_a_proxy_there_is_the_judge_alone(tmp_path: Path) -> None:
+    report = policy_report.write(
+        tmp_path / "report", "SFT", [judged("PPO", [1.0] * 4, 0.1, proxy=False)]
+    )
+    assert report["policies"][0]["proxy"] is None
+    assert [sketch.name for sketch in policy_report.sketches(report)] == ["overoptimisation"]
