@@ -9,22 +9,14 @@ import torch
 
 from rlhf.models.load import load_causal_lm, load_reward_model
 from rlhf.models.registry import spec_of
-from tests.models.moss.conftest import write_checkpoint
 from tests.stages.worlds import call, miniature, statuses
 
 pytestmark = pytest.mark.slow
 
 
 def test_every_stage_runs_on_moss(tmp_path: Path) -> None:
-    base = write_checkpoint(tmp_path / "moss-base")
-    # The demo's other sources are Baichuan models, whose responses MOSS is to learn from here.
-    call(
-        miniature("run", tmp_path),
-        f"models.main.path={base}",
-        "models.main.architecture=moss-moon-003",
-        "sft.max_length=400",
-        "rm.data.off_family=allow",
-    )
+    config = miniature("run", tmp_path, like="moss_moon_003_sft", stages=None)
+    call(config, "rm.tuning.method=lora", "ppo.tuning.method=lora")
     assert set(statuses(tmp_path / "run").values()) == {"done"}
     for model, load in (("actor", load_causal_lm), ("critic", load_reward_model)):
         path = tmp_path / "run" / "ppo" / model

@@ -44,9 +44,9 @@ SMALLER: dict[str, dict[str, Any]] = {
 }
 
 
-def miniature(name: str, folder: Path, **changes: Any) -> Path:
-    """A config file of configs/baichuan2_7b.yaml's structure, run in seconds under folder/name."""
-    values = rehearse(load_config("baichuan2_7b")).model_dump()
+def miniature(name: str, folder: Path, like: str = "baichuan2_7b", **changes: Any) -> Path:
+    """A config file of the structure of configs/<like>.yaml, run in seconds under folder/name."""
+    values = rehearse(load_config(like)).model_dump()
     for section, smaller in SMALLER.items():
         values[section] |= smaller
     for section in ("collect", "ppo", "evaluate"):
