@@ -27,12 +27,16 @@ def annotate(
     ] = False,
     to_label_studio: Annotated[
         Path | None,
-        typer.Option("--to-label-studio", metavar="FILE", help="Write the tasks as its JSON."),
+        typer.Option(
+            "--to-label-studio",
+            metavar="FILE",
+            help="Write the tasks as its JSON, and its interface.",
+        ),
     ] = None,
     from_label_studio: Annotated[
         Path | None,
         typer.Option(
-            "--from-label-studio", metavar="FILE", help="Write the rankings from its JSON export."
+            "--from-label-studio", metavar="FILE", help="Write rankings from its JSON or JSON_MIN."
         ),
     ] = None,
     overlap: Annotated[

@@ -9,7 +9,7 @@ from rlhf.apps.annotate.accounts import add_user, count_users
 from rlhf.apps.annotate.audit import Audit
 from rlhf.apps.annotate.desk import Desk
 from rlhf.apps.annotate.job import Job, open_job
-from rlhf.apps.annotate.label_studio import read_answers, write_tasks
+from rlhf.apps.annotate.label_studio import interface, read_answers, write_tasks
 from rlhf.apps.annotate.store import Store
 from rlhf.config.paths import resource
 from rlhf.data.taxonomy import Taxonomy
@@ -41,7 +41,8 @@ def annotate(
         add_user(job.database, new_user, ask_password(f"Password for {new_user}"), auditor=auditor)
         say(f"{new_user} can sign in: rlhf annotate {tasks}")
     elif to_label_studio is not None:
-        say(f"{write_tasks(job, to_label_studio)} tasks -> {to_label_studio}")
+        count = write_tasks(job, to_label_studio)
+        say(f"{count} tasks -> {to_label_studio}; interface -> {interface(to_label_studio)}")
     elif export or from_label_studio is not None:
         written = read_answers(job, from_label_studio) if from_label_studio else job.export()
         if not written:

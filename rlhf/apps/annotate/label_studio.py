@@ -1,15 +1,6 @@
-"""The same tasks for teams that work in Label Studio: its JSON out, its JSON back in.
+"""The same tasks for teams that work in Label Studio: its JSON out, its JSON or JSON_MIN back in.
 
-A Ranker over a List gives an order without ties; the gaps stay ungraded. The labelling interface:
-
-    <View>
-      <Text name="prompt" value="$prompt"/>
-      <List name="answers" value="$answers" title="Best first"/>
-      <Ranker name="rank" toName="answers"/>
-      <Choices name="label" toName="prompt" choice="single" required="true">
-        <Choice value="helpful"/><Choice value="harmless"/>
-      </Choices>
-    </View>
+A Ranker over a List gives an order without ties; the gaps stay ungraded.
 """
 
 from __future__ import annotations
@@ -20,15 +11,28 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AwareDatetime, BaseModel, Field, TypeAdapter, ValidationError
+from pydantic import AwareDatetime, BaseModel, Field, TypeAdapter, ValidationError, model_validator
 
 from rlhf.apps.annotate.job import Job, rankings_name
 from rlhf.apps.annotate.ranking import as_given, shown_order
+from rlhf.data.formats.label_studio import unfold
 from rlhf.data.jsonl import in_one_line, read_jsonl, write_jsonl
 from rlhf.data.records import Label, RankingRecord, RankingTask
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 ORDER = "label-studio"  # stands for the annotator in shown_order: there all see the same order
+INTERFACE = """\
+<View>
+  <Header value="$category" size="5"/>
+  <Text name="prompt" value="$prompt"/>
+  <List name="answers" value="$answers" title="Best first · 最好的放在最前"/>
+  <Ranker name="rank" toName="answers"/>
+  <Choices name="label" toName="prompt" choice="single" required="true" showInline="true">
+    <Choice value="helpful" hint="有用"/>
+    <Choice value="harmless" hint="无害"/>
+  </Choices>
+</View>
+"""
 
 
 class _Data(BaseModel):
@@ -52,12 +56,20 @@ class _Row(BaseModel):
     data: _Data
     annotations: list[_Annotation] = []
 
+    @model_validator(mode="before")
+    @classmethod
+    def _unfolded(cls, row: Any) -> Any:
+        return unfold(row, choices=("label",)) if isinstance(row, dict) else row
+
 
 _Rows = TypeAdapter(Annotated[list[_Row], Field(min_length=1)])
 
 
 def write_tasks(job: Job, path: Path) -> int:
-    """Write all tasks as Label Studio's JSON, responses shuffled and without their sources."""
+    """Write all tasks as Label Studio's JSON, responses shuffled and without their sources.
+
+    The labelling interface to put into the project goes beside them (interface).
+    """
     rows = []
     for source in job.sources:
         for task in read_jsonl(source, RankingTask):
@@ -72,11 +84,17 @@ def write_tasks(job: Job, path: Path) -> int:
             data = {"source": source.name, "task": task.id, "category": category}
             rows.append({"data": {**data, "prompt": prompt, "answers": answers}})
     path.write_text(json.dumps(rows, ensure_ascii=False, indent=1), encoding="utf-8")
+    interface(path).write_text(INTERFACE, encoding="utf-8")
     return len(rows)
 
 
+def interface(tasks: Path) -> Path:
+    """Where the labelling interface of these tasks lies."""
+    return tasks.with_suffix(".interface.xml")
+
+
 def read_answers(job: Job, path: Path) -> dict[Path, int]:
-    """Turn Label Studio's JSON export of these tasks into ranking records beside them.
+    """Turn Label Studio's JSON or JSON_MIN export of these tasks into records beside them.
 
     Cancelled annotations and tasks without one are passed over. Returns how many went where.
 
@@ -94,17 +112,17 @@ def read_answers(job: Job, path: Path) -> dict[Path, int]:
         for source in job.sources
         for task in read_jsonl(source, RankingTask)
     }
-    records: dict[str, list[RankingRecord]] = defaultdict(list)
+    annotations: dict[tuple[str, str], list[_Annotation]] = defaultdict(list)
     for row in rows:
-        place = (row.data.source, row.data.task)
-        if place not in tasks:
-            raise ValueError(
-                f"{path}: task {row.data.task!r} of {row.data.source} is not this job's"
-            )
+        annotations[row.data.source, row.data.task] += row.annotations
+    records: dict[str, list[RankingRecord]] = defaultdict(list)
+    for (source_name, name), own_annotations in annotations.items():
+        if (source_name, name) not in tasks:
+            raise ValueError(f"{path}: task {name!r} of {source_name} is not this job's")
         try:
-            records[row.data.source] += _records(tasks[place], row.annotations)
+            records[source_name] += _records(tasks[source_name, name], own_annotations)
         except ValueError as error:
-            raise ValueError(f"{path}: task {row.data.task!r}: {error}") from None
+            raise ValueError(f"{path}: task {name!r}: {error}") from None
     written = {}
     for source in job.sources:
         if own := records[source.name]:
@@ -135,6 +153,8 @@ def _records(task: RankingTask, annotations: list[_Annotation]) -> Iterator[Rank
 def _ranks(value: dict[str, Any], task: RankingTask) -> tuple[int, ...]:
     columns = value.get("ranker")
     order = next(iter(columns.values()), None) if isinstance(columns, dict) else columns
+    if order is None:
+        raise ValueError("submitted without a ranking; rank it there, or cancel the annotation")
     letters = list(LETTERS[: len(task.responses)])
     if not isinstance(order, list) or sorted(map(str, order)) != letters:
         raise ValueError(f"the ranking {order} is not an order of {' '.join(letters)}")

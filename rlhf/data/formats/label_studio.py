@@ -1,13 +1,14 @@
-"""Label Studio's JSON export of ranking tasks: a Ranker over a List, or a Pairwise of two texts.
+"""Label Studio's exports of ranking tasks: a Ranker over a List, or a Pairwise of two texts.
 
 A task's data holds the question under "prompt", and the answers as the List's items {id, body} or
-under the names that the Pairwise compares. Of several annotations the last counts; the others go to
-metadata.
+under the names that the Pairwise compares. Of several annotations in a row of the JSON export the
+last counts; the others go to metadata. JSON_MIN has a row an annotation.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from rlhf.data.formats.reading import Fields, Origin, objects, ranking, reader, rest, text, turn
 from rlhf.data.records import RankingRecord
@@ -15,10 +16,57 @@ from rlhf.data.records import RankingRecord
 Ranked = tuple[list[str], list[int], dict[str, str]]
 """Answers, their ranks, and what else the task's data holds, as metadata."""
 
+# What JSON_MIN says about an annotation, next to the task's data and the results.
+_ABOUT = ("id", "annotator", "annotation_id", "created_at", "updated_at", "lead_time", "agreement")
+
+
+def unfold(row: Fields, choices: Sequence[str] = ()) -> Fields:
+    """A row as the JSON export has it: one of JSON_MIN gets its data and annotation back.
+
+    JSON_MIN has a result under the name of its control, as a list of values without ids.
+
+    Args:
+        choices: names of single choices: bare text there, which nothing else tells from the data.
+
+    Raises:
+        ValueError: a Pairwise, of which JSON_MIN does not say what it compared.
+    """
+    if "annotation_id" not in row:
+        return row
+    data = {key: value for key, value in row.items() if key not in _ABOUT}
+    chosen = {key: [{"choices": [data[key]]}] for key in choices if key in data}
+    named = {key: value for key, value in data.items() if _are_results(value)} | chosen
+    results = [
+        {"from_name": name, "type": next(iter(value)), "value": value}
+        for name, values in named.items()
+        for value in values
+    ]
+    if any(result["type"] == "selected" for result in results):
+        raise ValueError("JSON_MIN does not say which texts a Pairwise compares: export JSON")
+    annotation = {
+        "completed_by": row.get("annotator"),
+        "created_at": row.get("created_at"),
+        "result": results,
+    }
+    return {
+        "data": {key: value for key, value in data.items() if key not in named},
+        "annotations": [] if row["annotation_id"] is None else [annotation],
+        **{key: row[key] for key in ("id", "agreement") if key in row},
+    }
+
+
+def _are_results(value: Any) -> bool:
+    return (
+        isinstance(value, list)
+        and bool(value)
+        and all(isinstance(each, dict) and each and "id" not in each for each in value)
+    )
+
 
 @reader("label-studio")
 def read(row: Fields, origin: Origin) -> RankingRecord:
     """The answers of a task as its last annotation that was not cancelled ranks them."""
+    row = unfold(row)
     data, annotations = row.get("data"), objects(row, "annotations")
     if not isinstance(data, dict):
         raise ValueError("field 'data' must be an object")

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
@@ -87,6 +88,52 @@ def test_several_annotators_and_cancelled_work(job: Job) -> None:
     assert [5 - rank for rank in records[0].ranks] == list(records[1].ranks)
 
 
+def as_json_min(row: Any) -> list[Any]:
+    """The rows that label-studio-sdk 2.1.2's converter makes of one of the JSON export."""
+    return [
+        {
+            **row["data"],
+            "id": 5,
+            "rank": [{"ranker": made["result"][0]["value"]["ranker"]}],
+            "label": made["result"][1]["value"]["choices"][0],
+            "annotator": made["completed_by"],
+            "annotation_id": made["id"],
+            "created_at": made["created_at"],
+            "updated_at": made["created_at"],
+            "lead_time": 9.5,
+        }
+        for made in row["annotations"]
+    ]
+
+
+def test_json_min_gives_the_same_records(job: Job) -> None:
+    rows = exported(job)[:2]
+    rows[0]["annotations"] = [annotated(rows[0], ["B", "A", "D", "C"])]
+    rows[1]["annotations"] = [
+        annotated(rows[1], ["C", "A", "D", "B"], "ann@x"),
+        annotated(rows[1], ["D", "A", "C", "B"], 3, "helpful"),
+    ]
+    files = read_back(job, rows)
+    from_json = {path: path.read_bytes() for path in files}
+    flat = [each for row in rows for each in as_json_min(row)]
+    unannotated = {**exported(job)[2]["data"], "id": 6, "annotator": {}, "annotation_id": None}
+    assert read_back(job, [*flat, unannotated]) == files
+    assert {path: path.read_bytes() for path in files} == from_json
+    records = read_jsonl(job.folder / "rankings.jsonl", RankingRecord)
+    assert [record.prompt.label for record in records] == ["harmless", "helpful"]
+
+
+def test_the_interface_shows_what_the_tasks_hold(job: Job) -> None:
+    (row, *_) = exported(job)
+    tags = list(ElementTree.parse(job.folder / "label_studio.interface.xml").iter())
+    shown = {value.removeprefix("$") for tag in tags if (value := tag.get("value", ""))[:1] == "$"}
+    assert shown == {"category", "prompt", "answers"} <= row["data"].keys()
+    named = {tag.get("name") for tag in tags} - {None}
+    assert named == {"prompt", "answers", "rank", "label"}
+    assert {tag.get("toName") for tag in tags} - {None} <= named
+    assert {tag.get("value") for tag in tags if tag.tag == "Choice"} == {"helpful", "harmless"}
+
+
 def test_what_is_no_order(job: Job) -> None:
     for order in (["A", "B", "C"], ["A", "A", "B", "C"], ["A", "B", "C", "E"]):
         rows = exported(job)
@@ -95,6 +142,14 @@ def test_what_is_no_order(job: Job) -> None:
             ValueError, match="task 'e0': the ranking .* is not an order of A B C D"
         ):
             read_back(job, rows)
+
+
+def test_submitted_without_a_ranking(job: Job) -> None:
+    rows = exported(job)
+    rows[0]["annotations"] = [annotated(rows[0], [])]
+    rows[0]["annotations"][0]["result"].pop(0)
+    with pytest.raises(ValueError, match="task 'e0': submitted without a ranking"):
+        read_back(job, rows)
 
 
 def test_what_is_no_export_of_this_job(job: Job) -> None:

@@ -332,6 +332,20 @@ def test_label_studio_pairwise_takes_the_last_annotation_and_keeps_the_others() 
     assert json.loads(record.prompt.metadata["other_annotations"]) == [left, cancelled]
 
 
+def test_label_studio_json_min() -> None:
+    items = [{"id": name, "body": f"text {name}"} for name in "xyz"]
+    about = {"annotator": "a@b.c", "annotation_id": 4, "created_at": "2026-05-01T10:00:00Z"}
+    results = {"r": [{"ranker": {"r": ["z", "x", "y"]}}], "stars": [{"rating": 4}], "tone": "dry"}
+    row = {"prompt": "why?", "items": items, "id": 1, "lead_time": 2.5, **results, **about}
+    record = read("label-studio", row)
+    assert [response.text for response in record.responses] == ["text x", "text y", "text z"]
+    assert record.ranks == (2, 3, 1)
+    assert record.annotator == "a@b.c" and record.time is not None and record.time.month == 5
+    metadata = record.prompt.metadata
+    assert (metadata["data.tone"], metadata["id"]) == ("dry", "1")
+    assert json.loads(metadata["results"])[0]["value"] == {"rating": 4}
+
+
 @pytest.mark.parametrize(
     ("format", "row", "reason"),
     [
@@ -382,6 +396,12 @@ def test_label_studio_pairwise_takes_the_last_annotation_and_keeps_the_others() 
         ("moss-003", {"chat": {"first": {}}}, "'first' where turn_1"),
         ("moss-003", {"chat": {"turn_1": {"Human": "a"}}}, "field 'MOSS' is missing"),
         ("label-studio", annotated({"prompt": "a"}), "no annotation"),
+        ("label-studio", {"prompt": "a", "annotation_id": None}, "no annotation"),
+        (
+            "label-studio",
+            {"prompt": "a", "b": "c", "annotation_id": 1, "p": [{"selected": "left"}]},
+            "JSON_MIN does not say which",
+        ),
         (
             "label-studio",
             annotated({"prompt": "a"}, annotation("rating", {"rating": 3})),
