@@ -10,7 +10,7 @@ import rlhf.models  # noqa: F401
 from rlhf.config.schema import TuningSection
 from rlhf.models.adapter import add_lora
 from rlhf.models.compiled import RECOMPILE_LIMIT, compile_blocks
-from tests.models.conftest import tiny_model
+from tests.checkpoints import tiny_model
 
 
 @pytest.fixture
