@@ -14,7 +14,7 @@ from rlhf.apps.chat import plugins
 from rlhf.data.records import Message, PluginUse
 from rlhf.models.chat import Conversational, growing_text, prompt_room
 from rlhf.models.moss import prompts as moss
-from rlhf.models.prompts import encode_system
+from rlhf.models.prompts import encode_prompt
 from rlhf.models.registry import spec_of
 from rlhf.models.streaming import stream_tokens
 
@@ -50,8 +50,9 @@ class Conversation:
     def check(self) -> None:
         """Raises ValueError where this model takes no system message, or has room for no prompt."""
         prompt_room(self.model, self.config)
-        if self.system:
-            encode_system(spec_of(self.model.config), self.tokenizer, self.messages)
+        system = [turn for turn in self.messages if turn.role == "system"]
+        question = Message(role="user", content="?")
+        encode_prompt(spec_of(self.model.config), self.tokenizer, [*system, question])
 
     def ask(self, question: str) -> Iterator[Piece]:
         """The answer as it comes. A round is kept once something was answered, also cut short."""

@@ -10,11 +10,14 @@ from transformers import GenerationConfig
 
 from rlhf.apps.chat.command import Sampling, open_conversation
 from rlhf.apps.chat.conversation import Conversation
+from rlhf.apps.export import import_llama
 from rlhf.config.schema import TuningSection
 from rlhf.models.adapter import add_lora
 from rlhf.models.export import save_reward_model
 from rlhf.models.load import load_causal_lm, load_reward_model, load_tokenizer
 from rlhf.models.registry import REGISTRY
+from tests.apps.chat.conftest import Script
+from tests.llamas import byte_level_tokenizer, write_llama
 
 CPU = {"dtype": torch.float32, "device": "cpu"}
 SHIPPED = {"temperature": 0.3, "top_k": 5, "top_p": 0.85, "repetition_penalty": 1.05}
@@ -114,3 +117,15 @@ def test_a_reward_model_does_not_speak(checkpoint: Checkpoint, tmp_path: Path) -
 
 def test_a_first_generation_model_needs_no_system_message(opened: Opened) -> None:
     assert opened("baichuan-7b").system == "" and REGISTRY["baichuan-7b"].system_style == "none"
+
+
+def test_an_imported_model_speaks_in_the_format_that_it_came_with(tmp_path: Path) -> None:
+    write_llama(tmp_path / "llama")
+    byte_level_tokenizer().save_pretrained(tmp_path / "llama")
+    import_llama(tmp_path / "llama", tmp_path / "ours")
+    conversation = open_conversation(tmp_path / "ours", system="Be brief.", sampling=Sampling())
+    script = Script(conversation, ["Yes.<|im_end|>"])
+    assert "".join(piece.text for piece in conversation.ask("Hello?")) == "Yes."
+    written = "<|im_start|>{}\n{}<|im_end|>\n".format
+    start = written("system", "Be brief.") + written("user", "Hello?")
+    assert script.prompts == [f"{start}<|im_start|>assistant\n"]
