@@ -22,12 +22,20 @@ def _plain_name(value: str) -> str:
 
 
 def check_divides(section: AnySection, whole: str, part: str) -> AnySection:
-    if getattr(section, whole) % getattr(section, part):
-        raise ValueError(
-            f"{whole} = {getattr(section, whole)} is not a multiple of "
-            f"{part} = {getattr(section, part)}"
-        )
+    check_multiple(whole, getattr(section, whole), part, getattr(section, part))
     return section
+
+
+def check_multiple(whole: str, total: int, part: str, size: int) -> None:
+    """Raises ValueError, with the nearest sizes that do, unless `size` divides `total`."""
+    if total % size:
+        divisors = [each for each in range(1, total + 1) if total % each == 0]
+        near = {max(each for each in divisors if each < size)}
+        near |= {next((each for each in divisors if each > size), total)}
+        raise ValueError(
+            f"{whole} = {total} is not a multiple of {part} = {size}; "
+            f"set {part} to {' or '.join(map(str, sorted(near)))}, or change {whole}"
+        )
 
 
 Name = Annotated[str, AfterValidator(_plain_name)]

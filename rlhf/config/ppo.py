@@ -14,7 +14,7 @@ from rlhf.config.base import (
     SamplingSection,
     Section,
     TuningSection,
-    check_divides,
+    check_multiple,
 )
 
 
@@ -182,13 +182,18 @@ class PPOSection(Section):
 
     @model_validator(mode="after")
     def _arithmetic(self) -> PPOSection:
-        if self.episodes % self.minibatch:
+        check_multiple(
+            "rollout_batch x responses_per_prompt", self.episodes, "minibatch", self.minibatch
+        )
+        if self.microbatch_tokens is None:
+            check_multiple("minibatch", self.minibatch, "microbatch", self.microbatch)
+        if self.critic_warmup >= self.iterations:
             raise ValueError(
-                f"rollout_batch x responses_per_prompt = {self.episodes} is not a multiple of "
-                f"minibatch = {self.minibatch}; choose a minibatch that divides it"
+                f"critic_warmup = {self.critic_warmup} leaves the actor none of iterations = "
+                f"{self.iterations}; lower the one or raise the other"
             )
         if self.roles == "shared" and self.tuning.method == "full":
             raise ValueError(
                 "roles: shared needs ppo.tuning.method lora or qlora; use roles: separate for full"
             )
-        return check_divides(self, "minibatch", "microbatch")
+        return self

@@ -54,6 +54,12 @@ def test_last_index_for_either_padding_a_gap_and_an_empty_row() -> None:
     assert is_last(mask).int().tolist() == [[0, 1, 0, 0], [0, 0, 0, 1], [0, 0, 1, 0], [0, 0, 0, 0]]
 
 
+def test_is_last_marks_one_kept_entry_a_row() -> None:
+    mask = torch.tensor([[1, 1, 0], [0, 1, 1], [1, 0, 1], [0, 0, 0]]).bool()
+    expected = torch.tensor([[0, 1, 0], [0, 0, 1], [0, 0, 1], [0, 0, 0]]).bool()
+    assert torch.equal(is_last(mask), expected)
+
+
 def test_positions_for_either_padding() -> None:
     mask = torch.tensor([[0, 0, 1, 1], [1, 1, 1, 0], [0, 0, 0, 0]]).bool()
     assert positions(mask).tolist() == [[0, 0, 0, 1], [0, 1, 2, 2], [0, 0, 0, 0]]

@@ -182,6 +182,18 @@ def test_an_alarm_warns_or_stops(
         _train(roles, ppo_section(monitors=stop), tmp_path / "stop")
 
 
+def test_a_reference_that_changes_is_noticed(tmp_path: Path) -> None:
+    roles = FakeRoles(count_of(5))
+
+    def meddling(input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        roles.reference.lm_head.weight.data[0, 0] += 1e-3
+        return count_of(5)(input_ids, attention_mask)
+
+    roles.score = meddling
+    with pytest.raises(AssertionError, match="reference or reward model has changed"):
+        _train(roles, ppo_section(iterations=1), tmp_path)
+
+
 def test_scores_that_are_nan_stop_the_run(tmp_path: Path) -> None:
     roles = FakeRoles(lambda ids, mask: torch.full((len(ids),), math.nan))
     with pytest.raises(NonFinite):

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from rlhf.config.schema import PPOSection
+from rlhf.generation import Completion
 from rlhf.models.load import load_causal_lm, score_statistics
 from rlhf.models.roles import Roles
 from rlhf.ppo import PPOSummary, train
+from rlhf.ppo.controllers import ScoreNormaliser
+from rlhf.ppo.experience import make_experience
+from rlhf.ppo.learner import Learner
+from rlhf.ppo.measure import measure
+from rlhf.ppo.rollout import assemble
+from rlhf.ppo.update import update
 from rlhf.runtime.metrics import MetricsLog, read_rows
 from tests.models.test_roles import KINDS, World, world
 from tests.ppo.conftest import ppo_section
@@ -91,3 +99,36 @@ def test_the_saved_actor_is_the_trained_one(world: World, tmp_path: Path) -> Non
         expected = actor(input_ids=ids).logits
         torch.testing.assert_close(saved(input_ids=ids).logits, expected, rtol=1e-3, atol=1e-3)
         assert (start(input_ids=ids).logits - expected).abs().max() > 1e-2
+
+
+def test_shared_and_separate_roles_have_the_same_losses(world: World, tmp_path: Path) -> None:
+    """The same weights and the same experience, with old logprobs and values some way off."""
+    found = []
+    for kind in KINDS:
+        roles, section = world.roles(kind), _section(kind)
+        completions = [Completion((300, 310 + i, 2), (-1.0,) * 3, "eos") for i in range(3)]
+        completions.append(Completion((7, 8, 9, 10, 11), (-1.0,) * 5, "length"))
+        rollout = assemble(PROMPTS[:4], completions, 0, torch.device("cpu"))
+        normaliser = ScoreNormaliser(section.score, score_statistics(world.reward))
+        experience = make_experience(roles, rollout, section, kl_coef=0.1, normaliser=normaliser)
+        noise = torch.linspace(-0.3, 0.3, experience.mask.numel()).view(experience.mask.shape)
+        moved = replace(
+            experience,
+            old_logprobs=experience.old_logprobs + noise,
+            old_values=experience.old_values - noise,
+        )
+        statistics = update(
+            roles,
+            moved,
+            section.model_copy(update={"minibatch": 4, "epochs": 1}),
+            actor=Learner(roles.actor_parameters(), section.actor_optimiser, 1),
+            critic=Learner(roles.critic_parameters(), section.critic_optimiser, 1),
+            random_order=torch.Generator(),
+            dump=tmp_path / "refused",
+        )
+        losses = {name: value for name, value in statistics.items() if "norm" not in name}
+        found.append({**losses, **measure(rollout, experience)})
+    shared, *others = found
+    assert shared["clip_fraction"] > 0 and shared["value_loss"] > 0
+    for other in others:
+        assert other == pytest.approx(shared, rel=1e-3, abs=1e-4)
