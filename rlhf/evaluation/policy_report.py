@@ -20,7 +20,11 @@ from rlhf.ops.intervals import wilson
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+CURVE = ("step", "kl", "score", "score_gain", "judge_gain")
+"""What the report keeps of PPO's metrics; the gains are in deviations of the first iteration's
+answers, and a judge is not always there."""
 LONGEST_NAME = 20  # characters that have room in a plot
+LINE_POINTS = 8  # of a line through noisy dots
 WON = {"win": 1.0, "tie": 0.5, "lose": 0.0}
 
 
@@ -59,7 +63,7 @@ def write(
         "judge": policies[0].rows[0].judge,
         "simulated": policies[0].rows[0].simulated,
         "policies": [summarise(each) for each in policies],
-        "curve": [{key: row[key] for key in ("step", "kl", "score")} for row in curve],
+        "curve": [{key: row[key] for key in CURVE if key in row} for row in curve],
     }
     plots = [sketch.drawn() for sketch in sketches(report)]
     shown = policy.samples(policies[0].rows, samples)
@@ -144,6 +148,13 @@ def sketches(report: Mapping[str, Any]) -> Iterator[Sketch]:
         note = "Small: PPO's iterations, on training prompts. Large: policies, on held-out ones."
         title = "Reward model score over KL"
         yield Sketch("frontier", "policy", title, note, partial(_frontier, report))
+    if any("judge_gain" in row for row in report["curve"]):
+        note = (
+            "PPO's iterations: gains over the first one, in standard deviations of its answers. "
+            "The score going on without the judge is over-optimisation."
+        )
+        title = "Gains of score and judge over KL"
+        yield Sketch("gains", "policy", title, note, partial(_gains, report))
     note = (
         "Wins less losses against the baseline with 95 % intervals, by the judge and by the reward "
         "model that was trained on. The second rising where the first falls is over-optimisation."
@@ -164,6 +175,19 @@ def _frontier(report: Mapping[str, Any], axes: Axes) -> None:
         axes.annotate(text, (kl, score), (4, 4), textcoords="offset points", color=INK, fontsize=8)
     axes.set_xlabel("KL to the baseline (nats a response)")
     axes.margins(x=0.15, y=0.15)
+
+
+def _gains(report: Mapping[str, Any], axes: Axes) -> None:
+    """Dots an iteration, and lines through means of neighbours in KL."""
+    for key, name, colour in (("judge_gain", "judge", BLUE), ("score_gain", "proxy", ORANGE)):
+        points = sorted((row["kl"], row[key]) for row in report["curve"] if key in row)
+        axes.plot(*zip(*points, strict=True), ".", color=colour, markersize=4, alpha=0.4)
+        size = max(1, len(points) // LINE_POINTS)
+        groups = [points[start : start + size] for start in range(0, len(points), size)]
+        means = [[fmean(values) for values in zip(*group, strict=True)] for group in groups]
+        axes.plot(*zip(*means, strict=True), color=colour, label=name)
+    axes.set_xlabel("KL to the baseline (nats a response)")
+    axes.legend()
 
 
 def _overoptimisation(report: Mapping[str, Any], axes: Axes) -> None:

@@ -34,7 +34,8 @@ def judged(name: str, gains: list[float], kl: float, proxy: bool = True) -> Judg
 def test_the_folder_says_it_all(tmp_path: Path) -> None:
     folder = tmp_path / "report"
     policies = [judged("PPO", [1.0, 2.0, 0.0, -1.0], 0.4), judged("DPO", [1.0] * 4, 0.9)]
-    report = policy_report.write(folder, "SFT", policies, CURVE, samples=2)
+    curve = [{**row, "score_gain": 1.0, "judge_gain": 0.5} if row["step"] else row for row in CURVE]
+    report = policy_report.write(folder, "SFT", policies, curve, samples=2)
     assert json.loads((folder / "report.json").read_text("utf-8")) == report
     ppo, dpo = report["policies"]
     assert (ppo["name"], ppo["win"], ppo["tie"], ppo["lose"]) == ("PPO", 2, 1, 1)
@@ -42,7 +43,14 @@ def test_the_folder_says_it_all(tmp_path: Path) -> None:
     assert ppo["kl"] == pytest.approx(0.4)
     assert (ppo["proxy"]["before"], ppo["proxy"]["after"]) == (0.5, 0.75)
     assert (ppo["proxy"]["win"], ppo["proxy"]["tie"], ppo["proxy"]["lose"]) == (2, 1, 1)
-    assert report["curve"][2] == {"step": 2, "kl": 0.2, "score": 3.0}
+    assert report["curve"][0] == {"step": 0, "kl": 0.0, "score": 1.0}
+    assert report["curve"][2] == {
+        "step": 2,
+        "kl": 0.2,
+        "score": 3.0,
+        "score_gain": 1.0,
+        "judge_gain": 0.5,
+    }
     levels = [(row["level"], row["name"], row["prompts"]) for row in ppo["by_level"]]
     assert levels == [
         (1, "life", 2),
@@ -59,7 +67,7 @@ def test_the_folder_says_it_all(tmp_path: Path) -> None:
         assert [row["policy"] for row in csv.DictReader(stream)] == ["PPO", "DPO"]
     with (folder / "groups.csv").open(encoding="utf-8") as stream:
         assert sum(row["policy"] == "DPO" for row in csv.DictReader(stream)) == 2 + 6
-    for name in ("frontier", "overoptimisation"):
+    for name in ("frontier", "gains", "overoptimisation"):
         assert (folder / f"{name}.png").read_bytes().startswith(b"\x89PNG")
     assert policy_report.lines(report)[0][0] == "PPO"
 
