@@ -51,6 +51,12 @@ def _factorial(number: Number) -> Number:
     return Fraction(math.factorial(int(number)))
 
 
+def _round(number: Number, digits: Number = Fraction(0)) -> Number:
+    if digits != int(digits) or not -DIGITS <= digits <= DIGITS:
+        raise ValueError(f"round is to at most {DIGITS} digits")
+    return Fraction(round(Fraction(number), int(digits)))
+
+
 def _name(name: str) -> Number:
     if name not in CONSTANTS:
         raise ValueError(f"{name!r} is no number")
@@ -77,7 +83,7 @@ def _written(value: Number) -> str:
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     "abs": abs,
-    "round": lambda number, digits=0: Fraction(round(Fraction(number), int(digits))),
+    "round": _round,
     "floor": _whole(math.floor),
     "ceil": _whole(math.ceil),
     "factorial": _factorial,

@@ -14,7 +14,7 @@ from rich.console import Console
 from transformers import GenerationConfig
 
 from rlhf.apps.chat import plugins
-from rlhf.apps.chat.conversation import Conversation, PluginConversation
+from rlhf.apps.chat.conversation import Conversation, MossConversation
 from rlhf.apps.chat.terminal import Terminal
 from rlhf.config.schema import RuntimeSection
 from rlhf.models.chat import Conversational, answer_config
@@ -128,12 +128,11 @@ def open_conversation(
         "tokenizer": load_tokenizer(source.base),
         "config": sampling.over(answer_config(talking)),
     }
-    if system is None and spec.chat_style == "moss":
-        system = META_INSTRUCTION + ("" if enabled else plugins.switches([]))
-    conversation = (
-        PluginConversation(**fields, system=system or "", enabled=enabled)
-        if enabled
-        else Conversation(**fields, system=system or "")
-    )
+    conversation: Conversation
+    if spec.chat_style == "moss":
+        text = META_INSTRUCTION if system is None else system
+        conversation = MossConversation(**fields, system=text, enabled=enabled)
+    else:
+        conversation = Conversation(**fields, system=system or "")
     conversation.check()
     return conversation

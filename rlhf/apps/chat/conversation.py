@@ -80,8 +80,9 @@ class Conversation:
 
 
 @dataclass
-class PluginConversation(Conversation):
-    """MOSS calls plugins: it writes commands up to `<eoc>`, reads their results, and answers.
+class MossConversation(Conversation):
+    """MOSS reads what it can use after the system message. With plugins it writes commands up to
+    `<eoc>`, reads their results, and answers.
 
     enabled: the plugins it may call.
     """
@@ -90,10 +91,16 @@ class PluginConversation(Conversation):
 
     @property
     def messages(self) -> list[Message]:
-        content = self.system + plugins.switches(self.enabled)
+        if not self.system and not self.enabled:
+            return list(self.rounds)
+        start = f"{self.system.rstrip()}\n" if self.system else ""
+        content = start + plugins.switches(self.enabled)
         return [Message(role="system", content=content), *self.rounds]
 
     def ask(self, question: str) -> Iterator[Piece]:
+        return self._ask_with_plugins(question) if self.enabled else super().ask(question)
+
+    def _ask_with_plugins(self, question: str) -> Iterator[Piece]:
         asked, answer, use = Message(role="user", content=question), "", None
         try:
             newest = moss.encode_part(self.tokenizer, moss.HUMAN, question)

@@ -34,8 +34,8 @@ class Plugin:
     """title: its line in the meta instruction, such as "Web search"; a title that MOSS does not
         know gets a line of its own.
     api: how MOSS is to call it, such as "Search(query)".
-    run: takes what stands between the quotes, gives what MOSS is to read. A ValueError of its is
-        read to MOSS as well.
+    run: takes what stands between the quotes, gives what MOSS is to read. What it raises MOSS reads
+        as well.
     """
 
     title: str
@@ -123,5 +123,5 @@ def _run(functions: dict[str, Callable[[str], str]], name: str, argument: str) -
         return f"error: {name} is disabled"
     try:
         return functions[name](argument)[:RESULT_LIMIT]
-    except ValueError as error:
+    except Exception as error:  # whatever a plugin of the user's raises ends no conversation
         return f"error: {error}"

@@ -48,6 +48,7 @@ def test_value(expression: str, value: str) -> None:
         ("10.0^400.5", "too large"),
         ("factorial(501)", "from 0 to 500"),
         ("factorial(0.5)", "whole numbers"),
+        ("round(1.5, 999999999)", "at most 12 digits"),
         ("(-8)^(1/3)", "negative"),
         ("sqrt(-1)", "domain"),
         ("sqrt(1, 2)", "arguments"),

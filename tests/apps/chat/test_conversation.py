@@ -18,7 +18,7 @@ from rlhf.models.registry import spec_of
 from tests.apps.chat.conftest import Script
 
 Opened = Callable[..., Conversation]
-BOTH = {"plugin_names": ["calculator", "equation-solver"], "system": "Tools.\n"}
+BOTH = {"plugin_names": ["calculator", "equation-solver"], "system": "Tools."}
 META = "Tools.\n" + switches(list(plugins.REGISTRY.values()))
 CALL = '<|Inner Thoughts|>: A sum.<eot>\n<|Commands|>: Calculate("6*7")<eoc>'
 RESULTS = '\n<|Results|>:\nCalculate("6*7") => 42\n<eor>\n<|MOSS|>:'
@@ -62,6 +62,14 @@ def test_moss_without_plugins_reads_its_meta_instruction(opened: Opened) -> None
     assert answer(list(conversation.ask("Hi"))) == "Hello"
     head, tail = script.prompts[0].split("<|Human|>")
     assert head == META_INSTRUCTION + switches([]) and tail.endswith("<eor>\n<|MOSS|>:")
+
+
+@pytest.mark.parametrize(("system", "head"), [("Rules.", "Rules.\n" + switches([])), ("", "")])
+def test_moss_with_another_instruction_or_none(opened: Opened, system: str, head: str) -> None:
+    conversation = opened("moss", system=system)
+    script = Script(conversation, [" Hello<eom>"])
+    list(conversation.ask("Hi"))
+    assert script.prompts[0].startswith(f"{head}<|Human|>: Hi<eoh>")
 
 
 def test_moss_calls_a_plugin_and_reads_its_result(opened: Opened) -> None:

@@ -64,6 +64,14 @@ def test_call_is_bounded() -> None:
     assert call("-" * 10_000, [longest]) == "-" * plugins.RESULT_LIMIT + " => error: too long"
 
 
+def test_whatever_a_plugin_raises_is_read_to_moss() -> None:
+    def offline(query: str) -> str:
+        raise ConnectionError("no network")
+
+    search = Plugin("Web search", "Search(query)", offline)
+    assert call('Search("a")', [search]) == 'Search("a") => error: no network'
+
+
 def test_register() -> None:
     with pytest.raises(ValueError, match="no such plugin; choose calculator, equation-solver"):
         find("search")
