@@ -71,11 +71,11 @@ def check_leakage(
     met = {(held[pair.second][0], trained[pair.first][0], pair.second) for pair in pairs}
     counts = Counter(f"{tested} in {learnt}" for tested, learnt, _ in met)
     kinds = ", ".join(f"{count} of held-out {names}" for names, count in sorted(counts.items()))
-    closest = max(pairs, key=lambda pair: pair.similarity)
+    first, second, similarity = max(pairs, key=lambda pair: pair.similarity)
     raise ValueError(
         f"{len({pair.second for pair in pairs})} of {len(held)} held-out texts are near-duplicates "
-        f"of training texts ({kinds}), such as {_short(texts[closest.second])} of "
-        f"{_short(trained[closest.first][1])} (Jaccard {closest.similarity:.2f}); remove them, or set "
+        f"of training texts ({kinds}), such as {_short(texts[second])} of "
+        f"{_short(trained[first][1])} (Jaccard {similarity:.2f}); remove them, or set "
         "data.allow_leakage to true"
     )
 
