@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -24,8 +25,9 @@ from rlhf.runtime.run_dir import RunDir
 from rlhf.runtime.steps import Waiting
 from rlhf.runtime.usage import versions
 
-SEEDED = {"rm": ("rm",), "ppo": ("ppo", "evaluate")}
-"""Stages that run for every seed, by the stage that is varied: until its figures are there."""
+SEEDED = {"rm": ("rm",), "ppo": ("dpo", "ppo", "evaluate")}
+"""Stages that run for every seed, by the stage that is varied: until its figures are there. PPO is
+compared with DPO of the same seed, where there is one."""
 
 
 @quiet()
@@ -58,7 +60,8 @@ def run(config: Config, *, rehearsal: bool) -> None:
                     mine = _tested_on(mine, tested)
                 for seed in section.seeds:
                     console.rule(f"{name}, seed {seed}")
-                    outcomes.append(_outcome(mine, run_dir, seed, section))
+                    same_seed = tuple(root / f"seed-{seed}" for root in lenders)
+                    outcomes.append(_outcome(mine, run_dir, seed, section, same_seed))
         except Waiting as reason:
             console.print(str(reason))
             return
@@ -74,7 +77,8 @@ def run(config: Config, *, rehearsal: bool) -> None:
 
 def _before(section: AblationSection) -> list[str]:
     order = list(STAGES)
-    return order[: order.index(section.stage)]
+    seeded = SEEDED[section.stage]
+    return [stage for stage in order[: order.index(section.stage)] if stage not in seeded]
 
 
 def _run_stages(
@@ -88,9 +92,14 @@ def _run_stages(
             raise Waiting(waiting)
 
 
-def _outcome(config: Config, run_dir: RunDir, seed: int, section: AblationSection) -> Outcome:
-    """One seed's run, in a directory of its own that borrows all that the variant has made."""
-    mine = RunDir(run_dir.root / f"seed-{seed}", lenders=(run_dir.root,))
+def _outcome(
+    config: Config, run_dir: RunDir, seed: int, section: AblationSection, lenders: tuple[Path, ...]
+) -> Outcome:
+    """One seed's run, in a directory of its own that borrows all that the variant has made.
+
+    lenders: the same seed's runs of the variants before.
+    """
+    mine = RunDir(run_dir.root / f"seed-{seed}", (run_dir.root, *lenders))
     mine.root.mkdir(exist_ok=True)
     if not mine.data.is_symlink():
         mine.data.symlink_to(os.path.relpath(run_dir.data, mine.root), target_is_directory=True)

@@ -35,6 +35,7 @@ from rlhf.training.common import (
 
 REFERENCE = ("ref_chosen_logps", "ref_rejected_logps")
 """TRL's names of the columns with the reference's log-probabilities."""
+EVALUATED = ("loss", "accuracy", "margin", "chosen_change")
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ def train_dpo(
         state = fit(trainer, Watch(evaluate, section.eval_every, metrics, on_log))
         tuned = trained(trainer, dtype)
     save_checkpoint(tuned, tokenizer, output_dir)
-    last = {name: evaluations(state, f"eval_{name}")[-1] for name in _EVALUATED}
+    last = {name: evaluations(state, f"eval_{name}")[-1] for name in EVALUATED}
     tokens = 3 * state.num_input_tokens_seen + sum(map(_tokens, train))
     return DPOSummary(
         accuracy=last["accuracy"],
@@ -192,9 +193,6 @@ def _own_head(model: Any) -> Iterator[None]:
             model.__dict__.pop(patched, None)
 
 
-_EVALUATED = ("loss", "accuracy", "margin", "chosen_change")
-
-
 def _against_reference(
     logprobs: Tensor, reference: Dataset, section: DPOSection
 ) -> dict[str, float]:
@@ -207,7 +205,7 @@ def _against_reference(
         "margin": margins.mean(),
         "chosen_change": change[0].double().mean(),
     }
-    return {f"eval_{name}": float(found[name]) for name in _EVALUATED}
+    return {f"eval_{name}": float(found[name]) for name in EVALUATED}
 
 
 def _tokens(row: dict[str, list[int]]) -> int:

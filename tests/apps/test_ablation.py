@@ -94,3 +94,34 @@ def test_mistakes_are_told_before_anything_runs(tmp_path, changes, message):
 def test_one_round_only(tmp_path):
     with pytest.raises(ValueError, match="set rounds: 1"):
         load_config(written(tmp_path), ["rounds=2"])
+
+
+@pytest.mark.slow
+def test_policies_are_compared_with_dpo_of_the_same_seed(tmp_path):
+    section = {
+        "stage": "ppo",
+        "baseline": "ppo",
+        "variants": {"ppo": {}, "no-kl": {"ppo.kl.initial": 0.0, "ppo.kl.final": 0.0}},
+        "metrics": {
+            "against SFT": "ppo.judge.win_minus_lose",
+            "against DPO": "ppo.judge_dpo.win_minus_lose",
+            "DPO against SFT": "dpo.judge.win_minus_lose",
+        },
+    }
+    path = written(tmp_path, **section)
+    values = yaml.safe_load(path.read_text("utf-8"))
+    values["dpo"] = {"max_steps": 2, "batch_size": 4, "microbatch_size": 4, "eval_every": 2}
+    path.write_text(yaml.safe_dump(values), encoding="utf-8")
+    ablation.run(load_config(path), rehearsal=False)
+    root = tmp_path / "small"
+    models = {}
+    for seed in (0, 1):
+        mine, lent = root / f"ppo/seed-{seed}/dpo", root / f"no-kl/seed-{seed}/dpo"
+        assert not mine.is_symlink() and lent.resolve() == mine.resolve()
+        models[seed] = (mine / "model.safetensors").read_bytes()
+        assert not (root / f"no-kl/seed-{seed}/ppo").is_symlink()
+    assert models[0] != models[1] and not (root / "ppo/dpo").exists()
+
+    content = json.loads((root / "ablation.json").read_text("utf-8"))
+    levels = {row["variant"]: row["value"] for row in content["table"] if row["metric"][0] == "D"}
+    assert levels["ppo"] == levels["no-kl"] is not None
