@@ -155,3 +155,19 @@ def test_a_list_of_pieces_is_looked_up_as_each_alone(
     ids = [made.convert_tokens_to_ids(piece) for piece in pieces]
     assert made.convert_tokens_to_ids(pieces) == ids
     assert {1, 2, made.unk_token_id, 512} <= set(ids)
+
+
+@pytest.mark.parametrize("generation", [1, 2])
+@pytest.mark.parametrize("split", [False, True])
+def test_a_batch_is_as_each_text_alone(
+    tokenizer: Callable[[int], BaichuanTokenizer], generation: int, split: bool
+) -> None:
+    made = tokenizer(generation)
+    made.add_tokens(["<added>"])
+    texts = [*HARD, *random_texts(300), "a <added>", "<reserved_3>"]
+    batch = made(texts, split_special_tokens=split)["input_ids"]
+    assert batch == [made.encode(text, split_special_tokens=split) for text in texts]
+    padded = made(texts, padding=True, truncation=True, max_length=7, return_tensors="pt")
+    assert padded["input_ids"].shape == (len(texts), 7)
+    lengths = [min(len(ids), 7) for ids in made(texts)["input_ids"]]
+    assert padded["attention_mask"].sum(-1).tolist() == lengths
