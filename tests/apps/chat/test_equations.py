@@ -53,7 +53,8 @@ def test_what_it_cannot_solve(text: str, reason: str) -> None:
         solve(text)
 
 
-def test_in_a_process_of_its_own() -> None:
+def test_in_a_process_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(equations, "SECONDS", 120)  # however busy the machine is
     assert solve_in_time("2x＝6") == "x = 3"
     with pytest.raises(ValueError, match="^one equals sign an equation$"):
         solve_in_time("x=1=2")
