@@ -50,7 +50,9 @@ class BaichuanTokenizer(SentencePieceBackend):
             **kwargs,
         )
 
-    def _encode_plus(self, text: Any, text_pair: Any = None, **options: Any) -> BatchEncoding:
+    def _encode_plus(  # type: ignore[override]
+        self, text: Any, text_pair: Any = None, **options: Any
+    ) -> BatchEncoding:
         """As the base class, which takes ids for texts that are encoded already."""
         single = text_pair is None and not options.get("is_split_into_words")
         if single and isinstance(text, list) and all(isinstance(each, str) for each in text):
