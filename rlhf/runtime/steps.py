@@ -72,7 +72,8 @@ def execute(step: Step, runtime: Runtime) -> StageResult:
     assert manifest is not None
     if manifest.status == "done":
         _discard_checkpoints(step, runtime)  # what a crash right after finishing has left
-        runtime.console.print(f"{step.key}: finished before, reused")
+        place = f" in {step.directory.resolve()}" if step.directory.is_symlink() else ""
+        runtime.console.print(f"{step.key}: finished before{place}, reused")
         return StageResult(step.directory, manifest.summary)
     # Here, so that a step gives the same numbers whatever ran before it in this process.
     seed_everything(runtime.seed)
@@ -107,7 +108,6 @@ def _begin(step: Step, runtime: Runtime) -> StageManifest:
         step.directory.unlink()  # borrowed, and its lender has begun it afresh
     lent = runtime.run_dir.borrow(step.directory, step.stage, config_hash, inputs)
     if lent is not None:
-        runtime.console.print(f"{step.key}: finished in {step.directory.resolve()}, borrowed")
         return lent
     manifest = StageManifest(
         stage=step.stage,
