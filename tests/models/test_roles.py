@@ -192,6 +192,21 @@ def test_another_vocabulary_is_refused(world: World, kind: str) -> None:
         world.roles(kind)
 
 
+@pytest.mark.parametrize("world", ["baichuan2-7b"], indirect=True)
+@pytest.mark.parametrize("kind", ["shared", "separate"])
+def test_a_reward_model_of_another_family_is_refused(
+    world: World, kind: str, checkpoint: Callable[..., Path], tmp_path: Path
+) -> None:
+    cousin = checkpoint("baichuan-7b", name="cousin", seed=1)
+    with pytest.raises(ValueError, match="its vocabulary is not that of") as refused:
+        build_roles(kind, world.sft, cousin, tuning=LORA, **CPU)
+    assert "train the reward model from a model with the same tokenizer.model" in str(refused.value)
+    (tmp_path / "llama").mkdir()
+    (tmp_path / "llama" / "config.json").write_text('{"model_type": "llama"}')
+    with pytest.raises(ValueError, match="llama"):
+        build_roles(kind, world.sft, tmp_path / "llama", tuning=LORA, **CPU)
+
+
 def test_nothing_predicts_the_first_token(world: World) -> None:
     with pytest.raises(ValueError, match="keep = 12 of 12"):
         world.roles("separate").actor_logits(IDS, MASK, 12)

@@ -51,13 +51,16 @@ def _run(world: World, folder: Path, **changes: Any) -> StageResult:
 
 
 @pytest.mark.parametrize("world", ["baichuan2-7b"], indirect=True)
-def test_text_is_mixed_in_and_the_average_is_saved(world: World, tmp_path: Path) -> None:
+def test_text_is_mixed_in_a_judge_watches_and_the_average_is_saved(
+    world: World, tmp_path: Path
+) -> None:
     texts = tmp_path / "texts.jsonl"
     write_jsonl(texts, [TextRecord(id=str(i), text="a b c " * i) for i in range(1, 4)])
     mix = {"data": str(texts), "rows": 2, "max_length": 16}
-    result = _run(world, tmp_path, pretraining=mix, ema_decay=0.5)
+    result = _run(world, tmp_path, pretraining=mix, ema_decay=0.5, judge=str(world.reward))
     rows = read_rows(result.directory / "metrics.jsonl")
     assert all(row["pretraining_loss"] > 0 for row in rows)
+    assert all({"judge", "judge_gain", "judge_gap"} <= row.keys() for row in rows)
     paths = (world.sft, result.directory / "actor_ema", result.directory / "actor")
     start, average, end = (
         load_causal_lm(path, dtype=torch.float32, device="cpu").lm_head.weight for path in paths
