@@ -13,7 +13,7 @@ from rlhf.models.export import save_checkpoint, save_reward_model, set_chat_temp
 from rlhf.models.llama import check_llama, check_rope, from_llama, to_llama
 from rlhf.models.llama_files import import_tokenizer, name_rope_base, save_llama_tokenizer
 from rlhf.models.llama_source import load_llama, read_llama_config
-from rlhf.models.load import load_tokenizer, score_statistics
+from rlhf.models.load import check_vocabulary, load_tokenizer, score_statistics
 from rlhf.models.official import check_official, write_official
 from rlhf.models.registry import read_config
 from rlhf.models.source import find_source
@@ -63,8 +63,10 @@ def import_llama(source: Path, out: Path) -> None:
     tokenizer has no means to tell roles apart.
     """
     _check_empty(out)
-    check_llama(read_llama_config(source))
+    config = read_llama_config(source)
+    check_llama(config)
     tokenizer, turns = import_tokenizer(source)
+    check_vocabulary(source, tokenizer, config.vocab_size)
     with quiet(), torch.no_grad():
         model = from_llama(load_llama(source))
         if turns is not None:

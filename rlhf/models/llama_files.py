@@ -64,16 +64,20 @@ def import_tokenizer(source: Path) -> tuple[PreTrainedTokenizerBase, Turns | Non
             f"{source}: no tokenizer.json, nor a tokenizer.model with free bytes at 195 and 196; "
             "copy the whole checkpoint"
         )
-    fast: PreTrainedTokenizerBase
-    # By its file and not by the class that its configuration names, which splits by other rules.
-    fast = (
-        PreTrainedTokenizerFast.from_pretrained(str(source))
-        if source.is_dir()
-        else gguf_tokenizer(source)
-    )
+    fast = _fast_tokenizer(source) if source.is_dir() else gguf_tokenizer(source)
     turns = read_turns(fast)
     adopt_turns(fast, turns)
     return fast, turns
+
+
+def _fast_tokenizer(source: Path) -> PreTrainedTokenizerFast:
+    """By its file, not by the class that its configuration names, which splits by other rules."""
+    try:
+        fast: PreTrainedTokenizerFast = PreTrainedTokenizerFast.from_pretrained(str(source))
+    except Exception:  # the library's own, without a class
+        files = "tokenizer.json or tokenizer_config.json"
+        raise ValueError(f"{source}: {files} damaged; copy them again") from None
+    return fast
 
 
 def name_rope_base(path: Path) -> None:

@@ -76,12 +76,17 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
     except Exception:  # sentencepiece, tokenizers and json each have their own
         files = " or ".join([*spec.tokenizer_files, "tokenizer_config.json"])
         raise ValueError(f"{path}: {files} damaged; copy them from the original") from None
-    if not LEAST_USED * spec.vocab_size <= len(tokenizer) <= spec.vocab_size:
-        raise ValueError(
-            f"{path}: its tokenizer has {len(tokenizer)} tokens, its embedding {spec.vocab_size} "
-            "rows, so they are of two models; copy the tokenizer from the original checkpoint"
-        )
+    check_vocabulary(path, tokenizer, spec.vocab_size)
     return tokenizer
+
+
+def check_vocabulary(path: str | Path, tokenizer: PreTrainedTokenizerBase, rows: int) -> None:
+    """Raises ValueError where a tokenizer is not that of an embedding with so many rows."""
+    if not LEAST_USED * rows <= len(tokenizer) <= rows:
+        raise ValueError(
+            f"{path}: its tokenizer has {len(tokenizer)} tokens, its embedding {rows} rows, so "
+            "they are of two models; copy the tokenizer from the original checkpoint"
+        )
 
 
 def load_causal_lm(

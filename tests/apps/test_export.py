@@ -235,6 +235,13 @@ def test_import_without_a_usable_tokenizer(tmp_path: Path) -> None:
     write_llama(tmp_path / "llama")
     with pytest.raises(ValueError, match="no tokenizer.json"):
         import_llama(tmp_path / "llama", tmp_path / "ours")
+    (tmp_path / "llama/tokenizer.json").write_text('{"model": 3}')
+    with pytest.raises(ValueError, match="tokenizer.json or tokenizer_config.json damaged"):
+        import_llama(tmp_path / "llama", tmp_path / "ours")
+    write_llama(tmp_path / "larger", vocabulary=500)
+    byte_level_tokenizer().save_pretrained(tmp_path / "larger")
+    with pytest.raises(ValueError, match="320 tokens, its embedding 500 rows"):
+        import_llama(tmp_path / "larger", tmp_path / "ours")
     assert not (tmp_path / "ours").exists()
 
 
