@@ -63,7 +63,8 @@ class BaichuanConfig(LlamaConfig):
             kwargs.setdefault("num_labels", 1)  # a classifier of this family is a reward model
         # The files that auto_map names are never run, and a model saved anew does not carry them.
         kwargs.pop("auto_map", None)
-        # The official 13B files say [false], which transformers takes for true; a run says it itself.
+        # The official 13B files say [false], which transformers takes for true; a run says it
+        # itself.
         kwargs.pop("gradient_checkpointing", None)
         super().__post_init__(**kwargs)
         if self.position_embedding == "alibi":
