@@ -119,7 +119,10 @@ class TrainingState:
 
     def roll_back(self, directory: Path, keep: int, step_factor: float) -> TrainingState:
         """The state of the best checkpoint, with smaller steps, saved in that one's place."""
-        state = self._load(checkpoint.return_to(directory, self.progress.best))
+        before = self.progress
+        state = self._load(checkpoint.return_to(directory, before.best))
+        # It was found to be the best after it had been written, and the one before it is gone.
+        state.progress.best, state.progress.best_quality = before.best, before.best_quality
         state.progress.rollbacks += 1
         for learner in (state.actor, state.critic):
             learner.scale *= step_factor

@@ -175,9 +175,13 @@ def test_what_is_not_finite_rolls_back_when_asked_to(tmp_path: Path) -> None:
     assert (tmp_path / "back" / "refused_minibatch.safetensors").is_file()
 
 
-def test_the_best_checkpoint_is_kept_and_gone_back_to(roles: FakeRoles, tmp_path: Path) -> None:
-    """The judge likes the answers of one iteration; the last one sets off an alarm."""
-    liked = iter([0.0, 0.1, 3.0, 0.2, 0.1, -9.0, *[0.1] * 20])
+@pytest.mark.parametrize("alarms", [1, 2])
+def test_the_best_checkpoint_is_kept_and_gone_back_to(
+    roles: FakeRoles, tmp_path: Path, alarms: int
+) -> None:
+    """The judge likes the answers of one iteration; some later ones set off an alarm each, the
+    second right after the way back."""
+    liked = iter([0.0, 0.1, 3.0, 0.2, 0.1, *[-9.0] * alarms, *[0.1] * 20])
 
     def judge(prompts: Sequence[int], completions: Sequence[Completion]) -> list[float]:
         quality = next(liked)

@@ -94,6 +94,16 @@ def test_interrupted_is_resumed_where_it_was(world):
     assert (world.run().directory / "progress").read_text() == "xx"
 
 
+def test_a_full_disk_does_not_hide_what_happened(world, monkeypatch):
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    world.fails = OSError("step-000002: could not be written; free some space")
+    monkeypatch.setattr("rlhf.runtime.steps._record", full)
+    with pytest.raises(OSError, match="free some space"):
+        world.run()
+
+
 def test_interrupted_with_another_config_starts_afresh(world):
     world.fails = RuntimeError("killed")
     with pytest.raises(RuntimeError):
