@@ -31,7 +31,8 @@ def test_links_lead_somewhere(document):
 def test_config_keys_exist(document):
     sections = "|".join(SECTIONS)
     keys = re.findall(rf"[`\s]((?:{sections})(?:\.[a-z_0-9]+)+)[`=:]", document[1])
-    assert [key for key in keys if not key.endswith((".jsonl", ".json")) and not exists(key)] == []
+    files = (".jsonl", ".json", ".csv", ".md")
+    assert [key for key in keys if not key.endswith(files) and not exists(key)] == []
 
 
 def exists(key: str) -> bool:
