@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -23,6 +23,7 @@ class ProvenanceReport:
     responses: by source, before any was dropped. off_family: those outside the allowed families.
     proven, declared: responses of allowed families whose checkpoint hash is known, and the others.
     responses_dropped, records_dropped: a record goes when fewer than two of its responses remain.
+    pairs: of what is kept, by the "size stage" of the chosen and of the rejected response.
     """
 
     mode: str
@@ -32,6 +33,7 @@ class ProvenanceReport:
     declared: int
     responses_dropped: int
     records_dropped: int
+    pairs: dict[str, dict[str, int]]
 
 
 def family_filter(
@@ -74,6 +76,7 @@ def family_filter(
         declared=len(inside) - proven,
         responses_dropped=off_family.total() if mode == "drop" else 0,
         records_dropped=len(records) - len(kept),
+        pairs=pairs_by_origin(kept),
     )
     return kept, report
 
@@ -101,14 +104,14 @@ def listed_hashes(entries: Iterable[str]) -> set[str]:
     return hashes
 
 
-def pairs_by_origin(rankings: Iterable[RankingRecord]) -> dict[tuple[str, str], int]:
-    """Pairs by the "size/stage" of the chosen and of the rejected response."""
-    counts: Counter[tuple[str, str]] = Counter()
+def pairs_by_origin(rankings: Iterable[RankingRecord]) -> dict[str, dict[str, int]]:
+    """Pairs by the "size stage" of the chosen response, then of the rejected one."""
+    counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for record in rankings:
-        origins = [f"{r.provenance.size}/{r.provenance.stage}" for r in record.responses]
+        origins = [f"{r.provenance.size} {r.provenance.stage}" for r in record.responses]
         for pair in pair_grades(record.ranks, record.grades):
-            counts[origins[pair.chosen], origins[pair.rejected]] += 1
-    return dict(counts)
+            counts[origins[pair.chosen]][origins[pair.rejected]] += 1
+    return {chosen: dict(counts[chosen]) for chosen in sorted(counts)}
 
 
 def keep_responses(record: RankingRecord, kept: Sequence[int]) -> RankingRecord:

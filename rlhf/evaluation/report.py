@@ -43,9 +43,20 @@ def tables(report: dict[str, Any]) -> dict[str, Table]:
     return {
         "stages": report["run"]["stages"],
         "responses": report["data"]["responses"],
+        "pairs_by_origin": _origins(report["data"]["provenance"] or {}),
         **(margin_report.tables(report["rm"]) if report["rm"] else {}),
         "judge": [row for name, judge in judges.items() if judge for row in _flat(name, judge)],
     }
+
+
+def _origins(provenance: dict[str, Any]) -> Table:
+    """Pairs of each split by the size and stage of the chosen and of the rejected response."""
+    return [
+        {"split": split, "chosen": chosen, "rejected": rejected, "pairs": count}
+        for split, origins in provenance.items()
+        for chosen, row in origins.get("pairs", {}).items()
+        for rejected, count in row.items()
+    ]
 
 
 def _flat(baseline: str, judge: dict[str, Any]) -> Table:

@@ -47,6 +47,7 @@ class RoundFiles:
     number: int
     train: Collected
     held_out: Collected
+    provenance: dict[str, Any] | None
     rm_metrics: Metrics
     pairs: list[PairRow]
     ppo_metrics: Metrics
@@ -142,6 +143,7 @@ def _round(directory: Path, number: int) -> RoundFiles:
         number=number,
         train=_collected(directory / "collect" / "rankings.jsonl"),
         held_out=_collected(directory / "collect" / "eval_rankings.jsonl"),
+        provenance=_json(directory / "rm" / "provenance.json"),
         rm_metrics=read_metrics(directory / "rm"),
         pairs=_rows(directory / "rm" / "pairs.jsonl", PairRow),
         ppo_metrics=read_metrics(directory / "ppo"),

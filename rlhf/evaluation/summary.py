@@ -28,7 +28,11 @@ def summarise(files: RunFiles) -> dict[str, Any]:
         "dpo": _dpo(files),
         "ppo": _ppo(files),
         "rounds": [_round(entry) for entry in files.rounds],
-        "data": {"curation": files.curation, "responses": _responses(files)},
+        "data": {
+            "curation": files.curation,
+            "responses": _responses(files),
+            "provenance": files.last.provenance,
+        },
         "missing": missing(files),
     }
     return {key: _without_nan(value) for key, value in report.items()}

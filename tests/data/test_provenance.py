@@ -99,11 +99,16 @@ def test_kept_pairs_keep_their_grades() -> None:
 
 
 def test_pairs_by_size_and_stage() -> None:
-    # r1 in rank order: 13b/ppo is responses 1 and 3, 7b/sft is 0 and 2; 2 > 1 > 3 > 0.
-    assert pairs_by_origin(RANKINGS[:1]) == {
-        ("7b/sft", "13b/ppo"): 2,
-        ("7b/sft", "7b/sft"): 1,
-        ("13b/ppo", "13b/ppo"): 1,
-        ("13b/ppo", "7b/sft"): 2,
+    # r1 in rank order: 13b ppo is responses 1 and 3, 7b sft is 0 and 2; 2 > 1 > 3 > 0.
+    expected = {
+        "13b ppo": {"13b ppo": 1, "7b sft": 2},
+        "7b sft": {"13b ppo": 2, "7b sft": 1},
     }
+    assert pairs_by_origin(RANKINGS[:1]) == expected
     assert pairs_by_origin(RANKINGS[2:]) == {}
+    assert family_filter(RANKINGS[:1], "allow", {"baichuan"})[1].pairs == expected
+    # Without response 1: 2 > 3 > 0.
+    assert family_filter(RANKINGS, "drop", {"baichuan"})[1].pairs == {
+        "13b ppo": {"7b sft": 1},
+        "7b sft": {"13b ppo": 1, "7b sft": 1},
+    }

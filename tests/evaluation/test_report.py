@@ -164,3 +164,34 @@ def test_numbers_that_are_not_finite_become_null(run_dir: Path) -> None:
     summary = '{"eval_loss_before": NaN, "eval_loss_after": 0.5, "tokens": 3}'
     (run_dir / "sft" / "main" / "summary.json").write_text(summary, encoding="utf-8")
     assert write(run_dir)["sft"]["eval_loss_before"] is None
+
+
+def test_where_the_training_pairs_come_from(run_dir: Path) -> None:
+    origins = {
+        "mode": "allow",
+        "responses": {"baichuan/a": 8, "other/b": 3},
+        "off_family": {"other/b": 3},
+        "proven": 6,
+        "declared": 2,
+        "responses_dropped": 0,
+        "records_dropped": 0,
+        "pairs": {"7b sft": {"13b ppo": 5}, "13b ppo": {"13b ppo": 1}},
+    }
+    provenance = {"train": origins, "held out": origins | {"off_family": {}, "pairs": {}}}
+    (run_dir / "rm" / "provenance.json").write_text(json.dumps(provenance))
+    assert write(run_dir)["data"]["provenance"] == provenance
+    _, page = read(run_dir)
+    text = " ".join(re.sub(r"<[^>]+>", " ", page).split())
+    assert "Responses of other families." in text and "3 from other/b" in text
+    assert "for training 6 2 3 0 held out 6 2 0 0" in text
+    assert "chosen over 13b ppo over 7b sft 13b ppo 1 0 7b sft 5 0" in text
+    with (run_dir / "report" / "pairs_by_origin.csv").open(newline="") as stream:
+        assert list(csv.DictReader(stream)) == [
+            {"split": "train", "chosen": "7b sft", "rejected": "13b ppo", "pairs": "5"},
+            {"split": "train", "chosen": "13b ppo", "rejected": "13b ppo", "pairs": "1"},
+        ]
+    for row in provenance.values():
+        row["mode"] = "drop"
+    (run_dir / "rm" / "provenance.json").write_text(json.dumps(provenance))
+    write(run_dir)
+    assert "Responses of other families." not in read(run_dir)[1]
