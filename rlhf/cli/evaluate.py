@@ -145,3 +145,35 @@ def compare(
     if not comparison.same_pairs:
         console.print("Not tested on the same held-out pairs, which may be what differs.")
     typer.echo(f"written: {out / 'comparison.csv'}")
+
+
+@app.command("best-of-n")
+def best_of_n(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")],
+    policy: Annotated[
+        Path | None,
+        typer.Option("--policy", metavar="DIR", help="Whose answers; without it the SFT model's."),
+    ] = None,
+    samples: Annotated[int, typer.Option("--samples", min=2, help="Answers a prompt.")] = 64,
+    prompts: Annotated[
+        int, typer.Option("--prompts", min=1, help="How many held-out prompts.")
+    ] = 100,
+) -> None:
+    """What the judge thinks of the answer that the reward model likes best among n.
+
+    The curve over n = 1, 2, 4, ... and its KL lands in the reward model's report.
+
+    Example: rlhf evaluate best-of-n runs/tiny
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    from rlhf.apps.best_of_n import sample
+
+    folder, curve = sample(run, policy, samples, prompts)
+    table = Table("n", "KL, nats", "score of the best", "judge's quality of it")
+    for row in curve:
+        values = (row["kl"], row["score"], row["quality"])
+        table.add_row(str(row["n"]), *(f"{value:.2f}" for value in values))
+    Console().print(table)
+    typer.echo(f"report: {folder / 'index.html'}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from rlhf.evaluation.preference import PairRow
 from rlhf.evaluation.statistics import accuracy
@@ -12,6 +12,7 @@ from rlhf.evaluation.statistics import accuracy
 SAME_QUALITY = 1e-9  # rubric sums that differ by less are equal
 
 Table = list[dict[str, Any]]
+Row = TypeVar("Row")
 
 
 def cell(rows: Sequence[PairRow]) -> dict[str, Any]:
@@ -24,9 +25,9 @@ def credit(margin: float) -> float:
     return 1.0 if margin > 0 else 0.5 if margin == 0 else 0.0
 
 
-def grouped(rows: Sequence[PairRow], key: Callable[[PairRow], Any]) -> dict[Any, list[PairRow]]:
+def grouped(rows: Sequence[Row], key: Callable[[Row], Any]) -> dict[Any, list[Row]]:
     """Rows by key, those whose key is None left out."""
-    groups: dict[Any, list[PairRow]] = defaultdict(list)
+    groups: dict[Any, list[Row]] = defaultdict(list)
     for row in rows:
         if (name := key(row)) is not None:
             groups[name].append(row)

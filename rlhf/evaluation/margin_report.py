@@ -22,8 +22,10 @@ BAICHUAN2_ACCURACY = {1: 54.5, 2: 61.1, 3: 70.2, 4: 77.8, 5: 81.5}
 LEVELS = ("primary", "secondary", "tertiary")
 
 
-def build(rows: Sequence[PairRow]) -> dict[str, Any]:
+def build(rows: Sequence[PairRow], best_of_n: Table | None = None) -> dict[str, Any]:
     """All tables of one reward model.
+
+    best_of_n: best_of_n.curve of answers sampled for it, where there are any.
 
     `oracle_*` is against noise-free labels, there only when rows carry `oracle_gap`; pairs of equal
     noise-free quality are counted (`oracle_ties`) and left out.
@@ -57,6 +59,7 @@ def build(rows: Sequence[PairRow]) -> dict[str, Any]:
         "refusal_shares": bias.refusal_shares(rows),
         "refusals": bias.refusals(rows),
         "trend": _trends(by_grade, by_margin),
+        "best_of_n": best_of_n or [],
     }
     return {**report, "not_given": _not_given(report)}
 
@@ -79,6 +82,7 @@ def tables(rm: dict[str, Any]) -> dict[str, Table]:
         "rm_by_length": rm["by_length"],
         "rm_correlations": rm["correlations"],
         "rm_refusals": rm["refusals"],
+        "rm_best_of_n": rm["best_of_n"],
     }
 
 

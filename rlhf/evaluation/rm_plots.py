@@ -33,6 +33,13 @@ def sketches(rm: dict[str, Any], pairs: Sequence[PairRow]) -> Iterator[Sketch]:
     note = "Chosen minus rejected score. Left of zero the model disagrees with the annotator."
     painter = partial(_histogram, margin_histogram(pairs))
     yield Sketch("rm_margins", "rm", "Margins of held-out pairs", note, painter)
+    if rm["best_of_n"]:
+        note = (
+            "The best of n answers by score, n from left to right; gains over one answer, in its "
+            "standard deviations. Where the judge's line turns down, the score misleads."
+        )
+        painter = partial(_best_of_n, rm["best_of_n"])
+        yield Sketch("rm_best_of_n", "rm", "Best of n", note, painter)
 
 
 def _by_grade(table: Table, axes: Axes) -> None:
@@ -123,3 +130,16 @@ def _histogram(table: Table, axes: Axes) -> None:
     axes.set_xlabel("margin")
     axes.set_ylabel("pairs")
     axes.grid(axis="x", visible=False)
+
+
+def _best_of_n(table: Table, axes: Axes) -> None:
+    kl = [row["kl"] for row in table]
+    for key, label, colour in (("score", "reward model", MUTED), ("quality", "judge", BLUE)):
+        axes.plot(kl, [row[f"{key}_gain"] for row in table], "o-", color=colour, label=label)
+    for row in table:
+        place = (row["kl"], row["quality_gain"])
+        axes.annotate(row["n"], place, (0, -11), textcoords="offset points", ha="center", size=7.5)
+    axes.set_xlabel("KL = log n \u2212 (n \u2212 1) / n (nats)")
+    axes.set_ylabel("gain (standard deviations)")
+    axes.set_ylim(bottom=axes.get_ylim()[0] - 0.15)  # room for the first n
+    axes.legend(loc="upper left")

@@ -1,4 +1,4 @@
-"""The report of a reward model alone, from its pairs.jsonl and nothing else."""
+"""The report of a reward model alone, from its pairs.jsonl (and best_of_n.jsonl) alone."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from rlhf.data.jsonl import read_jsonl
-from rlhf.evaluation import margin_report, page, rm_plots
+from rlhf.evaluation import best_of_n, margin_report, page, rm_plots
 from rlhf.evaluation.folder import write_folder
 from rlhf.evaluation.preference import PairRow
 
@@ -14,7 +14,8 @@ from rlhf.evaluation.preference import PairRow
 def write(directory: Path) -> tuple[Path, dict[str, Any]]:
     """Makes `report/` beside the pairs.jsonl of a run or of a reward model.
 
-    A run's own report/ is of all its stages and stays as it is.
+    A run's own report/ is of all its stages and stays as it is. Its best_of_n.jsonl, where there is
+    one, is of its reward model.
 
     Returns:
         The folder, and the tables of margin_report.build.
@@ -24,7 +25,7 @@ def write(directory: Path) -> tuple[Path, dict[str, Any]]:
     """
     file = pairs_file(directory)
     rows = list(read_jsonl(file, PairRow))
-    rm = margin_report.build(rows)
+    rm = margin_report.build(rows, best_of_n.curve(best_of_n.read(directory)))
     plots = [sketch.drawn() for sketch in rm_plots.sketches(rm, rows)]
     folder = file.parent / "report"
     html = page.render_rm(str(directory), rm, plots)

@@ -14,6 +14,8 @@ import yaml
 
 from rlhf.data.jsonl import Record, read_jsonl
 from rlhf.data.records import RankingRecord
+from rlhf.evaluation import best_of_n
+from rlhf.evaluation.best_of_n import AnswerRow
 from rlhf.evaluation.policy import JudgeRow
 from rlhf.evaluation.preference import PairRow
 from rlhf.runtime.run_dir import RunDir, StageManifest
@@ -66,7 +68,7 @@ class RunFiles:
     """A run directory as the report sees it. `rounds`: in order; the last is the run's result.
 
     dpo_*: of the last round's DPO, where there is one. judge_dpo: DPO against SFT; judge_ppo_dpo
-    and judge_extra_sft: PPO against those baselines.
+    and judge_extra_sft: PPO against those baselines. best_of_n: many answers to each prompt.
     """
 
     config: dict[str, Any]
@@ -79,6 +81,7 @@ class RunFiles:
     judge_extra_sft: list[JudgeRow]
     judge_dpo: list[JudgeRow]
     judge_ppo_dpo: list[JudgeRow]
+    best_of_n: list[AnswerRow]
     curation: dict[str, Any] | None
 
     @property
@@ -112,6 +115,7 @@ def load(run_dir: Path) -> RunFiles:
         judge_extra_sft=_rows(run_dir / "evaluate" / "judge_sft_extra.jsonl", JudgeRow),
         judge_dpo=_rows(run_dir / "evaluate" / "judge_dpo.jsonl", JudgeRow),
         judge_ppo_dpo=_rows(run_dir / "evaluate" / "judge_ppo_dpo.jsonl", JudgeRow),
+        best_of_n=best_of_n.read(run_dir),
         curation=_json(run_dir / "data" / "curation.json"),
     )
 

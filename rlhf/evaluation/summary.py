@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from math import isfinite
 from typing import Any
 
-from rlhf.evaluation import margin_report, policy
+from rlhf.evaluation import best_of_n, margin_report, policy
+from rlhf.evaluation.best_of_n import AnswerRow
 from rlhf.evaluation.policy import JudgeRow
 from rlhf.evaluation.preference import PairRow
 from rlhf.evaluation.run_files import RoundFiles, RunFiles, missing
@@ -24,7 +25,7 @@ def summarise(files: RunFiles) -> dict[str, Any]:
     report = {
         "run": _run(files),
         "sft": _sft(files),
-        "rm": _rm(files.last.pairs),
+        "rm": _rm(files.last.pairs, files.best_of_n),
         "dpo": _dpo(files),
         "ppo": _ppo(files),
         "rounds": [_round(entry) for entry in files.rounds],
@@ -67,8 +68,8 @@ def _sft(files: RunFiles) -> dict[str, Any] | None:
     return {**models["main"], "models": models}
 
 
-def _rm(pairs: Sequence[PairRow]) -> dict[str, Any] | None:
-    return margin_report.build(pairs) if pairs else None
+def _rm(pairs: Sequence[PairRow], answers: Sequence[AnswerRow]) -> dict[str, Any] | None:
+    return margin_report.build(pairs, best_of_n.curve(answers)) if pairs else None
 
 
 def _dpo(files: RunFiles) -> dict[str, Any] | None:
@@ -95,7 +96,7 @@ def _judged(rows: Sequence[JudgeRow]) -> dict[str, Any] | None:
 
 
 def _round(entry: RoundFiles) -> dict[str, Any]:
-    rm = _rm(entry.pairs)
+    rm = _rm(entry.pairs, ())
     return {
         "round": entry.number,
         "rm": {key: rm[key] for key in HEADLINE if key in rm} if rm else None,
