@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
+from torch import nn
 from transformers import (
     PreTrainedModel,
     PrinterCallback,
@@ -39,10 +40,14 @@ def prepare(model: PreTrainedModel, section: Section, task: Task, seed: int) -> 
     """
     set_seed(seed)
     tuned = model if section.tuning.method == "full" else add_lora(model, section.tuning, task)
-    for parameter in tuned.parameters():
+    _learn_in_float32(tuned)
+    return tuned
+
+
+def _learn_in_float32(model: nn.Module) -> None:
+    for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
-    return tuned
 
 
 def arguments(
@@ -156,6 +161,9 @@ class Watch(TrainerCallback):
 
 def fit(trainer: Trainer, watch: Watch) -> TrainerState:
     """Train from the newest complete checkpoint, or from the start, to the end; the state there."""
+    assert trainer.model is not None
+    # TRL's trainers turn the adapters of a quantised model to bfloat16.
+    _learn_in_float32(trainer.model)
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(watch)
     trainer.add_callback(SealCheckpoints)

@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from rlhf.config.schema import OptimiserSection, TuningSection
 from rlhf.models.baichuan.modeling import BaichuanForCausalLM
+from rlhf.models.load import load_causal_lm
 from rlhf.runtime.metrics import MetricsLog
 from rlhf.runtime.quiet import quiet
 from rlhf.training.sft import SFTSummary, plateau, token_mean_loss, train_sft
@@ -17,6 +18,7 @@ from tests.training.worlds import (
     checkpoints,
     conversations,
     language_model,
+    saved_trunk,
     sft_section,
     tokenizer,
     weights,
@@ -199,6 +201,15 @@ def test_a_bfloat16_model_learns_in_float32(tmp_path: Path) -> None:
     assert 1e-5 < float(moved.max()) <= 6.1e-5
     assert model.dtype == torch.bfloat16
     assert load_file(tmp_path / "model.safetensors")["model.norm.weight"].dtype == torch.bfloat16
+
+
+def test_adapters_learn_in_float32_over_4_bits_too(tmp_path: Path) -> None:
+    pytest.importorskip("bitsandbytes")
+    trunk = saved_trunk(tmp_path / "base")
+    model = load_causal_lm(trunk, dtype=torch.float32, device="cpu", quantization="nf4")
+    run(tmp_path / "out", model=model, max_steps=1, tuning=TuningSection(method="qlora", r=2))
+    learnt = [p for name, p in model.named_parameters() if "lora_" in name]
+    assert learnt and {p.dtype for p in learnt} == {torch.float32}
 
 
 def test_the_model_is_handed_back_without_wrappers(tmp_path: Path) -> None:
