@@ -30,10 +30,14 @@ class Category(Part):
 
 
 class Tertiary(Category):
-    """A category that prompts are tagged with, and one such prompt in each language."""
+    """A category that prompts are tagged with, and one such prompt in each language.
+
+    keywords: words of such prompts, in both languages, for tagging.
+    """
 
     example_zh: Text
     example_en: Text
+    keywords: str = ""
 
 
 class Secondary(Category):
