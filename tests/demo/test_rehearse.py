@@ -68,7 +68,8 @@ def test_odd_directory_names_are_no_obstacle():
 
 
 def test_counts_shrink_and_never_grow():
-    small = rehearse(real(ppo={"iterations": 2}, rm={"max_steps": 3}, sft={"max_steps": None}))
+    few = {"iterations": 2, "critic_warmup": 1}
+    small = rehearse(real(ppo=few, rm={"max_steps": 3}, sft={"max_steps": None}))
     assert (small.ppo.iterations, small.rm.max_steps, small.sft.max_steps) == (2, 3, 30)
     assert rehearse(load_config("baichuan2_7b")).ppo.iterations == 4
     assert small.ppo.sampling.max_new_tokens == 32

@@ -65,9 +65,9 @@ def test_the_average_follows_by_hand_and_resumes() -> None:
     parameter = _parameter(2.0)
     learner = Learner([parameter], section, 4, ema_decay=0.75)
     learner.step()  # 0 -> -1
-    parameter.grad = torch.tensor([2.0])
     resumed = Learner([parameter], section, 4, ema_decay=0.75)
     resumed.load_state(learner.state())
+    parameter.grad = torch.tensor([2.0])
     resumed.step()  # -1 -> -2
     assert resumed.average is not None
     # 0.75 * 0 - 0.25 * 1, then 0.75 * -0.25 - 0.25 * 2
