@@ -36,22 +36,31 @@ FLAGS = [
     "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
 PASSWORD = "long enough"
+PATIENCE = 180  # seconds: of a machine that does much else, too
 LETTERS = "ABCD"
 
 
 class Server:
     """`rlhf annotate` in a process of its own."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, job: Job) -> None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
-        self.folder, self.address = folder, f"http://127.0.0.1:{self.port}"
+        self.job, self.address = job, f"http://127.0.0.1:{self.port}"
+
+    def __enter__(self) -> Server:
         self.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self.process.poll() is None:
+            self.end(signal.SIGINT)
 
     def start(self) -> None:
+        command = [sys.executable, "-m", "rlhf", "annotate", str(self.job.folder)]
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "rlhf", "annotate", str(self.folder), "--port", str(self.port)],
+            [*command, "--port", str(self.port)],
             env={
                 **os.environ,
                 "PYTHONPATH": os.pathsep.join(sys.path),
@@ -59,18 +68,19 @@ class Server:
             },
             stdout=subprocess.DEVNULL,
         )
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
             assert self.process.poll() is None, "the server ended"
             with socket.socket() as probe:
                 if probe.connect_ex(("127.0.0.1", self.port)) == 0:
                     return
             time.sleep(0.1)
+        self.end(signal.SIGKILL)
         raise AssertionError("the server does not answer")
 
     def end(self, how: signal.Signals) -> None:
         self.process.send_signal(how)
-        self.process.wait(timeout=20)
+        self.process.wait(timeout=PATIENCE)
 
 
 @pytest.fixture(scope="module")
@@ -83,27 +93,43 @@ def browser() -> Iterator[Any]:
         launched.close()
 
 
-@pytest.fixture
-def job(tmp_path: Path) -> Job:
-    made = collect_folder(tmp_path, tasks=3)
+def job_in(folder: Path) -> Job:
+    made = collect_folder(folder, tasks=3)
     for name in ("ann", "bob"):
         add_user(made.database, name, PASSWORD, auditor=False)
     return made
 
 
 @pytest.fixture
+def job(tmp_path: Path) -> Job:
+    return job_in(tmp_path)
+
+
+@pytest.fixture
 def server(job: Job) -> Iterator[Server]:
-    started = Server(job.folder)
-    yield started
-    if started.process.poll() is None:
-        started.end(signal.SIGINT)
+    with Server(job) as started:
+        yield started
 
 
-def sign_in(browser: Any, server: Server, name: str, **context: Any) -> Any:
-    page = browser.new_context(**{"locale": "en-GB", **context}).new_page()
+@pytest.fixture(scope="module")
+def idle(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server for tests that answer nothing: starting one takes long."""
+    with Server(job_in(tmp_path_factory.mktemp("idle"))) as started:
+        yield started
+
+
+def visit(browser: Any, server: Server, **options: Any) -> Any:
+    context = browser.new_context(**{"locale": "en-GB", **options})
+    context.set_default_timeout(PATIENCE * 1000)
+    page = context.new_page()
     page.asked = []
     page.on("request", lambda request: page.asked.append(request.url))
     page.goto(server.address)
+    return page
+
+
+def sign_in(browser: Any, server: Server, name: str, **options: Any) -> Any:
+    page = visit(browser, server, **options)
     fill_in(page, name, PASSWORD)
     page.wait_for_selector("#desk header")
     return page
@@ -166,49 +192,49 @@ def test_two_annotators_at_once_by_keyboard(browser: Any, server: Server, job: J
     assert records["t2"].ranks == (1, 1, 1, 1)
 
 
-def test_answers_are_text_and_nothing_is_asked_of_others(browser: Any, server: Server) -> None:
-    page = sign_in(browser, server, "ann")
+def test_answers_are_text_and_nothing_is_asked_of_others(browser: Any, idle: Server) -> None:
+    page = sign_in(browser, idle, "ann")
     assert page.locator("article img").count() == 0
     assert page.title() == "Annotation · 标注"
     html = page.content()
     assert "secret" not in html and "13b" not in html
-    others = [url for url in page.asked if not url.startswith((server.address, "data:", "blob:"))]
+    others = [url for url in page.asked if not url.startswith((idle.address, "data:", "blob:"))]
     assert others == []
 
 
-def test_no_file_is_served(browser: Any, server: Server, job: Job) -> None:
-    page = sign_in(browser, server, "ann")
-    for path in ("/etc/passwd", job.database.path, job.folder / "tasks.jsonl", Path(__file__)):
-        answer = page.request.get(f"{server.address}/gradio_api/file={path}")
+def test_no_file_is_served(browser: Any, idle: Server) -> None:
+    page = sign_in(browser, idle, "ann")
+    own = (idle.job.database.path, idle.job.folder / "tasks.jsonl")
+    for path in ("/etc/passwd", Path(__file__), *own):
+        answer = page.request.get(f"{idle.address}/gradio_api/file={path}")
         assert answer.status in (403, 404), path
     upload = page.request.post(
-        f"{server.address}/gradio_api/upload",
+        f"{idle.address}/gradio_api/upload",
         multipart={"files": {"name": "x.txt", "mimeType": "text/plain", "buffer": b"too long"}},
     )
     assert upload.status == 413
 
 
-def test_strangers_get_nothing(browser: Any, server: Server) -> None:
-    page = browser.new_context(locale="en-GB").new_page()
-    page.goto(server.address)
+def test_strangers_get_nothing(browser: Any, idle: Server) -> None:
+    page = visit(browser, idle)
     fill_in(page, "ann", "wrong password")
     page.wait_for_timeout(500)
     assert page.locator("#desk").count() == 0
     call = {"session_hash": "x", "component_id": 1, "fn_name": "call", "data": ["", "{}"]}
     for path in ("config", "gradio_api/info", "gradio_api/file=/etc/passwd"):
-        assert page.request.get(f"{server.address}/{path}").status == 401
-    answer = page.request.post(f"{server.address}/gradio_api/component_server", data=call)
+        assert page.request.get(f"{idle.address}/{path}").status == 401
+    answer = page.request.post(f"{idle.address}/gradio_api/component_server", data=call)
     assert answer.status == 401
 
 
-def test_a_call_without_a_ticket_is_refused(browser: Any, server: Server) -> None:
-    page = sign_in(browser, server, "ann")
-    component = page.request.get(f"{server.address}/config").json()["components"]
+def test_a_call_without_a_ticket_is_refused(browser: Any, idle: Server) -> None:
+    page = sign_in(browser, idle, "ann")
+    component = page.request.get(f"{idle.address}/config").json()["components"]
     number = next(part["id"] for part in component if part["type"] == "html")
     call = {"session_hash": "x", "component_id": number, "fn_name": "call"}
     data = ["guess", json.dumps({"action": "open"})]
     answer = page.request.post(
-        f"{server.address}/gradio_api/component_server", data={**call, "data": data}
+        f"{idle.address}/gradio_api/component_server", data={**call, "data": data}
     )
     assert answer.json() == {"error": "forbidden"}
 
@@ -234,8 +260,8 @@ def test_a_killed_server_loses_nothing(browser: Any, server: Server) -> None:
     settled(page, 2)
 
 
-def test_drag_buttons_and_narrow_screen(browser: Any, server: Server) -> None:
-    page = sign_in(browser, server, "ann", viewport={"width": 390, "height": 844})
+def test_drag_buttons_and_narrow_screen(browser: Any, idle: Server) -> None:
+    page = sign_in(browser, idle, "ann", viewport={"width": 390, "height": 844})
     for place in range(4):
         page.locator(f"[data-rank='{place}'] button").nth(place).click()
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
