@@ -10,7 +10,6 @@ best of five turns each, taken in turn.
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import os
 import platform
@@ -19,12 +18,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-import sentencepiece
 from sentencepiece import sentencepiece_model_pb2
 from tokenizers import AddedToken, Tokenizer, normalizers
 from tokenizers.models import BPE
 from transformers import PreTrainedTokenizerFast
 
+from rlhf.demo.models import train_tokenizer
 from rlhf.models.baichuan.tokenization import SPACE_PIECE, BaichuanTokenizer
 from rlhf.runtime.usage import versions
 
@@ -46,7 +45,7 @@ def main() -> None:
     texts = [line[:LONGEST] for line in lines if line and SPACE_PIECE not in line]
     with tempfile.TemporaryDirectory() as folder:
         model = Path(folder, "tokenizer.model")
-        model.write_bytes(train(texts, arguments.vocabulary))
+        model.write_bytes(train_tokenizer(texts, arguments.vocabulary, dummy_prefix=False))
         ours, rust = BaichuanTokenizer(str(model)), rust_equal(model.read_bytes())
         differing = sum(a != b for a, b in zip(ids(ours, texts), ids(rust, texts), strict=True))
         seconds = fastest({"ours": ours, "rust": rust}, texts)
@@ -79,25 +78,6 @@ def fastest(tokenizers: dict[str, Any], texts: list[str]) -> dict[str, float]:
             ids(tokenizer, texts)
             best[name] = min(best[name], time.process_time() - start)
     return best
-
-
-def train(texts: list[str], vocabulary: int) -> bytes:
-    model = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(texts),
-        model_writer=model,
-        vocab_size=vocabulary,
-        model_type="bpe",
-        byte_fallback=True,
-        split_digits=True,
-        add_dummy_prefix=False,
-        normalization_rule_name="identity",
-        remove_extra_whitespaces=False,
-        user_defined_symbols=[f"<reserved_{number}>" for number in range(1, 195)],
-        num_threads=1,
-        minloglevel=2,
-    )
-    return model.getvalue()
 
 
 def rust_equal(model: bytes) -> PreTrainedTokenizerFast:

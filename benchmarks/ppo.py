@@ -21,16 +21,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import random_models
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
 
 from rlhf.config.load import load_config
 from rlhf.config.paths import resource
 from rlhf.config.schema import PPOSection
-from rlhf.demo import models
 from rlhf.models.export import save_reward_model
 from rlhf.models.load import load_reward_model, load_tokenizer
-from rlhf.models.registry import named
 from rlhf.models.roles import build_roles
 from rlhf.ppo import loop
 from rlhf.runtime.metrics import MetricsLog
@@ -86,13 +84,7 @@ def main() -> None:
 
 def write_models(work: Path, name: str, tiny: bool) -> None:
     """A random language model in `base`, and in `reward` an adapter on it with a scalar head."""
-    spec = named(name)
-    texts = [f"{number} 个 random words {number * 7919} and more" for number in range(400)]
-    models.write_checkpoint(
-        work / "base", spec, models.train_tokenizer(texts, 480, dummy_prefix=False), seed=0
-    )
-    if not tiny:
-        write_true_size(work / "base", spec)
+    random_models.write_base(work / "base", name, tiny=tiny, dtype=DTYPE)
     section = load_config(resource("configs/baichuan2_7b.yaml"), []).rm
     model = load_reward_model(work / "base", dtype=DTYPE, device=DEVICE)
     tuned = prepare(model, section, "reward", 0)
@@ -101,22 +93,6 @@ def write_models(work: Path, name: str, tiny: bool) -> None:
     del model, tuned
     if CUDA:
         torch.cuda.empty_cache()
-
-
-def write_true_size(base: Path, spec: Any) -> None:
-    official = json.loads((base / "config.json").read_text()) | {
-        "vocab_size": spec.vocab_size,
-        "hidden_size": spec.hidden_size,
-        "intermediate_size": spec.intermediate_size,
-        "num_attention_heads": spec.heads,
-        "num_hidden_layers": spec.layers,
-    }
-    for weights in (*base.glob("*.bin"), *base.glob("*.safetensors")):
-        weights.unlink()
-    (base / "config.json").write_text(json.dumps(official))
-    with torch.device(DEVICE):
-        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(base), dtype=DTYPE)
-    model.save_pretrained(base)
 
 
 def measure(case: str, work: Path, tiny: bool, microbatch: int) -> dict[str, Any]:

@@ -22,15 +22,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+import random_models
 import torch
 from datasets import Dataset
-from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig
 
 from rlhf.config.load import load_config
 from rlhf.config.paths import resource
 from rlhf.config.schema import SFTSection
-from rlhf.demo import models
-from rlhf.models.registry import named
 from rlhf.runtime.usage import versions
 
 CASES = ("baichuan-7b", "baichuan2-7b", "trl", "baichuan-13b")
@@ -66,7 +64,7 @@ def measure(case: str, work: Path, tiny: bool) -> dict[str, Any]:
     shutil.rmtree(work, ignore_errors=True)
     name = "baichuan2-7b" if case == "trl" else case
     base = work / "base"
-    write_base(base, name, llama=case == "trl", tiny=tiny)
+    random_models.write_base(base, name, llama=case == "trl", tiny=tiny)
     train_case = train_with_trl if case == "trl" else train_with_rlhf
     result = train_case(base, work / "out")
     shutil.rmtree(work)
@@ -78,34 +76,6 @@ def settings() -> SFTSection:
     section = load_config(resource("configs/baichuan_7b_qlora.yaml"), []).sft
     few = {"batch_size": 1, "max_steps": STEPS, "eval_every": STEPS, "packing": False}
     return section.model_copy(update=few)
-
-
-def write_base(path: Path, name: str, *, llama: bool, tiny: bool) -> None:
-    """A random checkpoint of that architecture; as a Llama it has the same matrices, unfused."""
-    spec = named(name)
-    texts = [f"{number} 个 random words {number * 7919} and more" for number in range(400)]
-    tokenizer = models.train_tokenizer(texts, 480, dummy_prefix=spec.generation == 1)
-    models.write_checkpoint(path, spec, tokenizer, seed=0)
-    official = json.loads((path / "config.json").read_text())
-    if not tiny:
-        official |= {
-            "vocab_size": spec.vocab_size,
-            "hidden_size": spec.hidden_size,
-            "intermediate_size": spec.intermediate_size,
-            "num_attention_heads": spec.heads,
-            "num_hidden_layers": spec.layers,
-        }
-    for weights in (*path.glob("*.bin"), *path.glob("*.safetensors")):
-        weights.unlink()
-    (path / "config.json").write_text(json.dumps(official))
-    config = AutoConfig.from_pretrained(path)
-    if llama:
-        shape = ("vocab_size", "hidden_size", "intermediate_size", "num_attention_heads")
-        fields = {key: getattr(config, key) for key in (*shape, "num_hidden_layers")}
-        config = LlamaConfig(**fields, pad_token_id=0, tie_word_embeddings=False)
-    with torch.device("cuda" if CUDA else "cpu"):
-        model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
-    model.save_pretrained(path)
 
 
 def rows(vocabulary: int) -> Dataset:
@@ -146,7 +116,7 @@ def train_with_trl(base: Path, out: Path) -> dict[str, Any]:
     from transformers import LlamaForCausalLM as Llama
     from trl import SFTConfig, SFTTrainer
 
-    from rlhf.models.load import load_tokenizer
+    from rlhf.models.baichuan.tokenization import BaichuanTokenizer
 
     section, clock = settings(), Clock()
     quantised = BitsAndBytesConfig(
@@ -180,7 +150,7 @@ def train_with_trl(base: Path, out: Path) -> dict[str, Any]:
             save_strategy="no",
         ),
         train_dataset=rows(model.config.vocab_size),
-        processing_class=load_tokenizer(base),
+        processing_class=BaichuanTokenizer.from_pretrained(base),
         peft_config=LoraConfig(
             r=tuning.r,
             lora_alpha=tuning.alpha,

@@ -28,16 +28,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import random_models
 import torch
 from datasets import Dataset
-from transformers import AutoConfig, AutoModelForSequenceClassification, LlamaConfig
+from transformers import AutoModelForSequenceClassification
 
 from rlhf.config.schema import RMSection, TuningSection
 from rlhf.data.datasets import RankingDataset, RankingItem
 from rlhf.data.records import PromptRecord, Provenance, RankingRecord, Response
-from rlhf.demo import models
 from rlhf.models.load import load_tokenizer
-from rlhf.models.registry import named
 from rlhf.runtime.metrics import MetricsLog
 from rlhf.runtime.quiet import quiet
 from rlhf.runtime.usage import versions
@@ -105,7 +104,9 @@ def measure(group: str, tiny: bool) -> dict[str, Any]:
     if tiny:
         torch.compiler.set_stance("force_eager")  # a C++ compiler takes minutes
     with tempfile.TemporaryDirectory() as folder, quiet():
-        base = write_base(Path(folder) / "base", tiny)
+        # Its own weights are tiny; those that train are made on the device.
+        base = Path(folder) / "base"
+        random_models.describe(base, "baichuan2-7b", tiny=tiny)
         if group == "trl":
             return {"pairs": with_trl(base, Path(folder), cases["pairs"])}
         measured = {}
@@ -118,34 +119,9 @@ def measure(group: str, tiny: bool) -> dict[str, Any]:
         return measured
 
 
-def write_base(path: Path, tiny: bool) -> Path:
-    """A checkpoint directory to take the tokenizer and the architecture from, and to be named as
-    the adapter's base. Its own weights are tiny; those that train are made on the device."""
-    spec = named("baichuan2-7b")
-    texts = [f"{number} 个 random words {number * 7919} and more" for number in range(400)]
-    tokenizer = models.train_tokenizer(texts, 480, dummy_prefix=False)
-    models.write_checkpoint(path, spec, tokenizer, seed=0)
-    if not tiny:
-        official = json.loads((path / "config.json").read_text())
-        official |= {
-            "vocab_size": spec.vocab_size,
-            "hidden_size": spec.hidden_size,
-            "intermediate_size": spec.intermediate_size,
-            "num_attention_heads": spec.heads,
-            "num_hidden_layers": spec.layers,
-            "max_position_embeddings": 4096,
-        }
-        (path / "config.json").write_text(json.dumps(official))
-    return path
-
-
 def random_model(base: Path, *, llama: bool) -> Any:
     """A reward model of random weights; as a Llama it has the same matrices, unfused."""
-    config = AutoConfig.from_pretrained(base)
-    if llama:
-        shape = ("vocab_size", "hidden_size", "intermediate_size", "num_attention_heads")
-        fields = {key: getattr(config, key) for key in (*shape, "num_hidden_layers")}
-        config = LlamaConfig(**fields, pad_token_id=0)
+    config = random_models.config_of(base, llama=llama)
     config.num_labels = 1
     torch.manual_seed(0)
     with torch.device("cuda" if CUDA else "cpu"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 from collections.abc import Callable
@@ -10,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import sentencepiece
 import torch
 from safetensors.torch import save_file
 
+from rlhf.demo import models
 from rlhf.models.baichuan.configuration import BaichuanConfig
 from rlhf.models.baichuan.modeling import BaichuanForCausalLM
 
@@ -42,22 +41,7 @@ def golden(request: pytest.FixtureRequest) -> Path:
 
 def train_tokenizer(dummy_prefix: bool) -> bytes:
     """BPE with byte fallback; reserved pieces up to 196 put the role ids where they belong."""
-    model = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(TEXTS * 20),
-        model_writer=model,
-        vocab_size=VOCABULARY,
-        model_type="bpe",
-        byte_fallback=True,
-        split_digits=True,
-        add_dummy_prefix=dummy_prefix,
-        normalization_rule_name="identity",
-        remove_extra_whitespaces=False,
-        user_defined_symbols=[f"<reserved_{number}>" for number in range(1, 195)],
-        num_threads=1,
-        minloglevel=2,
-    )
-    return model.getvalue()
+    return models.train_tokenizer(TEXTS * 20, VOCABULARY, dummy_prefix=dummy_prefix)
 
 
 @pytest.fixture(scope="session")

@@ -6,8 +6,6 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.nn import functional
-from torch.utils.checkpoint import checkpoint
 
 
 def token_logprobs(logits: Tensor, ids: Tensor) -> Tensor:
@@ -47,32 +45,3 @@ def by_chunk(function: Callable[..., Tensor], chunk: int, *tensors: Tensor) -> T
     """
     pieces = zip(*(torch.split(tensor.flatten(0, 1), chunk) for tensor in tensors), strict=True)
     return torch.cat([function(*piece) for piece in pieces]).view(tensors[0].shape[:2])
-
-
-def chunked_token_logprobs(hidden: Tensor, weight: Tensor, ids: Tensor, chunk: int) -> Tensor:
-    """`token_logprobs(hidden @ weight.T, ids)` that never holds more than a chunk of the logits.
-
-    The backward pass computes a chunk's logits again, so the peak is [chunk, V] there too.
-
-    Args:
-        hidden: [B, R, H] states after the final norm.
-        weight: [V, H] of the LM head, as the head uses it (normalised for a NormHead).
-        ids: [B, R] int64.
-        chunk: tokens a piece.
-
-    Returns:
-        [B, R] float32, in nats.
-    """
-    pieces = [
-        checkpoint(_project, states, weight, targets, use_reentrant=False, preserve_rng_state=False)
-        for states, targets in zip(
-            torch.split(hidden.flatten(0, 1), chunk),
-            torch.split(ids.flatten(), chunk),
-            strict=True,
-        )
-    ]
-    return torch.cat(pieces).view(ids.shape)
-
-
-def _project(states: Tensor, weight: Tensor, ids: Tensor) -> Tensor:
-    return token_logprobs(functional.linear(states, weight), ids)

@@ -1,8 +1,8 @@
 """Where a run computes: device, precision, seeds, and what its processes tell each other.
 
 With one process every function here works without a process group. With several (accelerate
-launch, torchrun), a value that all have to agree on goes through `broadcast`, and sums and means
-through `all_sum` and `all_mean`.
+launch, torchrun), a value that all have to agree on goes through `broadcast`, and sums through
+`all_sum`; a mean over items is the sum of the items over the sum of their numbers.
 """
 
 from __future__ import annotations
@@ -121,14 +121,6 @@ def all_sum(value: Tensor) -> Tensor:
     if _grouped():
         dist.all_reduce(total)
     return total
-
-
-def all_mean(value: Tensor) -> Tensor:
-    """value: float tensor of any shape. Returns the mean over processes, each counting the same.
-
-    For a mean over items, sum the items and their number with `all_sum` and divide.
-    """
-    return all_sum(value) / world_size()
 
 
 def broadcast(value: T) -> T:

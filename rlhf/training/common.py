@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import PartialState
-from torch import nn
+from torch import Tensor, nn
 from transformers import (
     PreTrainedModel,
     PrinterCallback,
@@ -105,6 +106,32 @@ class Reticent:
 
     def _send_telemetry(self) -> None:
         """A training run tells nobody."""
+
+
+class ItemMean(ABC):
+    """Goes before a Trainer whose loss is a mean over a batch's items: over the whole batch's then.
+
+    The Trainer divides by the number of microbatches; one with fewer items has to count for less.
+    """
+
+    _items: int
+    current_gradient_accumulation_steps: int
+
+    @abstractmethod
+    def items(self, batch: dict[str, Any]) -> int:
+        """How many a microbatch has."""
+
+    def get_batch_samples(
+        self, epoch_iterator: Any, num_batches: int, device: torch.device
+    ) -> tuple[list[dict[str, Any]], None]:
+        trainer: Any = super()
+        batches, _ = trainer.get_batch_samples(epoch_iterator, num_batches, device)
+        self._items = sum(map(self.items, batches))
+        return batches, None
+
+    def shared(self, loss: Tensor, items: int) -> Tensor:
+        """The loss of a microbatch with so many items, as the Trainer has to be given it."""
+        return loss * (items / self._items) * self.current_gradient_accumulation_steps
 
 
 class Watch(TrainerCallback):

@@ -23,6 +23,7 @@ from rlhf.models.export import save_checkpoint
 from rlhf.models.scoring import scoring
 from rlhf.runtime.metrics import MetricsLog
 from rlhf.training.common import (
+    ItemMean,
     OnLog,
     Reticent,
     Watch,
@@ -123,7 +124,7 @@ def train_dpo(
     )
 
 
-class _DPOTrainer(Reticent, DPOTrainer):
+class _DPOTrainer(Reticent, ItemMean, DPOTrainer):
     """TRL's trainer on token ids, its loss averaged over the pairs of the whole batch."""
 
     def logprobs(self, data: Dataset) -> Tensor:
@@ -145,12 +146,8 @@ class _DPOTrainer(Reticent, DPOTrainer):
                 parts.append(outputs.log_probs.float().sum(dim=1).view(2, -1).cpu())
         return torch.cat(parts, dim=1)
 
-    def get_batch_samples(
-        self, epoch_iterator: Any, num_batches: int, device: torch.device
-    ) -> tuple[list[dict[str, Any]], None]:
-        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
-        self._rows = sum(len(batch["input_ids"]) for batch in batches)
-        return batches, None
+    def items(self, batch: dict[str, Any]) -> int:
+        return len(batch["input_ids"])
 
     def compute_loss(
         self,
@@ -160,9 +157,7 @@ class _DPOTrainer(Reticent, DPOTrainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
         loss = super().compute_loss(model, inputs)  # type: ignore[no-untyped-call]
-        # The Trainer divides by the number of microbatches; one with fewer pairs counts for less.
-        share = len(inputs["input_ids"]) / self._rows
-        return loss * share * self.current_gradient_accumulation_steps
+        return self.shared(loss, self.items(inputs))
 
     def _prepare_dataset(self, dataset: Dataset, *args: Any) -> Dataset:
         """Token ids in our chat format: nothing to be guessed from a template."""

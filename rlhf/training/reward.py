@@ -10,7 +10,6 @@ from pathlib import Path
 from statistics import fmean, pstdev
 from typing import Any
 
-import torch
 from peft import PeftModel
 from peft.helpers import disable_input_dtype_casting
 from torch import Tensor
@@ -23,7 +22,16 @@ from rlhf.models.compiled import compile_blocks
 from rlhf.models.export import save_reward_model
 from rlhf.runtime.distributed import all_sum
 from rlhf.runtime.metrics import MetricsLog
-from rlhf.training.common import OnLog, Watch, arguments, evaluations, fit, prepare, trained
+from rlhf.training.common import (
+    ItemMean,
+    OnLog,
+    Watch,
+    arguments,
+    evaluations,
+    fit,
+    prepare,
+    trained,
+)
 from rlhf.training.objective import RankingObjective
 from rlhf.training.scoring import (
     count_pairs,
@@ -139,19 +147,15 @@ class _Collator:
         return {"ids": ids, **vars(collate_rankings(items, self.pad_id))}
 
 
-class _RankingTrainer(Trainer):
+class _RankingTrainer(ItemMean, Trainer):
     """The Trainer with a loss over rankings, averaged over the items of the whole batch."""
 
     objective: RankingObjective
     shares_prompts: bool
     report_dir: Path
 
-    def get_batch_samples(
-        self, epoch_iterator: Any, num_batches: int, device: torch.device
-    ) -> tuple[list[dict[str, Any]], None]:
-        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
-        self._items = sum(self.objective.items(batch["ranks"]) for batch in batches)
-        return batches, None
+    def items(self, batch: dict[str, Any]) -> int:
+        return self.objective.items(batch["ranks"])
 
     def compute_loss(
         self,
@@ -168,9 +172,7 @@ class _RankingTrainer(Trainer):
         if not scores.isfinite().all():
             _check_finite(scores.tolist(), ids, self.report_dir)
         loss = self.objective.loss(scores, batch.ranks, batch.grades)
-        # The Trainer divides by the number of microbatches; one with fewer items counts for less.
-        share = self.objective.items(batch.ranks) / self._items
-        return loss * share * self.current_gradient_accumulation_steps
+        return self.shared(loss, self.objective.items(batch.ranks))
 
 
 def _check_pairs(name: str, data: RankingDataset) -> None:
