@@ -60,7 +60,8 @@ def run(
     if start and redo and list(STAGES).index(redo) < list(STAGES).index(start):
         raise ValueError(f"--redo {redo} comes before --from {start}; leave out --from")
     config = rehearse(config) if rehearsal else config
-    with prepared_run(config) as (config, run_dir):
+    stages = (only,) if only else config.stages or tuple(STAGES)
+    with prepared_run(config, stages=stages) as (config, run_dir):
         for stage, number in _plan(config, run_dir, start, only, redo):
             runtime = make_runtime(config, run_dir, number)
             if stage == redo and number == _last(stage, config.rounds):

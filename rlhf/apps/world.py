@@ -2,27 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from rlhf.config.load import dump_config
 from rlhf.config.paths import resource
 from rlhf.config.resolve import resolve_paths
-from rlhf.config.schema import Config
+from rlhf.config.schema import Config, DataSection
 from rlhf.data.prepare import prepare
 from rlhf.data.taxonomy import Taxonomy
 from rlhf.demo import annotators, build
 from rlhf.models.load import check_checkpoint
 from rlhf.runtime.files import write_text
-from rlhf.runtime.run_dir import RunDir
+from rlhf.runtime.run_dir import STAGES, RunDir
+
+READERS = {
+    "sft": {"sft"},
+    "prompts": {"collect", "ppo", "evaluate"},
+    "rankings": {"collect"},
+}
+"""Kind of the user's data -> the stages that read it."""
 
 
 @contextmanager
-def prepared_run(config: Config, lenders: tuple[Path, ...] = ()) -> Iterator[tuple[Config, RunDir]]:
+def prepared_run(
+    config: Config, lenders: tuple[Path, ...] = (), stages: Collection[str] = STAGES
+) -> Iterator[tuple[Config, RunDir]]:
     """The locked run directory with its data in it, and the config with every path resolved.
 
     lenders: other runs, whose finished stages are borrowed where this one would make the same.
+    stages: those that will run; what the others read need not be there.
 
     Raises:
         ValueError: files that the config names are not there, or another process has the directory.
@@ -30,29 +40,52 @@ def prepared_run(config: Config, lenders: tuple[Path, ...] = ()) -> Iterator[tup
     run_dir = RunDir(config.run_dir, lenders)
     demo_dir = run_dir.root / "demo"
     config = resolve_paths(config, {"run://": run_dir.root, "demo://": demo_dir})
-    _check_named_files(config, run_dir)
+    data = _without_unread(config.data, run_dir, stages)
+    _check_named_files(config.model_copy(update={"data": data}), run_dir, stages)
     with run_dir.lock():
         if config.demo is not None:
             taxonomy = config.data.taxonomy or resource("data_schemas/taxonomy.yaml")
             build.build(config.demo, Taxonomy.load(taxonomy), demo_dir)
         write_text(run_dir.root / "config.yaml", dump_config(config))
         auditor = annotators.authoritative if config.demo and not config.data.audits else None
-        prepare(config.data, config.sft.curation, auditor, run_dir.data, config.seed)
+        prepare(data, config.sft.curation, auditor, run_dir.data, config.seed)
         yield config, run_dir
 
 
-def _check_named_files(config: Config, run_dir: RunDir) -> None:
+def _without_unread(data: DataSection, run_dir: RunDir, stages: Collection[str]) -> DataSection:
+    """Without kinds that are not there, nor were before, and that no stage to run reads."""
+    unread = [
+        kind
+        for kind, readers in READERS.items()
+        if not readers & set(stages)
+        and not (run_dir.data / f"{kind}.jsonl").exists()
+        and _absent(getattr(data, kind), run_dir)
+    ]
+    left_out = {name: None for kind in unread for name in (kind, f"{kind}_eval")}
+    return data.model_copy(update=left_out)
+
+
+def _absent(path: str | None, run_dir: RunDir) -> bool:
+    """Whether the user has to bring it and has not; the run brings what lies in its directory."""
+    return bool(path and not Path(path).is_relative_to(run_dir.root) and not Path(path).exists())
+
+
+def _check_named_files(config: Config, run_dir: RunDir, stages: Collection[str]) -> None:
     """One line for all that the user has to bring and has not, or that is no checkpoint."""
+    ppo = config.ppo
+    given = {
+        "collect": [*(entry.path for entry in config.collect.models), config.annotation.judge],
+        "dpo": [config.dpo.model] if config.dpo else [],
+        "rm": [config.rm.model],
+        "ppo": [ppo.actor, ppo.reward_model, ppo.judge],
+        "evaluate": [config.evaluate.judge],
+    }
     models = [entry.path for entry in config.models.values()]
-    models += [entry.path for entry in config.collect.models]
-    given = [config.rm.model, config.ppo.actor, config.ppo.reward_model, config.evaluate.judge]
-    given += [config.ppo.judge, *([config.dpo.model] if config.dpo else [])]
-    models += [path for path in (*given, config.annotation.judge) if path]
+    models += [path for stage in given if stage in stages for path in given[stage] if path]
     models = [path for path in models if not Path(path).is_relative_to(run_dir.root)]
     files = [path for path in config.data.model_dump().values() if isinstance(path, str)]
-    files += [config.ppo.pretraining.data] if config.ppo.pretraining else []
-    files = [path for path in files if not Path(path).is_relative_to(run_dir.root)]
-    missing = [path for path in dict.fromkeys([*models, *files]) if not Path(path).exists()]
+    files += [ppo.pretraining.data] if ppo.pretraining and "ppo" in stages else []
+    missing = [path for path in dict.fromkeys([*models, *files]) if _absent(path, run_dir)]
     if missing:
         raise ValueError(
             f"{config.name}: not there: {', '.join(missing)}; put them in place or correct the "

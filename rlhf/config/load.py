@@ -1,8 +1,8 @@
 """From YAML files and `--set key=value` to a Config.
 
-Layers are merged in this order: the file that `base:` names (and its own base), the file, the
-overrides. Mappings are merged key by key; anything else, lists too, replaces what was there. Types
-are strict: "3" is not a number.
+Layers are merged in this order: the files that `base:` names (each after its own bases), the file
+itself, the overrides. Mappings are merged key by key; anything else, lists too, replaces what was
+there. Types are strict: "3" is not a number.
 """
 
 from __future__ import annotations
@@ -102,14 +102,18 @@ def _file_layers(path: Path, seen: tuple[Path, ...]) -> list[Layer]:
         chain = " -> ".join(str(file) for file in (*seen, path.resolve()))
         raise ValueError(f"{path}: base leads back to itself ({chain}); remove one")
     values = _read(path)
-    base = values.pop("base", None)
-    if base is None:
-        return [Layer(str(path), values)]
-    if not isinstance(base, str):
-        raise ValueError(f"{path}: base = {base!r}; expected the path of one YAML file")
-    if not (path.parent / base).is_file():
-        raise ValueError(f"{path}: base = {base}: no such file (the path is relative to {path})")
-    return [*_file_layers(path.parent / base, (*seen, path.resolve())), Layer(str(path), values)]
+    named = values.pop("base", None) or []
+    bases = [named] if isinstance(named, str) else named
+    if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
+        raise ValueError(f"{path}: base = {named!r}; expected the path of a YAML file, or a list")
+    layers: list[Layer] = []
+    for base in bases:
+        if not (path.parent / base).is_file():
+            raise ValueError(
+                f"{path}: base = {base}: no such file (the path is relative to {path})"
+            )
+        layers += _file_layers(path.parent / base, (*seen, path.resolve()))
+    return [*layers, Layer(str(path), values)]
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -51,6 +51,15 @@ def test_base_is_merged_below_the_file_and_overrides_above_it(write):
     assert (config.main.path, config.main.size) == ("elsewhere", "7B")
 
 
+def test_of_several_bases_the_later_one_counts(write):
+    write(MINIMAL + "seed: 1\nppo: {clip: 0.3, gamma: 0.9}\n", "first.yaml")
+    write("ppo: {clip: 0.4, lam: 0.8}\nseed: 2\n", "second.yaml")
+    config = load_config(write("base: [first.yaml, second.yaml]\nseed: 3\n"))
+    assert (config.name, config.seed) == ("small", 3)
+    assert (config.ppo.clip, config.ppo.gamma, config.ppo.lam) == (0.4, 0.9, 0.8)
+    assert "or a list" in error_of(write("base: [first.yaml, 2]\n"))
+
+
 def test_lists_and_null_replace(write):
     write(MINIMAL + "demo: {seed: 3}\nruntime: {trackers: [tensorboard, wandb]}\n", "base.yaml")
     config = load_config(write("base: base.yaml\ndemo: null\nruntime: {trackers: [mlflow]}\n"))
