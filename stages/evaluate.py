@@ -86,13 +86,14 @@ def _judge_step(config: Config, runtime: Runtime) -> Step:
 
 def _judge_policies(config: Config, runtime: Runtime, step: Step) -> Summary:
     """Every policy answers the same prompts; each PPO model is compared with the SFT model."""
-    chosen = judge(config, runtime)
     prompts = list(read_jsonl(step.inputs["prompts"], PromptRecord))[: config.evaluate.prompts]
-    texts, qualities = {}, {}
-    for name, path in step.inputs.items():
-        if name != "prompts":
-            texts[name] = _answers(name, path, prompts, config, runtime)
-            qualities[name] = chosen.qualities(prompts, texts[name])
+    policies = {name: path for name, path in step.inputs.items() if name != "prompts"}
+    texts = {
+        name: _answers(name, path, prompts, config, runtime) for name, path in policies.items()
+    }
+    # Loaded when the last policy has answered: one model at a time fits where two would not.
+    chosen = judge(config, runtime)
+    qualities = {name: chosen.qualities(prompts, answers) for name, answers in texts.items()}
     comparisons = {f"ppo_{n}.jsonl": ("sft", f"ppo {n}") for n in range(1, runtime.rounds + 1)}
     if "sft_extra" in texts:
         comparisons["sft_extra.jsonl"] = ("sft_extra", f"ppo {runtime.rounds}")
