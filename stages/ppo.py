@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
+from torch import Tensor
+
+from rlhf.config.base import check_multiple
 from rlhf.config.schema import Config
 from rlhf.data.chat_format import encode_prompt
 from rlhf.data.jsonl import read_jsonl
@@ -28,11 +31,7 @@ STAGE = "ppo"
 def run(config: Config, runtime: Runtime) -> StageResult:
     """Train the actor, saved in `ppo/actor`, and the critic, saved in `ppo/critic`; with
     `ppo.ema_decay` also `ppo/actor_ema`, the average of the actor's weights."""
-    if world_size() > 1:
-        raise ValueError(
-            f"ppo runs in one process, not in {world_size()}: start this stage without torchrun or "
-            "accelerate launch"
-        )
+    check_multiple("ppo.minibatch", config.ppo.minibatch, "the number of processes", world_size())
     return execute(step(config, runtime), runtime)
 
 
@@ -81,12 +80,17 @@ def _train(config: Config, runtime: Runtime, step: Step) -> Summary:
             judge=_judge(config, runtime, roles, records),
             on_iteration=bar.update,
         )
-    roles.save_actor(step.directory / "actor")
-    roles.save_critic(step.directory / "critic")
-    if trained.averaged_actor is not None:
-        roles.load_actor_state(trained.averaged_actor)
-        roles.save_actor(step.directory / "actor_ema")
+    if runtime.main_process:
+        _save(roles, trained.averaged_actor, step.directory)
     return asdict(trained.summary)
+
+
+def _save(roles: Roles, averaged_actor: Mapping[str, Tensor] | None, directory: Path) -> None:
+    roles.save_actor(directory / "actor")
+    roles.save_critic(directory / "critic")
+    if averaged_actor is not None:
+        roles.load_actor_state(averaged_actor)
+        roles.save_actor(directory / "actor_ema")
 
 
 def _texts(roles: Roles, path: Path | None) -> list[list[int]]:

@@ -89,26 +89,31 @@ def checkpoint(tmp_path: Path, pieces: Callable[[int], bytes]) -> Callable[..., 
     """Writes an official directory whose Python files must never run."""
 
     def write(architecture: str = "baichuan2-7b", *, name: str = "base", seed: int = 0) -> Path:
-        path = tmp_path / name
-        path.mkdir()
-        generation = 2 if architecture.startswith("baichuan2") else 1
-        (path / "config.json").write_text(json.dumps(official_config(architecture)))
-        (path / "tokenizer.model").write_bytes(pieces(generation))
-        spelling = "BaiChuanTokenizer" if architecture == "baichuan-7b" else "BaichuanTokenizer"
-        tokenizer = {
-            "auto_map": {"AutoTokenizer": [f"tokenization_baichuan.{spelling}", None]},
-            "tokenizer_class": spelling,
-            "add_bos_token": False,
-        }
-        (path / "tokenizer_config.json").write_text(json.dumps(tokenizer))
-        for part in ("configuration", "modeling", "tokenization"):
-            (path / f"{part}_baichuan.py").write_text("raise SystemExit('remote code has run')\n")
-        weights = dict(tiny_model(architecture, seed).state_dict())
-        if generation == 2:
-            save_file(weights, path / "model.safetensors", metadata={"format": "pt"})
-        else:
-            weights["model.layers.0.self_attn.rotary_emb.inv_freq"] = torch.ones(8)
-            torch.save(weights, path / "pytorch_model.bin")
-        return path
+        return write_checkpoint(tmp_path / name, pieces, architecture, seed)
 
     return write
+
+
+def write_checkpoint(
+    path: Path, pieces: Callable[[int], bytes], architecture: str = "baichuan2-7b", seed: int = 0
+) -> Path:
+    path.mkdir()
+    generation = 2 if architecture.startswith("baichuan2") else 1
+    (path / "config.json").write_text(json.dumps(official_config(architecture)))
+    (path / "tokenizer.model").write_bytes(pieces(generation))
+    spelling = "BaiChuanTokenizer" if architecture == "baichuan-7b" else "BaichuanTokenizer"
+    tokenizer = {
+        "auto_map": {"AutoTokenizer": [f"tokenization_baichuan.{spelling}", None]},
+        "tokenizer_class": spelling,
+        "add_bos_token": False,
+    }
+    (path / "tokenizer_config.json").write_text(json.dumps(tokenizer))
+    for part in ("configuration", "modeling", "tokenization"):
+        (path / f"{part}_baichuan.py").write_text("raise SystemExit('remote code has run')\n")
+    weights = dict(tiny_model(architecture, seed).state_dict())
+    if generation == 2:
+        save_file(weights, path / "model.safetensors", metadata={"format": "pt"})
+    else:
+        weights["model.layers.0.self_attn.rotary_emb.inv_freq"] = torch.ones(8)
+        torch.save(weights, path / "pytorch_model.bin")
+    return path

@@ -29,6 +29,7 @@ def generate(
     batch_size: int,
     engine: Literal["fast", "slots", "plain"] = "fast",
     stop_ids: Sequence[int] = (),
+    before: int = 0,
 ) -> list[Completion]:
     """Sample one response to every prompt.
 
@@ -48,6 +49,8 @@ def generate(
             device's memory does not hold their keys and values.
         engine: `fast`, `slots` or `plain`.
         stop_ids: further tokens that end a response, such as the next user turn's.
+        before: prompts that stand before these in a list that several processes share: the random
+            numbers of those are left out.
 
     Returns:
         N completions.
@@ -61,11 +64,11 @@ def generate(
             raise ValueError(f"prompt {index} is empty: give it at least one token, such as BOS")
     ends = torch.tensor([eos_id, *stop_ids], device=model.device)
     uniforms = torch.rand(
-        (len(prompts), sampling.max_new_tokens),
+        (before + len(prompts), sampling.max_new_tokens),
         generator=generator,
         device=generator.device,
         dtype=torch.float64,
-    ).to(model.device)
+    )[before:].to(model.device)
     if engine == "slots" or (engine == "fast" and model.device.type == "cuda" and _decodes(model)):
         decoder = slots.decoder(model, prompts, sampling.max_new_tokens, batch_size)
         tokens, logprobs = slots.complete(

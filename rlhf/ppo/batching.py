@@ -8,6 +8,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from rlhf.runtime.distributed import rank, world_size
+
 
 def generator(seed: int, purpose: str, index: int) -> torch.Generator:
     """A generator of its own for one purpose in one iteration, so that none has to be saved."""
@@ -54,6 +56,9 @@ def microbatches(
 ) -> list[Tensor]:
     """Cut the `rows` [M] of a batch into groups of like length, each for one backward pass.
 
+    Of N processes, each gets every N-th of the rows in the order of their lengths, so that all have
+    about as much to do.
+
     Args:
         lengths: [B] real tokens of every row of the batch.
         rows: [M] indices into the batch.
@@ -62,9 +67,9 @@ def microbatches(
             a row longer than that is a group of its own.
 
     Returns:
-        Groups of indices into the batch, shortest rows first.
+        Groups of indices into the batch, shortest rows first: those of this process.
     """
-    ordered = rows[lengths[rows].argsort(stable=True).cpu()]
+    ordered = rows[lengths[rows].argsort(stable=True).cpu()][rank() :: world_size()]
     if tokens is None:
         return list(torch.split(ordered, size))
     counts = [0]

@@ -14,6 +14,7 @@ from rlhf.ops.masking import masked_whiten
 from rlhf.ppo.batching import microbatches
 from rlhf.ppo.controllers import ScoreNormaliser
 from rlhf.ppo.types import Experience, Rollout, Sequences
+from rlhf.runtime.distributed import all_sum
 
 CHUNK = 1024
 """Tokens whose distributions are read at once: in float32 half a gibibyte of 128 thousand words."""
@@ -50,7 +51,8 @@ def make_experience(
 
 @torch.no_grad()
 def _read(roles: Roles, sequences: Sequences, section: PPOSection) -> dict[str, Tensor]:
-    """old_logprobs, ref_logprobs, entropy, old_values [B, R] and scores [B]."""
+    """old_logprobs, ref_logprobs, entropy, old_values [B, R] and scores [B]; each process reads its
+    rows, and all have the whole."""
     mask = sequences.response_mask
     names = ("old_logprobs", "ref_logprobs", "entropy", "old_values")
     read = {name: torch.zeros_like(mask, dtype=torch.float32) for name in names}
@@ -70,4 +72,4 @@ def _read(roles: Roles, sequences: Sequences, section: PPOSection) -> dict[str, 
             read["entropy"][rows, :keep] = by_chunk(entropy, CHUNK, logits)
             read["old_values"][rows, :keep] = part.states(values).float()
             read["scores"][rows] = roles.scores(part.input_ids, part.attention_mask).float()
-    return read
+    return {name: all_sum(tensor) for name, tensor in read.items()}  # 0 but in one's own rows

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from rlhf.config.schema import OptimiserSection
 from rlhf.ppo.controllers import learning_rate
+from rlhf.runtime.distributed import sum_gradients
 
 
 class Learner:
@@ -38,7 +39,8 @@ class Learner:
         self._optimiser = _optimiser(self._parameters, section)
 
     def clip_gradient(self) -> float:
-        """Bound the gradient's norm and return what it was."""
+        """Add up the processes' gradients, bound the norm of that and return what it was."""
+        sum_gradients(self._parameters)
         norm = nn.utils.clip_grad_norm_(self._parameters, self._section.grad_clip)
         return norm.item()
 

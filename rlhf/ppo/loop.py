@@ -21,6 +21,7 @@ from rlhf.ppo.pretraining import PretrainingMix, pretraining_mix
 from rlhf.ppo.rollout import fitting, sample, warn_of_another_policy
 from rlhf.ppo.state import Progress, TrainingState
 from rlhf.ppo.update import NonFinite, update
+from rlhf.runtime.distributed import broadcast, gather
 from rlhf.runtime.files import CHECKPOINTS
 from rlhf.runtime.interrupt import held_interrupt
 from rlhf.runtime.metrics import MetricsLog
@@ -146,11 +147,11 @@ def _iterations(
                 metrics.rewind(state.progress.iteration)
                 continue
             done = state.progress.iteration
-            last = done == section.iterations or interrupted.is_set()
-            if last or done % section.checkpoint_every == 0:
+            asked = any(gather(interrupted.is_set()))  # Ctrl-C reaches processes one by one
+            if asked or done == section.iterations or done % section.checkpoint_every == 0:
                 state.save(run.checkpoints, keep)
             on_iteration(done, section.iterations, {name: row[name] for name in SHOWN})
-            if interrupted.is_set():
+            if asked:
                 raise KeyboardInterrupt
     return state
 
@@ -204,6 +205,7 @@ def _iterate(run: _Run, state: TrainingState) -> dict[str, float]:
         dump=run.output_dir / REFUSED,
         mix=run.mix,
     )
+    row = broadcast(row)  # all processes have it, but to the last bit only if they are alike
     if train_actor:  # until then the actor is the reference, and a KL of 0 says nothing
         state.kl.observe(row["kl"], section.episodes)
     with roles.generating() as model:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from statistics import fmean, pstdev
 
 from rlhf.generation import Completion
@@ -11,6 +12,7 @@ from rlhf.ops.correlation import pearson
 from rlhf.ops.kl import estimate, response_mean
 from rlhf.ops.masking import masked_mean
 from rlhf.ppo.types import Experience, Rollout
+from rlhf.runtime.distributed import gather, own_part
 
 Judge = Callable[[Sequence[int], Sequence[Completion]], Sequence[float]]
 """Qualities of answers, given the numbers of their prompts in the order that `train` got them."""
@@ -50,7 +52,9 @@ def measure(rollout: Rollout, experience: Experience) -> dict[str, float]:
 
 def judged(judge: Judge, prompts: Sequence[int], rollout: Rollout) -> dict[str, float]:
     """judge, judge_deviation: mean and standard deviation of the judge's qualities."""
-    qualities = judge(prompts, rollout.completions)
+    own = own_part(len(prompts))
+    found = judge(prompts[own], rollout.completions[own])
+    qualities = [*chain.from_iterable(gather(found))]
     return {"judge": fmean(qualities), "judge_deviation": pstdev(qualities)}
 
 

@@ -13,6 +13,7 @@ from rlhf.ops.logprobs import token_logprobs
 from rlhf.ops.masking import masked_sum
 from rlhf.ops.padding import pad_right
 from rlhf.ppo.batching import passes
+from rlhf.runtime.distributed import gather, rank, world_size
 
 
 @dataclass(frozen=True)
@@ -37,12 +38,13 @@ class PretrainingMix:
         chosen = passes(len(self.texts), self.section.rows, self.seed, step, "pretraining")
         texts = [self.texts[index][: self.section.max_length] for index in chosen]
         predicted = sum(len(text) - 1 for text in texts)
+        texts = texts[rank() :: world_size()]
         total = 0.0
         for start in range(0, len(texts), self.microbatch):
             loss = _summed_loss(roles, texts[start : start + self.microbatch]) / predicted
             (self.section.weight * loss).backward()  # type: ignore[no-untyped-call]
             total += loss.item()
-        return total
+        return sum(gather(total))
 
 
 def pretraining_mix(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from itertools import chain
 
 import torch
 
@@ -12,6 +13,7 @@ from rlhf.generation import Completion, generate
 from rlhf.models.roles import Roles
 from rlhf.ops.padding import pad_left, pad_right
 from rlhf.ppo.types import Rollout, Sequences
+from rlhf.runtime.distributed import gather, own_part
 
 logger = logging.getLogger(__name__)
 
@@ -58,23 +60,26 @@ def sample(
 ) -> Rollout:
     """Let the actor answer every prompt `responses_per_prompt` times.
 
-    Answers to one prompt do not stand side by side, so that a minibatch mixes prompts.
+    Answers to one prompt do not stand side by side, so that a minibatch mixes prompts. Each process
+    answers its part, without a word to the others, and then has all answers.
     """
     repeated = [*prompts] * section.responses_per_prompt
+    own = own_part(len(repeated))
     pad_id = roles.tokenizer.pad_token_id
     with roles.generating() as model:
         completions = generate(
             model,
-            repeated,
+            repeated[own],
             section.sampling,
             pad_id=pad_id,
             eos_id=roles.tokenizer.eos_token_id,
             generator=generator,
             batch_size=section.rollout_microbatch,
             engine=section.engine,
+            before=own.start,
         )
         device = model.device
-    return assemble(repeated, completions, pad_id, device)
+    return assemble(repeated, list(chain.from_iterable(gather(completions))), pad_id, device)
 
 
 def assemble(

@@ -19,6 +19,7 @@ from rlhf.ppo.controllers import (
 from rlhf.ppo.learner import Learner
 from rlhf.ppo.measure import START
 from rlhf.runtime import checkpoint
+from rlhf.runtime.distributed import barrier, broadcast, is_main_process
 
 
 @dataclass
@@ -98,7 +99,12 @@ class TrainingState:
         return dict(zip(self.roles.trainable("actor"), self.actor.average, strict=True))
 
     def save(self, directory: Path, keep: int) -> None:
-        """Write a checkpoint of the iterations done so far."""
+        """Write a checkpoint of the iterations done so far; the main process does.
+
+        It says nothing of the number of processes: any other number can go on from it.
+        """
+        if not is_main_process():
+            return
         state: dict[str, Any] = {
             "actor": self.roles.actor_state(),
             "critic": self.roles.critic_state(),
@@ -114,13 +120,17 @@ class TrainingState:
 
     def resume(self, directory: Path) -> TrainingState:
         """The state of the newest checkpoint, or this one when there is none."""
-        newest = checkpoint.latest(directory)
+        newest = broadcast(checkpoint.latest(directory))
         return self if newest is None else self._load(newest)
 
     def roll_back(self, directory: Path, keep: int, step_factor: float) -> TrainingState:
         """The state of the best checkpoint, with smaller steps, saved in that one's place."""
         before = self.progress
-        state = self._load(checkpoint.return_to(directory, before.best))
+        best = checkpoint.return_to(directory, before.best) if is_main_process() else None
+        path = broadcast(best)
+        assert path is not None
+        state = self._load(path)
+        barrier()  # or the main process would replace what another still reads
         # It was found to be the best after it had been written, and the one before it is gone.
         state.progress.best, state.progress.best_quality = before.best, before.best_quality
         state.progress.rollbacks += 1

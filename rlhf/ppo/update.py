@@ -21,6 +21,7 @@ from rlhf.ppo.batching import epoch_orders, microbatches
 from rlhf.ppo.learner import Learner
 from rlhf.ppo.pretraining import PretrainingMix
 from rlhf.ppo.types import Experience
+from rlhf.runtime.distributed import gather, is_main_process
 
 Statistics = dict[str, float]
 ACTOR_STATISTICS = ("policy_loss", "clip_fraction", "ratio_deviation", "update_kl")
@@ -66,7 +67,8 @@ def update(
         for rows in torch.split(order, section.minibatch):
             groups = microbatches(lengths, rows, section.microbatch, section.microbatch_tokens)
             parts = [experience.take(group) for group in groups]
-            found = _accumulate(roles, parts, section, train_actor=actor is not None)
+            tokens = int(experience.mask[rows].sum())
+            found = _accumulate(roles, parts, tokens, section, train_actor=actor is not None)
             if mix:
                 found["pretraining_loss"] = mix.backward(roles, actor.taken) if actor else 0.0
             found["grad_norm"] = actor.clip_gradient() if actor else 0.0
@@ -82,15 +84,20 @@ def update(
 
 
 def _accumulate(
-    roles: Roles, parts: Sequence[Experience], section: PPOSection, *, train_actor: bool
+    roles: Roles,
+    parts: Sequence[Experience],
+    tokens: int,
+    section: PPOSection,
+    *,
+    train_actor: bool,
 ) -> Statistics:
-    """Backward passes of one minibatch; statistics are means over its tokens.
+    """Backward passes of this process's parts of a minibatch; statistics are means over all of its
+    tokens, the other processes' included.
 
-    A part weighs as much as it has tokens, so that the gradient is that of the mean over the
-    minibatch's tokens, however it was cut.
+    A part weighs as much as it has tokens, so that the gradient, once it is summed over the
+    processes, is that of the mean over the minibatch's tokens, however it was cut.
     """
-    tokens = [int(part.mask.sum()) for part in parts]
-    shares = [count / sum(tokens) for count in tokens]
+    shares = [int(part.mask.sum()) / tokens for part in parts]
     found = []
     for part, share in zip(parts, shares, strict=True):
         statistics = dict.fromkeys(ACTOR_STATISTICS, 0.0)
@@ -101,7 +108,9 @@ def _accumulate(
         (share * loss).backward()  # type: ignore[no-untyped-call]
         found.append({**statistics, "value_loss": loss.item()})
     largest = max(statistics["ratio_deviation"] for statistics in found)
-    return {**_weighted_sum(found, shares), "ratio_deviation": largest}
+    summed = gather({**_weighted_sum(found, shares), "ratio_deviation": largest})
+    largest = max(statistics["ratio_deviation"] for statistics in summed)
+    return {**_weighted_sum(summed, [1.0] * len(summed)), "ratio_deviation": largest}
 
 
 def _weighted_sum(rows: Sequence[Statistics], weights: Sequence[float]) -> Statistics:
@@ -135,14 +144,13 @@ def _critic_loss(roles: Roles, part: Experience, section: PPOSection) -> Tensor:
 def _refuse(minibatch: Experience, found: Statistics, dump: Path) -> NoReturn:
     """Save the minibatch that gave these statistics, and stop."""
     sequences = minibatch.sequences
-    save_file(
-        {
-            "input_ids": sequences.input_ids.contiguous(),
-            "attention_mask": sequences.attention_mask.contiguous(),
-            **{name: tensor.contiguous() for name, tensor in minibatch.tensors().items()},
-        },
-        dump,
-    )
+    tensors = {
+        "input_ids": sequences.input_ids,
+        "attention_mask": sequences.attention_mask,
+        **minibatch.tensors(),
+    }
+    if is_main_process():
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, dump)
     bad = ", ".join(f"{name} {value}" for name, value in found.items() if not math.isfinite(value))
     raise NonFinite(
         f"stopped before the optimiser step: {bad}; the minibatch is in {dump}. Lower the learning "

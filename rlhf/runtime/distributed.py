@@ -1,8 +1,10 @@
-"""Where a run computes: device, precision, seeds, and what its processes tell each other.
+"""What the processes of a run tell each other, and what a stage knows of its run.
 
-With one process every function here works without a process group. With several (accelerate
-launch, torchrun), a value that all have to agree on goes through `broadcast`, and sums through
-`all_sum`; a mean over items is the sum of the items over the sum of their numbers.
+With one process every function here works without a process group. With several (`rlhf run
+--nproc`, torchrun, accelerate launch), work that one has to do goes through `once`, a value that
+all have to agree on through `broadcast`, and sums through `all_sum`; a mean over items is the sum
+of the items over the sum of their numbers. Tensors travel by NCCL between GPUs; objects and
+barriers always by gloo, whose timeouts name the ranks that are missing.
 """
 
 from __future__ import annotations
@@ -10,24 +12,26 @@ from __future__ import annotations
 import hashlib
 import os
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
 import torch.distributed as dist
-from accelerate import PartialState
 from rich.console import Console
-from torch import Tensor
+from torch import Tensor, nn
 
 from rlhf.config.schema import Config, RuntimeSection
+from rlhf.runtime.devices import choose_device, choose_dtype
 from rlhf.runtime.run_dir import RunDir
 
 T = TypeVar("T")
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 Summary = Mapping[str, float | int | str | None]
+_objects: dict[str, dist.ProcessGroup] = {}
+"""The "group" for objects and barriers, where it is not the default one."""
 
 
 @dataclass(frozen=True)
@@ -77,8 +81,7 @@ def make_runtime(config: Config, run_dir: RunDir, round: int | None = None) -> R
     round: None is the last one. Raises ValueError when the config asks for a device that is not
     there.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        PartialState(cpu=config.runtime.device == "cpu")  # makes the process group
+    connect(config.runtime)
     if config.runtime.threads is not None:
         torch.set_num_threads(config.runtime.threads)
     seed_everything(config.seed)
@@ -94,6 +97,37 @@ def make_runtime(config: Config, run_dir: RunDir, round: int | None = None) -> R
     )
 
 
+def connect(section: RuntimeSection) -> None:
+    """Join the processes that a launcher has started; nothing where it has started none.
+
+    Raises ValueError when the launcher has not said where to meet.
+    """
+    alone = "RANK" not in os.environ and int(os.environ.get("WORLD_SIZE", "1")) == 1
+    if alone or _grouped():
+        return
+    lacking = [n for n in ("RANK", "MASTER_ADDR", "MASTER_PORT") if n not in os.environ]
+    if lacking:
+        raise ValueError(
+            f"several processes, but {', '.join(lacking)} not set; start with torchrun, or unset "
+            "WORLD_SIZE and RANK"
+        )
+    on_gpu = choose_device(section).type == "cuda"
+    dist.init_process_group(
+        "cpu:gloo,cuda:nccl" if on_gpu else "gloo", timeout=timedelta(seconds=section.timeout)
+    )
+    if on_gpu:
+        _objects["group"] = dist.new_group(
+            backend="gloo", timeout=timedelta(seconds=section.timeout)
+        )
+
+
+def disconnect() -> None:
+    """Leave the group of processes, at the end of a run."""
+    if _grouped():
+        _objects.clear()
+        dist.destroy_process_group()
+
+
 def seed_everything(seed: int) -> None:
     """Seeds Python, numpy and torch, on all devices."""
     random.seed(seed)
@@ -105,14 +139,42 @@ def world_size() -> int:
     return dist.get_world_size() if _grouped() else 1
 
 
+def rank() -> int:
+    """Number of this process, from 0, which is the main one."""
+    return dist.get_rank() if _grouped() else 0
+
+
 def is_main_process() -> bool:
-    return not _grouped() or dist.get_rank() == 0
+    return rank() == 0
 
 
 def barrier() -> None:
-    """Wait until every process is here."""
+    """Wait until every process is here.
+
+    Raises RuntimeError on the main process after `runtime.timeout`, naming the ranks that are not.
+    """
     if _grouped():
-        dist.barrier()
+        dist.monitored_barrier(_objects.get("group"), wait_all_ranks=True)
+
+
+def once(work: Callable[[], T]) -> T:
+    """What the main process's `work` returns, on every process; the others wait for it.
+
+    What it raises, every process raises: none is left waiting.
+    """
+    if not _grouped():
+        return work()
+    result: T | None = None
+    failure: Exception | None = None
+    if is_main_process():
+        try:
+            result = work()
+        except Exception as error:
+            failure = error
+    result, failure = broadcast((result, failure))
+    if failure is not None:
+        raise failure
+    return cast(T, result)
 
 
 def all_sum(value: Tensor) -> Tensor:
@@ -123,38 +185,47 @@ def all_sum(value: Tensor) -> Tensor:
     return total
 
 
+def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """Put the sum over processes in place of every gradient, the same parameters having one."""
+    if _grouped():
+        gradients = (p.grad for p in parameters if p.grad is not None)
+        for sent in [dist.all_reduce(gradient, async_op=True) for gradient in gradients]:
+            sent.wait()
+
+
+def gather(value: T) -> list[T]:
+    """Every process's value, in the order of their ranks, on every process."""
+    if not _grouped():
+        return [value]
+    values: list[Any] = [None] * world_size()
+    dist.all_gather_object(values, value, group=_objects.get("group"))
+    return values
+
+
+def own_part(items: int) -> slice:
+    """This process's run of so many items: the parts follow one another in the order of ranks."""
+    return slice(rank() * items // world_size(), (rank() + 1) * items // world_size())
+
+
+def own_turns(items: Sequence[T]) -> list[tuple[int, T]]:
+    """This process's items with their places in the list, dealt out in turn.
+
+    Every process has as many, because a model whose weights are spread over the processes needs all
+    of them at each step: some are dealt out twice where the processes do not divide them.
+    """
+    last = len(items) - 1
+    places = range(rank(), -(-len(items) // world_size()) * world_size(), world_size())
+    return [(place, items[place]) for place in (min(place, last) for place in places)]
+
+
 def broadcast(value: T) -> T:
     """The main process's value, on every process."""
     if not _grouped():
         return value
     values = [value]
-    dist.broadcast_object_list(values, src=0)
+    dist.broadcast_object_list(values, src=0, group=_objects.get("group"))
     return values[0]
 
 
 def _grouped() -> bool:
     return dist.is_available() and dist.is_initialized()
-
-
-def choose_device(section: RuntimeSection) -> torch.device:
-    """`auto`: an accelerator where there is one. Raises ValueError for one that is not there."""
-    available = torch.cuda.is_available()
-    if section.device == "cuda" and not available:
-        raise ValueError(
-            "runtime.device is cuda, but torch sees no CUDA device; check nvidia-smi and that "
-            "torch is a CUDA build, or set runtime.device to cpu"
-        )
-    if section.device == "cpu" or not available:
-        return torch.device("cpu")
-    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-    torch.cuda.set_device(device)
-    return device
-
-
-def choose_dtype(section: RuntimeSection, device: torch.device) -> torch.dtype:
-    """`auto`: bfloat16 where the hardware computes in it, float32 on a CPU, where it is faster."""
-    if section.precision != "auto":
-        return DTYPES[section.precision]
-    if device.type == "cpu":
-        return torch.float32
-    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16

@@ -1,0 +1,194 @@
+"""What `tests.ppo.test_processes` runs in two processes and in one, for the same numbers."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from rlhf.ppo import NonFinite, train
+from rlhf.ppo.batching import generator
+from rlhf.ppo.controllers import ScoreNormaliser
+from rlhf.ppo.experience import make_experience
+from rlhf.ppo.learner import Learner
+from rlhf.ppo.pretraining import pretraining_mix
+from rlhf.ppo.rollout import sample
+from rlhf.ppo.update import update
+from rlhf.runtime.distributed import rank, world_size
+from rlhf.runtime.metrics import MetricsLog
+from tests.models.test_roles import World
+from tests.ppo.conftest import ppo_section
+from tests.ppo.fakes import FakeRoles, Score, count_of
+from tests.stages.test_ppo import run_stage
+
+Weights = dict[str, dict[str, Tensor]]
+PROMPTS = [[3, 4, 5], [6], [7, 8], [9, 10, 11, 12], [13, 14], [5, 5, 5], [3, 3], [4, 7, 4]]
+SECTION: dict[str, Any] = {
+    "iterations": 8,
+    "rollout_batch": 8,
+    "responses_per_prompt": 2,
+    "minibatch": 8,
+    "microbatch_tokens": 20,
+    "epochs": 2,
+    "critic_warmup": 1,
+    "checkpoint_every": 3,
+    "keep_checkpoints": 9,
+    "ema_decay": 0.9,
+    "pretraining": {"data": "texts.jsonl", "rows": 3},
+    "kl": {"initial": 0.1, "schedule": "adaptive", "target": 0.5, "horizon": 100},
+    "score": {"normalisation": "running"},
+}
+
+
+KINDS = {"shared": "lora", "separate": "full"}
+STAGE: dict[str, Any] = {"rollout_batch": 4, "minibatch": 2, "epochs": 2, "checkpoint_every": 2}
+
+
+class Interrupt(Exception):
+    """Stands for whatever ends a process."""
+
+
+def run(
+    directory: Path, stop_at: int | None = None, score: Score | None = None, **changes: Any
+) -> Weights:
+    """The loop, a judge beside it; the actor's and the critic's weights."""
+
+    def stop(done: int, total: int, shown: dict[str, float]) -> None:
+        if done == stop_at:
+            raise Interrupt
+
+    def judge(numbers: Sequence[int], completions: Sequence[Any]) -> list[float]:
+        return [number - len(c.token_ids) for number, c in zip(numbers, completions, strict=True)]
+
+    roles = FakeRoles(score or count_of(5))
+    with MetricsLog(directory) as metrics:
+        train(
+            roles,
+            PROMPTS,
+            ppo_section(**{**SECTION, **changes}),
+            score_statistics=(None, None),
+            output_dir=directory,
+            seed=3,
+            metrics=metrics,
+            pretraining=PROMPTS,
+            judge=judge,
+            on_iteration=stop,
+        )
+    return {"actor": roles.actor_state(), "critic": roles.critic_state()}
+
+
+def stopped(directory: Path, at: int) -> None:
+    """The loop, ended after so many iterations."""
+    try:
+        run(directory, stop_at=at)
+    except Interrupt:
+        return
+    raise AssertionError("it ran to its end")
+
+
+def gradients() -> dict[str, Any]:
+    """A rollout, its experience, and the gradients of the first step of both learners."""
+    roles, section = FakeRoles(count_of(5)), ppo_section(**SECTION, gamma=0.9)
+    rollout = sample(roles, [*PROMPTS], section, generator(3, "sampling", 0))
+    normaliser = ScoreNormaliser(section.score, (None, None))
+    experience = make_experience(roles, rollout, section, kl_coef=0.1, normaliser=normaliser)
+    actor = Recorder(roles.actor_parameters(), section.actor_optimiser, 1)
+    critic = Recorder(roles.critic_parameters(), section.critic_optimiser, 1)
+    statistics = update(
+        roles,
+        experience,
+        section.model_copy(update={"minibatch": section.episodes, "epochs": 1}),
+        actor=actor,
+        critic=critic,
+        random_order=torch.Generator(),
+        dump=Path("refused"),
+        mix=pretraining_mix(PROMPTS, section, 0),
+    )
+    return {
+        "tokens": [completion.token_ids for completion in rollout.completions],
+        "experience": experience.tensors(),
+        "statistics": statistics,
+        "gradients": [*actor.gradients, *critic.gradients],
+    }
+
+
+class Recorder(Learner):
+    """Keeps the gradients and makes no step."""
+
+    gradients: list[Tensor]
+
+    def step(self) -> None:
+        self.gradients = [p.grad.clone() for p in self._parameters if p.grad is not None]
+
+
+def ctrl_c_here(directory: Path) -> str:
+    """Ctrl-C that only the last process has seen, in the middle of the third iteration."""
+    asked = []
+
+    def score(input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        asked.append(len(input_ids))
+        if sum(asked) == 2 * 16 // world_size() + asked[-1] and rank() == world_size() - 1:
+            signal.raise_signal(signal.SIGINT)
+        return count_of(5)(input_ids, attention_mask)
+
+    try:
+        run(directory, score=score, checkpoint_every=100, microbatch=1, microbatch_tokens=None)
+    except KeyboardInterrupt:
+        return "interrupted"
+    return "ended"
+
+
+def nan_here(directory: Path) -> str:
+    """A score of the last process that is no number."""
+
+    def score(input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        scores = count_of(5)(input_ids, attention_mask)
+        return scores / 0 if rank() == world_size() - 1 else scores
+
+    try:
+        run(directory, score=score)
+    except NonFinite as error:
+        return str(error)
+    return "ended"
+
+
+EVERYTHING: dict[str, Callable[[Path], Any]] = {
+    "whole": run,
+    "gradients": lambda folder: gradients(),
+    "cut": lambda folder: stopped(folder, 4),
+    "rollback": lambda folder: run(
+        folder,
+        iterations=5,
+        monitors={"clip_fraction": {"action": "rollback"}, "step_factor": 0.2},
+        actor_optimiser={"learning_rate": 3e-2, "schedule": "constant"},
+    ),
+    "ctrl_c": ctrl_c_here,
+    "nan": nan_here,
+    "shared": lambda folder: stage(folder.parent, "shared"),
+    "separate": lambda folder: stage(folder.parent, "separate"),
+}
+
+
+def everything(folder: Path) -> dict[str, Any]:
+    return {name: job(folder / name) for name, job in EVERYTHING.items()}
+
+
+def stage(folder: Path, kind: str) -> None:
+    """The stage, on the SFT model and the reward model beside `folder`."""
+    world = World(folder.parent / "sft", folder.parent / "rm")
+    run_stage(world, folder / kind, roles=kind, tuning={"method": KINDS[kind]}, **STAGE)
+
+
+def process(number: int, processes: int, folder: Path) -> None:
+    """One of several; what it found goes to `folder`/found-NUMBER."""
+    torch.set_num_threads(1)
+    meeting = f"file://{folder / 'meeting'}"
+    dist.init_process_group("gloo", init_method=meeting, rank=number, world_size=processes)
+    found = everything(folder) | {"begun by one": run(folder / "begun_by_one")}
+    torch.save(found, folder / f"found-{number}")
+    dist.destroy_process_group()
