@@ -67,12 +67,19 @@ Stage = Literal["sft", "collect", "dpo", "rm", "ppo", "evaluate"]
 
 
 class RuntimeSection(Section):
-    """Where and how the run computes."""
+    """Where and how the run computes.
+
+    `deepspeed`: a DeepSpeed configuration, such as configs/deepspeed/zero2.json; null: plain data
+    parallelism where there are several processes. `timeout`: seconds that a process waits for the
+    others before it gives up.
+    """
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     threads: Positive | None = None
     trackers: tuple[Literal["tensorboard", "wandb", "mlflow", "trackio"], ...] = ("tensorboard",)
+    deepspeed: str | None = None
+    timeout: Positive = 1800
 
 
 class ModelEntry(Section):

@@ -11,10 +11,11 @@ from typing import Any
 import torch
 from peft import PeftModel
 from rich.console import Console
-from transformers import GenerationConfig
+from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from rlhf.apps.chat import plugins
 from rlhf.apps.chat.conversation import Conversation, MossConversation
+from rlhf.apps.chat.plugins import Plugin
 from rlhf.apps.chat.terminal import Terminal
 from rlhf.config.schema import RuntimeSection
 from rlhf.models.chat import Conversational, answer_config
@@ -22,8 +23,9 @@ from rlhf.models.load import load_causal_lm, load_tokenizer
 from rlhf.models.moss.meta import META_INSTRUCTION
 from rlhf.models.quantise import Quantization
 from rlhf.models.registry import spec_of
-from rlhf.models.source import find_source
-from rlhf.runtime.distributed import choose_device, choose_dtype
+from rlhf.models.source import Source, find_source
+from rlhf.models.spec import ModelSpec
+from rlhf.runtime.devices import choose_device, choose_dtype
 from rlhf.runtime.quiet import quiet
 
 LOAD_IN: dict[str, Quantization] = {"4bit": "nf4", "8bit": "int8"}
@@ -103,15 +105,45 @@ def open_conversation(
         ValueError: a directory that is no whole language model, a reward model, plugins for a
             model that calls none, a system message for one that has no place for it.
     """
-    if load_in is not None and load_in not in LOAD_IN:
-        raise ValueError(f"--load-in {load_in}: choose {' or '.join(LOAD_IN)}")
     enabled = [plugins.find(name) for name in plugin_names]
     source = find_source(model, adapter)
-    if source.reward:
-        raise ValueError(f"{model}: a reward model, which scores answers; name a language model")
     spec = spec_of(source.base)
     if enabled and spec.chat_style != "moss":
         raise ValueError(f"--plugin: {spec.name} calls no plugins; only MOSS does")
+    conversation = load_speaker(source, load_in).conversation(sampling, system, enabled)
+    conversation.check()
+    return conversation
+
+
+@dataclass(frozen=True)
+class Speaker:
+    """A language model that is loaded, with all that talking to it needs."""
+
+    model: Conversational
+    tokenizer: PreTrainedTokenizerBase
+
+    @property
+    def spec(self) -> ModelSpec:
+        return spec_of(self.model.config)
+
+    def conversation(
+        self, sampling: Sampling, system: str | None = None, enabled: Sequence[Plugin] = ()
+    ) -> Conversation:
+        """One that begins. system: None is the message that the model was tuned with, if any."""
+        config = sampling.over(answer_config(self.model))
+        if self.spec.chat_style == "moss":
+            text = META_INSTRUCTION if system is None else system
+            return MossConversation(self.model, self.tokenizer, config, text, enabled=enabled)
+        return Conversation(self.model, self.tokenizer, config, system or "")
+
+
+def load_speaker(source: Source, load_in: str | None = None) -> Speaker:
+    """On the accelerator where there is one; ValueError for a reward model."""
+    if load_in is not None and load_in not in LOAD_IN:
+        raise ValueError(f"--load-in {load_in}: choose {' or '.join(LOAD_IN)}")
+    if source.reward:
+        told = "a reward model, which scores answers; name a language model"
+        raise ValueError(f"{source.described}: {told}")
     runtime = RuntimeSection()
     device = choose_device(runtime)
     whole: Any = load_causal_lm(
@@ -122,17 +154,4 @@ def open_conversation(
     )
     if source.adapter is not None:
         whole = PeftModel.from_pretrained(whole, str(source.adapter)).get_base_model()
-    talking: Conversational = whole.eval()
-    fields: dict[str, Any] = {
-        "model": talking,
-        "tokenizer": load_tokenizer(source.base),
-        "config": sampling.over(answer_config(talking)),
-    }
-    conversation: Conversation
-    if spec.chat_style == "moss":
-        text = META_INSTRUCTION if system is None else system
-        conversation = MossConversation(**fields, system=text, enabled=enabled)
-    else:
-        conversation = Conversation(**fields, system=system or "")
-    conversation.check()
-    return conversation
+    return Speaker(whole.eval(), load_tokenizer(source.base))
