@@ -19,13 +19,15 @@ from rlhf.evaluation.answers import Scorer
 from rlhf.generation import Completion
 from rlhf.models.load import score_statistics
 from rlhf.models.roles import Roles, build_roles
-from rlhf.ppo.loop import train
+from rlhf.ppo.loop import OnAnswers, train
 from rlhf.ppo.measure import Judge
 from rlhf.runtime.distributed import Runtime, StageResult, world_size
 from rlhf.runtime.metrics import MetricsLog, progress
 from rlhf.runtime.steps import Step, Summary, execute
 
 STAGE = "ppo"
+KEPT = 4
+"""Answers of an iteration that are kept to be looked at."""
 
 
 def run(config: Config, runtime: Runtime) -> StageResult:
@@ -78,6 +80,7 @@ def _train(config: Config, runtime: Runtime, step: Step) -> Summary:
             metrics=metrics,
             pretraining=_texts(roles, step.inputs.get("pretraining")),
             judge=_judge(config, runtime, roles, records),
+            on_answers=_kept(metrics, roles, records),
             on_iteration=bar.update,
         )
     if runtime.main_process:
@@ -104,6 +107,34 @@ def _texts(roles: Roles, path: Path | None) -> list[list[int]]:
     ]
 
 
+def _kept(metrics: MetricsLog, roles: Roles, records: Sequence[PromptRecord]) -> OnAnswers:
+    """Lays the first answers of every iteration down, for people to look at."""
+
+    def keep(
+        iteration: int,
+        numbers: Sequence[int],
+        completions: Sequence[Completion],
+        scores: Sequence[float],
+    ) -> None:
+        first = list(zip(numbers, completions, scores, strict=True))[:KEPT]
+        rows = [
+            {
+                "prompt": records[number].text,
+                "response": _text(roles, completion),
+                "score": score,
+                "ended": completion.stop_reason != "length",
+            }
+            for number, completion, score in first
+        ]
+        metrics.log_samples(iteration, rows)
+
+    return keep
+
+
+def _text(roles: Roles, completion: Completion) -> str:
+    return str(roles.tokenizer.decode(list(completion.token_ids), skip_special_tokens=True))
+
+
 def _judge(
     config: Config, runtime: Runtime, roles: Roles, records: Sequence[PromptRecord]
 ) -> Judge | None:
@@ -115,10 +146,7 @@ def _judge(
 
     def qualities(numbers: Sequence[int], completions: Sequence[Completion]) -> list[float]:
         prompts = [records[number] for number in numbers]
-        texts = [
-            str(roles.tokenizer.decode(list(completion.token_ids), skip_special_tokens=True))
-            for completion in completions
-        ]
+        texts = [_text(roles, completion) for completion in completions]
         if scorer is not None:
             return scorer.scores(prompts, texts, config.ppo.rollout_microbatch)
         return [rubric.quality(prompt, text) for prompt, text in zip(prompts, texts, strict=True)]

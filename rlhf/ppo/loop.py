@@ -10,6 +10,7 @@ from statistics import fmean
 from torch import Tensor
 
 from rlhf.config.schema import PPOSection
+from rlhf.generation import Completion
 from rlhf.models.roles import Roles
 from rlhf.ppo.batching import generator, passes
 from rlhf.ppo.controllers import ScoreStatistics
@@ -29,6 +30,8 @@ from rlhf.runtime.metrics import MetricsLog
 REFUSED = "refused_minibatch.safetensors"
 SHOWN = ("score", "kl", "response_length")
 OnIteration = Callable[[int, int, dict[str, float]], None]
+OnAnswers = Callable[[int, Sequence[int], Sequence[Completion], Sequence[float]], None]
+"""Takes an iteration, the numbers of its prompts, its answers and their scores."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,7 @@ def train(
     metrics: MetricsLog,
     pretraining: Sequence[Sequence[int]] = (),
     judge: Judge | None = None,
+    on_answers: OnAnswers | None = None,
     on_iteration: OnIteration | None = None,
 ) -> Trained:
     """Train actor and critic in place, going on from the newest checkpoint in `output_dir`.
@@ -84,6 +88,7 @@ def train(
         metrics: takes a row an iteration, with the number of alarms that are on.
         pretraining: token ids of the texts that `section.pretraining` mixes in.
         judge: watches every iteration's answers; the actor never learns from it.
+        on_answers: sees every iteration's answers as they come.
         on_iteration: called with the iterations done, those in all, and what a progress bar shows.
 
     Raises:
@@ -98,6 +103,7 @@ def train(
         section=section,
         seed=seed,
         judge=judge,
+        on_answers=on_answers,
         mix=pretraining_mix(pretraining, section, seed),
         output_dir=output_dir,
     )
@@ -122,6 +128,7 @@ class _Run:
     section: PPOSection
     seed: int
     judge: Judge | None
+    on_answers: OnAnswers | None
     mix: PretrainingMix | None
     output_dir: Path
 
@@ -192,8 +199,11 @@ def _iterate(run: _Run, state: TrainingState) -> dict[str, float]:
         roles, rollout, section, kl_coef=kl_coef, normaliser=state.normaliser
     )
     row = {**measure(rollout, experience), "kl_coef": kl_coef}
+    asked = chosen * section.responses_per_prompt
+    if run.on_answers:
+        run.on_answers(iteration, asked, rollout.completions, experience.scores.tolist())
     if run.judge:
-        row |= judged(run.judge, chosen * section.responses_per_prompt, rollout)
+        row |= judged(run.judge, asked, rollout)
     row |= since_start(row, state.progress.start or row)
     row |= update(
         roles,

@@ -14,7 +14,15 @@ from typing import Any
 from pydantic_core import to_jsonable_python
 
 # Logs, records about a stage, and what only resuming needs: they differ between equal results.
-RECORDS = ("manifest.json", "summary.json", "metrics.jsonl", "*.log", "*.png", ".*")
+RECORDS = (
+    "manifest.json",
+    "summary.json",
+    "metrics.jsonl",
+    "samples.jsonl",
+    "*.log",
+    "*.png",
+    ".*",
+)
 CHECKPOINTS = "checkpoints"
 """Folder in a stage's directory for what it resumes from; removed once the stage is done."""
 RECORD_FOLDERS = (CHECKPOINTS, "tensorboard", "wandb", "mlruns", "report")

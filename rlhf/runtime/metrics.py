@@ -27,6 +27,7 @@ from rlhf.runtime.distributed import Runtime, is_main_process
 from rlhf.runtime.files import write_text
 
 PROJECT = "baichuan-rlhf"
+SAMPLES = "samples.jsonl"
 LINE_EVERY = 10.0
 """Seconds between two lines of progress where there is no terminal to draw a bar in."""
 
@@ -38,7 +39,8 @@ class _Tracker(Protocol):
 
 
 class MetricsLog:
-    """Rows of numbers by step, in `directory`/metrics.jsonl and in trackers.
+    """Rows of numbers by step, in `directory`/metrics.jsonl and in trackers; texts that show what
+    the numbers are of, in `directory`/samples.jsonl.
 
     Only the main process writes. The first row logged says where the stage goes on: rows from that
     step on are of an earlier try, and are cut.
@@ -53,6 +55,7 @@ class MetricsLog:
             if importlib.util.find_spec(name) is None:
                 raise ValueError(f"runtime.trackers: {name} is not installed; pip install {name}")
         self._path = directory / "metrics.jsonl"
+        self._samples = directory / SAMPLES
         self._names = tuple(trackers)
         self._trackers: list[_Tracker] = []
         self._flush = flush
@@ -66,11 +69,19 @@ class MetricsLog:
         if not self._started:
             self._start(step)
         kept = {name: value if math.isfinite(value) else None for name, value in values.items()}
-        self._rows.append(json.dumps({"step": step, **kept}) + "\n")
+        self._rows.append(_line({"step": step, **kept}))
         if len(self._rows) >= self._flush:
             self._write()
         for tracker in self._trackers:
             tracker.log(dict(values), step=step)
+
+    def log_samples(self, step: int, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Texts of a step, with what belongs to each."""
+        if not is_main_process():
+            return
+        if not self._started:
+            self._start(step)
+        _append(self._samples, [_line({"step": step, **row}) for row in rows])
 
     def rewind(self, step: int) -> None:
         """Cut the rows from `step` on: the stage goes back there. Trackers keep what they have."""
@@ -103,14 +114,24 @@ class MetricsLog:
         self._started = True
 
     def _cut(self, step: int) -> None:
-        kept = [row for row in read_rows(self._path) if row["step"] < step]
-        write_text(self._path, "".join(json.dumps(row) + "\n" for row in kept))
+        for path in (self._path, self._samples):
+            kept = [row for row in read_rows(path) if row["step"] < step]
+            if path == self._path or path.exists():
+                write_text(path, "".join(map(_line, kept)))
 
     def _write(self) -> None:
         if self._rows:
-            with self._path.open("a", encoding="utf-8") as file:
-                file.writelines(self._rows)
+            _append(self._path, self._rows)
             self._rows = []
+
+
+def _append(path: Path, lines: Sequence[str]) -> None:
+    with path.open("a", encoding="utf-8") as file:
+        file.writelines(lines)
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    return json.dumps(row, ensure_ascii=False) + "\n"
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:

@@ -54,6 +54,23 @@ def test_rewinding_cuts_what_will_come_again(tmp_path):
     assert [(row["step"], row["loss"]) for row in rows(tmp_path)] == [(1, 1), (2, 20)]
 
 
+def test_samples_are_cut_as_rows_are(tmp_path):
+    def steps():
+        return [(row["step"], row["text"]) for row in read_rows(tmp_path / "samples.jsonl")]
+
+    with MetricsLog(tmp_path) as log:
+        for step in (1, 2, 3):
+            log.log_samples(step, [{"text": "好"}, {"text": "b\n"}])
+            log.log(step, {"loss": step})
+        log.rewind(3)
+    assert steps() == [(1, "好"), (1, "b\n"), (2, "好"), (2, "b\n")]
+    with MetricsLog(tmp_path) as log:
+        log.log_samples(2, [{"text": "new"}])
+        log.log(2, {"loss": 2})
+    assert steps() == [(1, "好"), (1, "b\n"), (2, "new")]
+    assert [row["step"] for row in rows(tmp_path)] == [1, 2]
+
+
 def test_a_log_without_rows_leaves_the_file_alone(tmp_path):
     with MetricsLog(tmp_path) as log:
         log.log(1, {"loss": 1})

@@ -14,7 +14,7 @@ from rlhf.data.records import Message, PromptRecord, TextRecord
 from rlhf.models.load import load_causal_lm
 from rlhf.runtime.distributed import StageResult, is_main_process, make_runtime
 from rlhf.runtime.metrics import read_rows
-from rlhf.runtime.run_dir import RunDir
+from rlhf.runtime.run_dir import RunDir, read_manifest
 from stages import ppo
 from tests.models.test_roles import World, world
 from tests.ppo.conftest import ppo_section
@@ -63,6 +63,11 @@ def test_text_is_mixed_in_a_judge_watches_and_the_average_is_saved(
     rows = read_rows(result.directory / "metrics.jsonl")
     assert all(row["pretraining_loss"] > 0 for row in rows)
     assert all({"judge", "judge_gain", "judge_gap"} <= row.keys() for row in rows)
+    samples = read_rows(result.directory / "samples.jsonl")
+    assert [row["step"] for row in samples] == [0] * 4 + [1] * 4 + [2] * 4
+    assert all(set(row["prompt"]) == {"a", "b"} and row["response"] for row in samples)
+    manifest = read_manifest(result.directory)
+    assert manifest is not None and set(manifest.outputs) == {"actor", "actor_ema", "critic"}
     paths = (world.sft, result.directory / "actor_ema", result.directory / "actor")
     start, average, end = (
         load_causal_lm(path, dtype=torch.float32, device="cpu").lm_head.weight for path in paths
