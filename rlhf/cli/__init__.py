@@ -8,7 +8,7 @@ from pathlib import Path
 
 import typer
 
-from rlhf.cli import annotate, chat, data, evaluate, models, stages
+from rlhf.cli import annotate, chat, data, doctor, evaluate, models, stages
 
 app = typer.Typer(
     name="rlhf",
@@ -22,6 +22,7 @@ app.add_typer(annotate.app)
 app.add_typer(models.app)
 app.add_typer(chat.app)
 app.add_typer(data.app, name="data")
+app.add_typer(doctor.app)
 
 
 def main() -> None:

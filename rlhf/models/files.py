@@ -27,11 +27,21 @@ def weight_files(directory: Path) -> list[Path]:
 
 
 def check_weights(directory: Path) -> None:
-    """Raises ValueError naming the first file that is truncated."""
+    """Raises ValueError naming the first file that is truncated, or that lacks a tensor which the
+    index says is in it."""
+    named: dict[str, str] = {}
     for file in weight_files(directory):
-        if file.suffix == ".safetensors":
-            tensor_shapes(file)
-        elif file.suffix == ".bin" and not zipfile.is_zipfile(file):
+        if file.suffix == ".json":
+            named = _weight_map(file)
+        elif file.suffix == ".safetensors":
+            absent = {name for name, shard in named.items() if shard == file.name}
+            absent -= tensor_shapes(file).keys()
+            if absent:
+                raise ValueError(
+                    f"{file}: {min(absent)} is not in it, though the index says so; copy the "
+                    "shards and the index again, all from one place"
+                )
+        elif not zipfile.is_zipfile(file):
             raise ValueError(_damaged(file))
 
 
@@ -55,11 +65,16 @@ def tensor_shapes(file: Path) -> dict[str, tuple[int, ...]]:
     return {name: tuple(entry["shape"]) for name, entry in header.items()}
 
 
-def _shards(index: Path) -> list[Path]:
+def _weight_map(index: Path) -> dict[str, str]:
+    """The shard of every tensor."""
     try:
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    except (ValueError, KeyError, AttributeError):
+        return dict(json.loads(index.read_text(encoding="utf-8"))["weight_map"])
+    except (ValueError, KeyError, TypeError):
         raise ValueError(f"{index}: not an index of shards; copy the file again") from None
+
+
+def _shards(index: Path) -> list[Path]:
+    names = sorted(set(_weight_map(index).values()))
     missing = [name for name in names if not (index.parent / name).is_file()]
     if missing:
         raise ValueError(f"{index.parent}: shard {missing[0]} missing; copy the whole checkpoint")

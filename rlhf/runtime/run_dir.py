@@ -204,6 +204,12 @@ def read_manifest(directory: Path) -> StageManifest | None:
         return None
 
 
+def maker_of(path: Path) -> tuple[Path, StageManifest] | None:
+    """The stage directory that `path` is or lies in, and its manifest; None outside of any."""
+    found = ((folder, read_manifest(folder)) for folder in (path, *path.parents))
+    return next(((folder, manifest) for folder, manifest in found if manifest is not None), None)
+
+
 def is_finished(directory: Path, config_hash: str, inputs: Mapping[str, Artifact]) -> bool:
     """Whether the stage is done from this config and inputs, and its outputs are still there."""
     manifest = read_manifest(directory)

@@ -30,6 +30,7 @@ from rlhf.runtime.run_dir import (
     Artifact,
     StageManifest,
     is_finished,
+    maker_of,
     outputs_of,
     read_manifest,
 )
@@ -125,11 +126,12 @@ def _begin(step: Step, runtime: Runtime) -> StageManifest:
 
 def _input(step: Step, name: str, runtime: Runtime) -> Artifact:
     path = step.inputs[name]
-    maker = _maker(path)
-    if maker is not None and maker.status != "done":
+    maker = maker_of(path)
+    if maker is not None and maker[1].status != "done":
+        stage = maker[1].stage
         raise ValueError(
-            f"{step.key} needs {path}, but stage {maker.stage} has not finished there; go on with "
-            f"it first: --from {maker.stage}"
+            f"{step.key} needs {path}, but stage {stage} has not finished there; go on with "
+            f"it first: --from {stage}"
         )
     if not path.exists():
         stage = runtime.run_dir.stage_of(path)
@@ -138,12 +140,6 @@ def _input(step: Step, name: str, runtime: Runtime) -> Artifact:
             mend = f"name its source in the config: data.{path.stem}"
         raise ValueError(f"{step.key} needs {path} ({name}), which is not there; {mend}")
     return Artifact.of(path)
-
-
-def _maker(path: Path) -> StageManifest | None:
-    """The manifest of the stage directory that `path` is or lies in."""
-    found = (read_manifest(folder) for folder in (path, *path.parents))
-    return next((manifest for manifest in found if manifest is not None), None)
 
 
 def _record(

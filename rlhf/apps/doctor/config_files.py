@@ -1,0 +1,67 @@
+"""What a config names: models, data files, room for its run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+from rlhf.apps.doctor import checkpoint, disk
+from rlhf.apps.doctor.finding import Finding, judged
+from rlhf.config.schema import Config
+from rlhf.data.curation import Verdict
+from rlhf.data.jsonl import Record, read_jsonl
+from rlhf.data.prepare import KINDS
+from rlhf.data.records import RankingRecord, TextRecord
+from rlhf.data.taxonomy import Taxonomy
+
+OWN = ("run://", "demo://")
+"""What the run makes for itself."""
+
+
+def check(config: Config) -> Iterator[Finding]:
+    """Every model and file that the user brings, then the disk."""
+    for path, architecture in models(config).items():
+        yield from checkpoint.check(Path(path), architecture)
+    for path, kind in data_files(config).items():
+        yield judged("data", partial(count, Path(path), kind))
+    if config.data.taxonomy is not None:
+        yield judged("taxonomy", partial(taxonomy, config.data.taxonomy))
+    yield judged("disk", lambda: disk.check(config))
+
+
+def models(config: Config) -> dict[str, str | None]:
+    """Directory -> the architecture that the config gives it, if any."""
+    given = [config.annotation.judge, config.rm.model, config.evaluate.judge]
+    given += [config.ppo.actor, config.ppo.reward_model, config.ppo.judge]
+    given += [entry.path for entry in config.collect.models]
+    given += [config.dpo.model] if config.dpo else []
+    found: dict[str, str | None] = {path: None for path in given if path}
+    found |= {entry.path: entry.architecture for entry in config.models.values()}
+    return {path: name for path, name in found.items() if not path.startswith(OWN)}
+
+
+def data_files(config: Config) -> dict[str, type[Record]]:
+    """File -> what its lines are."""
+    data, found = config.data, dict[str | None, type[Record]]()
+    for kind, record in KINDS.items():
+        found |= {getattr(data, kind): record, getattr(data, f"{kind}_eval"): record}
+    found |= {data.audits: Verdict}
+    found |= {path: RankingRecord for path in config.rm.data.held_out}
+    if config.ppo.pretraining is not None:
+        found[config.ppo.pretraining.data] = TextRecord
+    return {path: kind for path, kind in found.items() if path and not path.startswith(OWN)}
+
+
+def count(path: Path, kind: type[Record]) -> str:
+    """Reads the file to its end; raises ValueError for the first line that is no such record."""
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file; put it there, or correct the path in the config")
+    number = sum(1 for _ in read_jsonl(path, kind))
+    return f"{path}: {number} records, all of them valid"
+
+
+def taxonomy(path: str) -> str:
+    """Raises ValueError when the file is no taxonomy."""
+    categories = Taxonomy.load(path).levels[-1]
+    return f"{path}: {len(categories)} tertiary categories"

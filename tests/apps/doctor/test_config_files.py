@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from rlhf.apps.doctor import disk
+from rlhf.cli import app
+from rlhf.config.load import load_config
+
+N = 32 * (4 * 4096**2 + 3 * 4096 * 11008) + 2 * 125_696 * 4096
+
+
+def needed(*overrides: str) -> float:
+    return disk.needed(load_config("baichuan2_7b", overrides))
+
+
+def test_disk_by_hand():
+    assert abs(N / 7.506e9 - 1) < 0.001  # Baichuan2-7B without its norms
+    full = ["stages=[sft]", "sft.tuning={method: full}"]
+    assert needed(*full) == 2 * N + 3 * 12 * N  # the model, three checkpoints with AdamW's moments
+    assert needed(*full, "runtime.precision=float32") == 4 * N + 3 * 12 * N
+    assert needed(*full, "sft.optimiser.kind=adamw-8bit") == 2 * N + 3 * 6 * N
+    assert needed("stages=[sft]") == pytest.approx(2 * N + 3 * 0.12 * N)
+    # Two rounds of actor, critic and adapter of the reward model; two learners' four checkpoints.
+    rounds = needed("stages=[rm, ppo]", "rounds=2", "ppo.ema_decay=null")
+    assert rounds == pytest.approx(2 * (0.02 * N + 4 * N) + 4 * 0.24 * N)
+
+
+def test_a_full_disk(monkeypatch):
+    config = load_config("baichuan2_7b")
+    monkeypatch.setattr(disk.shutil, "disk_usage", lambda _: type("", (), {"free": 2**30}))
+    with pytest.raises(ValueError, match=r"will take about 48\.\d GiB, 1 are free; free some, or"):
+        disk.check(config)
+    assert disk.needed(load_config("tiny")) == 0
+
+
+def test_doctor_of_a_config(checkpoint, tmp_path):
+    """One line a check; what is wrong with the files makes exit code 2, and mending them 0."""
+    values = {
+        "name": "mine",
+        "output_dir": str(tmp_path / "runs"),
+        "stages": ["sft"],
+        "models": {
+            "main": {"path": str(checkpoint()), "architecture": "baichuan2-7b", "size": "7b"}
+        },
+        "data": {"sft": str(tmp_path / "sft.jsonl"), "taxonomy": str(tmp_path / "none.yaml")},
+    }
+    config = tmp_path / "mine.yaml"
+    config.write_text(yaml.safe_dump(values))
+    record = '{"id": "a", "source": "me", "messages": [{"role": "user", "content": "?"}, '
+    (tmp_path / "sft.jsonl").write_text(record + '{"role": "assistant", "content": ""}]}\n')
+    broken = CliRunner().invoke(app, ["doctor", str(config)])
+    faults = [line for line in broken.stdout.splitlines() if line.startswith("fault")]
+    assert broken.exit_code == 2 and len(faults) == 2
+    assert faults[0].startswith(f"fault    data: {tmp_path}/sft.jsonl:1: messages.1.content:")
+    assert faults[1].startswith(f"fault    taxonomy: {tmp_path}/none.yaml: No such file")
+    del values["data"]["taxonomy"]
+    config.write_text(yaml.safe_dump(values))
+    (tmp_path / "sft.jsonl").write_text(record + '{"role": "assistant", "content": "!"}]}\n')
+    mended = CliRunner().invoke(app, ["doctor", str(config)])
+    assert mended.exit_code == 0, mended.stdout
+    assert f"{tmp_path}/sft.jsonl: 1 records, all" in mended.stdout
+
+
+def test_doctor_of_no_config():
+    done = CliRunner().invoke(app, ["doctor", "tinny"])
+    assert (
+        done.exit_code == 2 and "config: tinny: no such config; did you mean tiny?" in done.stdout
+    )
