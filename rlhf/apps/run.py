@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from rlhf.apps.world import prepared_run
 from rlhf.config.schema import Config
 from rlhf.demo.rehearse import rehearse
-from rlhf.runtime.distributed import Runtime, StageResult, make_runtime
+from rlhf.runtime.distributed import (
+    Runtime,
+    StageResult,
+    connect,
+    disconnect,
+    make_runtime,
+    once,
+)
 from rlhf.runtime.quiet import quiet
 from rlhf.runtime.run_dir import EACH_ROUND, RunDir
 from stages import collect, dpo, evaluate, ppo, rm, sft
@@ -61,15 +69,19 @@ def run(
         raise ValueError(f"--redo {redo} comes before --from {start}; leave out --from")
     config = rehearse(config) if rehearsal else config
     stages = (only,) if only else config.stages or tuple(STAGES)
+    connect(config.runtime)
     with prepared_run(config, stages=stages) as (config, run_dir):
-        for stage, number in _plan(config, run_dir, start, only, redo):
+        plan = once(lambda: _plan(config, run_dir, start, only, redo))
+        _check_roles(config, {stage for stage, _ in plan})
+        for stage, number in plan:
             runtime = make_runtime(config, run_dir, number)
             if stage == redo and number == _last(stage, config.rounds):
-                run_dir.set_aside(runtime.stage_dir(stage))
+                once(partial(run_dir.set_aside, runtime.stage_dir(stage)))
             result = STAGES[stage](config, runtime)
             if result.waiting:
                 runtime.console.print(result.waiting)
-                return
+                break
+    disconnect()
 
 
 def _plan(
@@ -89,6 +101,16 @@ def _plan(
     if redo and not start:
         return order[order.index((redo, _last(redo, rounds))) :]
     return order[[stage for stage, _ in order].index(start) :] if start else order
+
+
+def _check_roles(config: Config, stages: set[str]) -> None:
+    """Raises ValueError when PPO could not use the reward model that is trained for it here."""
+    whole = config.rm.tuning.method == "full" and config.ppo.reward_model is None
+    if {"rm", "ppo"} <= stages and whole and config.ppo.roles == "shared":
+        raise ValueError(
+            "ppo.roles: shared needs a reward model that is an adapter, and rm.tuning.method is "
+            "full: set ppo.roles to separate, or rm.tuning.method to lora"
+        )
 
 
 def _last(stage: str, rounds: int) -> int:

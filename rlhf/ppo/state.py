@@ -19,7 +19,7 @@ from rlhf.ppo.controllers import (
 from rlhf.ppo.learner import Learner
 from rlhf.ppo.measure import START
 from rlhf.runtime import checkpoint
-from rlhf.runtime.distributed import barrier, broadcast, is_main_process
+from rlhf.runtime.distributed import barrier, is_main_process, once
 
 
 @dataclass
@@ -120,16 +120,13 @@ class TrainingState:
 
     def resume(self, directory: Path) -> TrainingState:
         """The state of the newest checkpoint, or this one when there is none."""
-        newest = broadcast(checkpoint.latest(directory))
+        newest = once(lambda: checkpoint.latest(directory))
         return self if newest is None else self._load(newest)
 
     def roll_back(self, directory: Path, keep: int, step_factor: float) -> TrainingState:
         """The state of the best checkpoint, with smaller steps, saved in that one's place."""
         before = self.progress
-        best = checkpoint.return_to(directory, before.best) if is_main_process() else None
-        path = broadcast(best)
-        assert path is not None
-        state = self._load(path)
+        state = self._load(once(lambda: checkpoint.return_to(directory, before.best)))
         barrier()  # or the main process would replace what another still reads
         # It was found to be the best after it had been written, and the one before it is gone.
         state.progress.best, state.progress.best_quality = before.best, before.best_quality

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from rlhf.apps.run import _plan, run
+from rlhf.apps.run import _check_roles, _plan, run
 from rlhf.config.load import load_config
 from rlhf.runtime.run_dir import RunDir, StageManifest
 
@@ -82,6 +82,15 @@ def test_a_config_may_have_some_stages_alone(run_dir):
     with pytest.raises(ValueError, match=r"--from rm: this config has the stages sft, collect;"):
         config = load_config("tiny", ["stages=[collect, sft]"])
         run(config, start="rm", only=None, redo=None, rehearsal=False)
+
+
+def test_a_whole_reward_model_for_shared_roles_is_refused_before_it_is_trained():
+    shared = ["ppo.roles=shared", "ppo.tuning.method=lora"]
+    with pytest.raises(ValueError, match="rm.tuning.method is full: set ppo.roles to separate"):
+        _check_roles(load_config("tiny", shared), {"rm", "ppo"})
+    _check_roles(load_config("tiny", shared), {"ppo"})
+    _check_roles(load_config("tiny", [*shared, "rm.tuning.method=lora"]), {"rm", "ppo"})
+    _check_roles(load_config("tiny"), {"rm", "ppo"})
 
 
 @pytest.mark.parametrize(
