@@ -1,4 +1,4 @@
-.PHONY: setup lint test bench
+.PHONY: setup lint test docs bench
 
 setup:
 	@scripts/prepare_env.sh dev
@@ -10,6 +10,9 @@ lint: setup
 
 test: lint
 	HF_HUB_OFFLINE=1 scripts/in_env.sh -m pytest
+
+docs:
+	python=$$(scripts/prepare_env.sh docs) && NO_MKDOCS_2_WARNING=1 "$$python" -m mkdocs build --strict
 
 bench: setup
 	for script in benchmarks/cpu_*.py; do PYTHONPATH=. scripts/in_env.sh "$$script" || exit; done
