@@ -8,7 +8,7 @@ from pathlib import Path
 
 import typer
 
-from rlhf.cli import annotate, chat, data, doctor, evaluate, models, stages
+from rlhf.cli import annotate, chat, data, doctor, evaluate, init, models, stages
 
 app = typer.Typer(
     name="rlhf",
@@ -23,6 +23,7 @@ app.add_typer(models.app)
 app.add_typer(chat.app)
 app.add_typer(data.app, name="data")
 app.add_typer(doctor.app)
+app.add_typer(init.app)
 
 
 def main() -> None:

@@ -73,6 +73,13 @@ class ModelSpec:
     files: tuple[str, ...] = ("config.json", "tokenizer.model")
 
     @property
+    def parameters(self) -> int:
+        """Of its matrices; norms and biases add less than a thousandth."""
+        feed_forward = 3 if self.family == "baichuan" else 2  # gated, or not
+        layer = 4 * self.hidden_size**2 + feed_forward * self.hidden_size * self.intermediate_size
+        return self.layers * layer + 2 * self.vocab_size * self.hidden_size
+
+    @property
     def tokenizer_files(self) -> tuple[str, ...]:
         """Of `files`, those that decide which ids a text has."""
         return tuple(name for name in self.files if name != "config.json")

@@ -70,10 +70,7 @@ def parameters(entry: ModelEntry) -> int:
     if entry.path.startswith("demo://"):
         return 0
     here = (Path(entry.path) / "config.json").is_file()
-    spec = spec_of(entry.path) if here else named(entry.architecture)
-    matrices = 3 if spec.family == "baichuan" else 2  # of the feed-forward layer, gated or not
-    layer = 4 * spec.hidden_size**2 + matrices * spec.hidden_size * spec.intermediate_size
-    return spec.layers * layer + 2 * spec.vocab_size * spec.hidden_size
+    return (spec_of(entry.path) if here else named(entry.architecture)).parameters
 
 
 def _supervised(size: int, tuning: TuningSection, optimiser: OptimiserSection) -> float:

@@ -1,0 +1,1 @@
+"""`rlhf init`: from five answers to a config."""

@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import subprocess
+
+import pytest
+from typer.testing import CliRunner
+
+from rlhf.apps.init import questions
+from rlhf.apps.init.write import size_of
+from rlhf.apps.run import run
+from rlhf.cli import app
+from rlhf.config.load import load_config
+from rlhf.demo.rehearse import rehearse
+from rlhf.models.registry import named
+from rlhf.runtime.run_dir import RunDir
+from tests.stages.worlds import WORLD
+
+
+@pytest.fixture
+def place(checkpoint, tmp_path, monkeypatch):
+    """A folder with weights and data, as a user's."""
+    (tmp_path / "weights").mkdir()
+    checkpoint("baichuan2-13b").rename(tmp_path / "weights" / "My Model-13B")
+    (tmp_path / "data").mkdir()
+    for name in ("sft", "prompts"):
+        (tmp_path / "data" / f"{name}.jsonl").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(questions, "gpu_memory", lambda: [])
+    return tmp_path
+
+
+def call(*arguments: str, said: str = "") -> str:
+    done = CliRunner().invoke(app, ["init", *arguments], input=said)
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+def test_five_questions(place):
+    """An answer that is none is asked for again; the next ones have defaults of their own."""
+    output = call(said="nowhere\n\n\n2\nfull\nzh\n")
+    assert output.count("Model directory") == 2 and "nowhere: no such directory" in output
+    config = load_config(place / "my_model_13b_full.yaml")
+    assert config.main.architecture == "baichuan2-13b"
+    assert (
+        config.main.path == "weights/My Model-13B" and config.data.prompts == "data/prompts.jsonl"
+    )
+    assert (config.runtime.device, config.ppo.roles) == ("cuda", "separate")
+    assert config.sft.batch_size % (2 * config.sft.microbatch_size) == 0
+    text = (place / "my_model_13b_full.yaml").read_text(encoding="utf-8")
+    assert "几分钟" in text and "torchrun --nproc_per_node 2 -m rlhf run my_model" in text
+
+
+@pytest.mark.parametrize("tuning", questions.TUNINGS)
+@pytest.mark.parametrize("gpus", ["0", "1", "6"])
+def test_every_config_is_valid_and_can_be_rehearsed(place, tuning, gpus):
+    call("--tuning", tuning, "--gpus", gpus, "--yes", "--out", "mine.yaml")
+    config = load_config("mine.yaml")
+    assert {section.tuning.method for section in (config.sft, config.rm, config.ppo)} == {tuning}
+    processes = max(1, int(gpus))
+    assert config.sft.batch_size % (processes * config.sft.microbatch_size) == 0
+    assert config.ppo.minibatch % (processes * config.ppo.microbatch) == 0
+    assert rehearse(config).demo is not None
+
+
+def test_the_files_say_which_stages(place):
+    (place / "data" / "prompts.jsonl").unlink()
+    call("--yes", "--out", "alone.yaml")
+    assert load_config("alone.yaml").stages == ("sft",)
+    (place / "data" / "prompts.jsonl").touch()
+    (place / "data" / "rankings.jsonl").touch()
+    call("--yes", "--out", "ranked.yaml")
+    ranked = load_config("ranked.yaml")
+    assert ranked.annotation.source == "file" and ranked.data.rankings == "data/rankings.jsonl"
+    call("--yes", "--out", "file.yaml", "--data", "data/sft.jsonl")
+    assert load_config("file.yaml").data.sft == "data/sft.jsonl"
+
+
+def test_a_rehearsal_runs(place, monkeypatch):
+    monkeypatch.setattr("rlhf.demo.rehearse.WORLD", WORLD)
+    call("--yes", "--out", "mine.yaml", "--tuning", "qlora")
+    config = load_config("mine.yaml", ["sft.max_steps=1"])
+    run(config, start=None, only="sft", redo=None, rehearsal=True)
+    assert RunDir(place / "runs" / f"{config.name}-rehearsal").is_done("sft")
+
+
+def test_nothing_is_overwritten_unasked(place):
+    call("--yes", "--out", "mine.yaml")
+    (place / "mine.yaml").write_text("mine")
+    for arguments, said in ((["--yes"], ""), (["--model", "weights/My Model-13B"], "\n\n\n\nn\n")):
+        done = CliRunner().invoke(app, ["init", *arguments, "--out", "mine.yaml"], input=said)
+        assert "mine.yaml: already there, and left as it is" in str(done.exception)
+        assert (place / "mine.yaml").read_text() == "mine"
+    call("--out", "mine.yaml", said="\n\n\n\n\ny\n")
+    assert load_config("mine.yaml").name == "my_model_13b_lora"
+
+
+@pytest.mark.parametrize(
+    ("option", "answer", "said"),
+    [
+        ("--model", "data", "data: no config.json, so no checkpoint"),
+        ("--data", "none.jsonl", "none.jsonl: no such file"),
+        ("--gpus", "two", "two: a whole number is wanted"),
+        ("--tuning", "dora", "dora: choose lora, qlora, full"),
+    ],
+)
+def test_wrong_options(place, option, answer, said):
+    done = CliRunner().invoke(app, ["init", option, answer, "--yes"])
+    assert isinstance(done.exception, ValueError) and said in str(done.exception)
+
+
+def test_defaults_follow_from_the_gpus(place, monkeypatch):
+    answers = {"model": "weights/My Model-13B", "gpus": 1}
+    monkeypatch.setattr(questions, "spec_of", lambda _: named("baichuan2-7b"))  # 14 GiB in bfloat16
+    for memory, tuning in (([80 * 2**30], "lora"), ([80 * 2**30, 24 * 2**30], "qlora")):
+        monkeypatch.setattr(questions, "gpu_memory", lambda memory=memory: memory)
+        assert questions.usual_tuning(answers) == tuning
+
+
+def test_memory_as_the_driver_tells_it(monkeypatch):
+    told = subprocess.CompletedProcess((), 0, stdout="24564\n81559\n", stderr="")
+    monkeypatch.setattr(questions.shutil, "which", lambda _: "nvidia-smi")
+    monkeypatch.setattr(questions.subprocess, "run", lambda *_, **__: told)
+    assert questions.gpu_memory() == [24564 * 2**20, 81559 * 2**20]
+
+
+def test_sizes(place):
+    assert size_of(named("baichuan-13b")) == "13b" and size_of(named("moss-moon-003")) == "16.7b"
+    assert size_of(questions.spec_of("weights/My Model-13B")) == "0m"
