@@ -13,7 +13,10 @@ from rlhf.config.schema import Config, Section
 from rlhf.data.formats import READERS
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+DOCUMENTS = [
+    *(ROOT / name for name in ("README.md", "README.zh.md", "CONTRIBUTING.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
 SECTIONS = {name for name in Config.model_fields if name != "name"}
 
 
