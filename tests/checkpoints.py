@@ -86,17 +86,18 @@ def tiny_model(architecture: str, seed: int = 0) -> BaichuanForCausalLM:
 
 @pytest.fixture
 def checkpoint(tmp_path: Path, pieces: Callable[[int], bytes]) -> Callable[..., Path]:
-    """Writes an official directory whose Python files must never run."""
+    """Writes official directories."""
 
     def write(architecture: str = "baichuan2-7b", *, name: str = "base", seed: int = 0) -> Path:
-        return write_checkpoint(tmp_path / name, pieces, architecture, seed)
+        return write_checkpoint(tmp_path / name, architecture, pieces, seed)
 
     return write
 
 
 def write_checkpoint(
-    path: Path, pieces: Callable[[int], bytes], architecture: str = "baichuan2-7b", seed: int = 0
+    path: Path, architecture: str, pieces: Callable[[int], bytes], seed: int = 0
 ) -> Path:
+    """An official directory whose Python files must never run."""
     path.mkdir()
     generation = 2 if architecture.startswith("baichuan2") else 1
     (path / "config.json").write_text(json.dumps(official_config(architecture)))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import typer
 
-from rlhf.cli import annotate, chat, data, doctor, evaluate, init, models, stages
+from rlhf.cli import annotate, chat, data, doctor, evaluate, init, models, serve, stages
 
 app = typer.Typer(
     name="rlhf",
@@ -21,6 +21,7 @@ app.add_typer(evaluate.app, name="evaluate")
 app.add_typer(annotate.app)
 app.add_typer(models.app)
 app.add_typer(chat.app)
+app.add_typer(serve.app)
 app.add_typer(data.app, name="data")
 app.add_typer(doctor.app)
 app.add_typer(init.app)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from rlhf.models.prompts import encode_prompt, eos_id
+from rlhf.models.prompts import Turn, encode_prompt, eos_id
 from rlhf.models.quantise import move_scales, quantise
 from rlhf.models.registry import spec_of
 from rlhf.models.spec import ModelSpec
@@ -69,7 +69,7 @@ class Conversational(PreTrainedModel):
         """
         spec, config = spec_of(self.config), answer_config(self, generation_config)
         turns = [ChatTurn(message["role"], message["content"]) for message in messages]
-        _check_turns(turns)
+        check_turns(turns)
         prompt = encode_prompt(spec, tokenizer, turns, prompt_room(self, config))
         ends = answer_ends(spec, tokenizer)
         tokens = stream_tokens(self, prompt, config, ends)
@@ -105,14 +105,16 @@ def answer_config(
     own: Any = model.generation_config
     config = copy.deepcopy(generation_config or own)
     config.max_new_tokens = (
-        config.max_new_tokens or own.max_new_tokens or min(MAX_NEW_TOKENS, _context(model) // 2)
+        config.max_new_tokens
+        or own.max_new_tokens
+        or min(MAX_NEW_TOKENS, context_length(model) // 2)
     )
     return config
 
 
 def prompt_room(model: PreTrainedModel, config: GenerationConfig) -> int:
     """How many ids a prompt may have beside the new tokens; ValueError where none."""
-    context = _context(model)
+    context = context_length(model)
     new: int = config.max_new_tokens  # which answer_config sets
     if new >= context:
         raise ValueError(
@@ -131,21 +133,26 @@ def answer_ends(spec: ModelSpec, tokenizer: PreTrainedTokenizerBase) -> list[int
 def growing_text(
     tokenizer: PreTrainedTokenizerBase, tokens: Iterable[int], ends: Sequence[int]
 ) -> Iterator[str]:
-    """The text of all tokens so far, each time that it has grown.
-
-    A character is held back until all of its bytes are there.
-    """
-    seen: list[int] = []
+    """The text of all tokens so far, each time that it has grown."""
     shown = ""
-    for token in tokens:
-        seen.append(token)
-        text = visible_text(tokenizer, seen, ends).rstrip(INCOMPLETE)
+    for text in text_so_far(tokenizer, tokens, ends):
         if len(text) > len(shown):
             shown = text
             yield text
-    whole = visible_text(tokenizer, seen, ends)
-    if whole != shown:
-        yield whole
+
+
+def text_so_far(
+    tokenizer: PreTrainedTokenizerBase, tokens: Iterable[int], ends: Sequence[int]
+) -> Iterator[str]:
+    """After each token the text up to it, whether or not it has grown; at the end the whole.
+
+    A character is held back until all of its bytes are there, at the end none is.
+    """
+    seen: list[int] = []
+    for token in tokens:
+        seen.append(token)
+        yield visible_text(tokenizer, seen, ends).rstrip(INCOMPLETE)
+    yield visible_text(tokenizer, seen, ends)
 
 
 def visible_text(
@@ -156,11 +163,14 @@ def visible_text(
     return str(tokenizer.decode(list(kept), skip_special_tokens=True))
 
 
-def _context(model: PreTrainedModel) -> int:
+def context_length(model: PreTrainedModel) -> int:
+    """How many tokens it reads, the answer included."""
     return int(model.config.model_max_length)
 
 
-def _check_turns(turns: Sequence[ChatTurn]) -> None:
+def check_turns(turns: Sequence[Turn]) -> None:
+    """Raises ValueError unless they are an optional system message, then user and assistant in
+    turn, the user last."""
     roles = [turn.role for turn in turns]
     spoken = roles[1:] if roles[:1] == ["system"] else roles
     wanted = ["user", "assistant"] * len(spoken)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from queue import SimpleQueue
 from threading import Event, Thread
 from typing import Any
@@ -45,7 +45,7 @@ def stream_tokens(
     prompt: Sequence[int],
     generation_config: GenerationConfig,
     ends: Sequence[int],
-) -> Iterator[int]:
+) -> Generator[int]:
     """The model's continuation of `prompt`, with the one of `ends` that it stops at.
 
     `generate` runs in a thread of its own, which closing the iterator ends. What it raises is

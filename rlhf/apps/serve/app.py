@@ -1,0 +1,175 @@
+"""The endpoint on Starlette. Imported only where it is served, since it needs the extra `serve`."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import time
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import Any
+
+from anyio.to_thread import run_sync
+from starlette.applications import Starlette
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request as HTTPRequest
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from rlhf.apps.serve.engine import Engine, Job
+from rlhf.apps.serve.protocol import ChatRequest, CompletionRequest, Refused, read
+from rlhf.apps.serve.replies import CHAT, DONE, TEXT, Reply, Shape, event
+
+LOG = logging.getLogger(__name__)
+OPEN_TO_ALL = "/health"
+CLOSED_BY_CLIENT = 499
+
+
+def make_app(engine: Engine, name: str, key: str | None) -> Any:
+    """The ASGI application.
+
+    Args:
+        name: of the model; requests that name another are refused.
+        key: that all but /health needs. None asks for none, and answers only who calls the server
+            by a name of this machine: a page in a browser cannot.
+    """
+    service = Service(engine, name)
+    return Starlette(
+        routes=[
+            Route(OPEN_TO_ALL, service.health),
+            Route("/v1/models", service.models),
+            Route("/v1/models/{name:path}", service.model),
+            Route("/v1/chat/completions", service.chat, methods=["POST"]),
+            Route("/v1/completions", service.complete, methods=["POST"]),
+        ],
+        middleware=[Middleware(Gate, key=key)],
+        exception_handlers={Refused: _refuse, HTTPException: _no_such},
+    )
+
+
+class Gate:
+    """Lets through who has the key, before anything else is read."""
+
+    def __init__(self, app: Any, key: str | None) -> None:
+        self.app, self.key = app, key
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        app = self.app
+        if scope["type"] == "http" and scope["path"] != OPEN_TO_ALL:
+            refused = self._refusal(Headers(scope=scope))
+            app = app if refused is None else _answer_to(refused)
+        await app(scope, receive, send)
+
+    def _refusal(self, headers: Any) -> Refused | None:
+        if self.key is None:
+            host = headers.get("host", "").rsplit(":", 1)[0]
+            if host in ("127.0.0.1", "localhost", "[::1]"):
+                return None
+            return Refused(f"{host}: call this server localhost", status=403)
+        given = headers.get("authorization", "").encode()
+        if secrets.compare_digest(given, f"Bearer {self.key}".encode()):
+            return None
+        told = "no or a wrong API key: send the header Authorization: Bearer KEY"
+        return Refused(told, status=401, code="invalid_api_key")
+
+
+class Service:
+    """What each address answers."""
+
+    def __init__(self, engine: Engine, name: str) -> None:
+        self.engine, self.name = engine, name
+        self.started = int(time.time())
+
+    async def health(self, _: HTTPRequest) -> Response:
+        return JSONResponse({"status": "ok"})
+
+    async def models(self, _: HTTPRequest) -> Response:
+        return JSONResponse({"object": "list", "data": [self._described]})
+
+    async def model(self, http: HTTPRequest) -> Response:
+        self._check_name(http.path_params["name"])
+        return JSONResponse(self._described)
+
+    async def chat(self, http: HTTPRequest) -> Response:
+        return await self._answer(http, read(ChatRequest, await _body(http)), CHAT)
+
+    async def complete(self, http: HTTPRequest) -> Response:
+        return await self._answer(http, read(CompletionRequest, await _body(http)), TEXT)
+
+    async def _answer(
+        self, http: HTTPRequest, request: ChatRequest | CompletionRequest, shape: Shape
+    ) -> Response:
+        self._check_name(request.model)
+        job = await run_sync(self.engine.job, request)
+        reply = Reply(shape, self.name, len(job.prompt))
+        if request.stream:
+            usage = request.stream_options is not None and request.stream_options.include_usage
+            events = self._events(http, job, reply, usage)
+            return StreamingResponse(events, media_type="text/event-stream")
+        try:
+            async with aclosing(self.engine.pieces(job, http.is_disconnected)) as pieces:
+                async for piece in pieces:
+                    reply.take(piece)
+        except Exception:
+            raise _failure() from None
+        if len(reply.ends) < job.answers:
+            return Response(status_code=CLOSED_BY_CLIENT)
+        return JSONResponse(reply.whole)
+
+    async def _events(
+        self, http: HTTPRequest, job: Job, reply: Reply, usage: bool
+    ) -> AsyncIterator[str]:
+        try:
+            async with aclosing(self.engine.pieces(job, http.is_disconnected)) as pieces:
+                async for piece in pieces:
+                    if told := reply.event(piece):
+                        yield told
+        except Exception:  # the status has been sent, so that only an event can tell
+            yield event(_failure().content)
+            return
+        if usage:
+            yield reply.usage_event()
+        yield DONE
+
+    def _check_name(self, name: str) -> None:
+        if name != self.name:
+            raise Refused(
+                f"model: {name} is not served here, only {self.name}",
+                status=404,
+                param="model",
+                code="model_not_found",
+            )
+
+    @property
+    def _described(self) -> dict[str, Any]:
+        owned = {"created": self.started, "owned_by": "rlhf"}
+        return {"id": self.name, "object": "model", **owned}
+
+
+async def _body(http: HTTPRequest) -> bytes:
+    """JSON by its header too: without this, any page in a browser could have things written."""
+    if http.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
+        raise Refused("send the header Content-Type: application/json", status=415)
+    return bytes(await http.body())
+
+
+def _answer_to(refused: Refused) -> Response:
+    return JSONResponse(refused.content, status_code=refused.status)
+
+
+async def _refuse(_: HTTPRequest, error: Refused) -> Response:
+    return _answer_to(error)
+
+
+async def _no_such(http: HTTPRequest, error: HTTPException) -> Response:
+    told = f"{http.method} {http.url.path}: {error.detail}"
+    return _answer_to(Refused(told, status=error.status_code))
+
+
+def _failure() -> Refused:
+    """What to tell of the exception being handled, which goes to the server's own output."""
+    LOG.exception("answering failed")
+    told = "the model failed at this request; the server's own output tells why"
+    return Refused(told, status=500, kind="server_error")

@@ -1,0 +1,165 @@
+"""Answers to requests, one request after the other."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+import torch
+from anyio import CancelScope
+from anyio.to_thread import run_sync
+from transformers import GenerationConfig
+
+from rlhf.apps.chat.command import Sampling, Speaker
+from rlhf.apps.serve.protocol import ChatMessage, ChatRequest, CompletionRequest, Refused
+from rlhf.data.records import Message
+from rlhf.models.chat import answer_config, answer_ends, check_turns, context_length, text_so_far
+from rlhf.models.prompts import encode_prompt
+from rlhf.models.streaming import stream_tokens
+
+
+class Piece(NamedTuple):
+    """The next characters, maybe none, of the answer of that number.
+
+    tokens: sampled for this answer so far, with the one that ends it.
+    finish: on the last piece, whether the answer came to its end or to its limit.
+    """
+
+    choice: int
+    text: str
+    tokens: int
+    finish: Literal["stop", "length"] | None = None
+
+
+@dataclass(frozen=True)
+class Job:
+    """prompt: token ids; config: how to sample, with the limit of new tokens.
+
+    chat: answers of a conversation start with their first character that is no space.
+    """
+
+    prompt: Sequence[int]
+    config: GenerationConfig
+    stops: Sequence[str]
+    seed: int | None
+    answers: int
+    chat: bool
+
+
+@dataclass(frozen=True)
+class Engine:
+    """The model that answers. A request waits for those before it: they would share one device, and
+    a seed could not be kept."""
+
+    speaker: Speaker
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    def job(self, request: ChatRequest | CompletionRequest) -> Job:
+        """What a request asks for. Raises Refused where this model cannot do it."""
+        try:
+            if isinstance(request, ChatRequest):
+                prompt = self._dialogue(request.messages)
+            else:
+                prompt = self._text(request.prompt)
+        except ValueError as error:
+            raise Refused(str(error), param=request.prompt_field) from None
+        return Job(
+            prompt=prompt,
+            config=self._config(request, len(prompt)),
+            stops=request.stop,
+            seed=request.seed,
+            answers=request.n,
+            chat=isinstance(request, ChatRequest),
+        )
+
+    async def pieces(self, job: Job, gone: Callable[[], Awaitable[bool]]) -> AsyncGenerator[Piece]:
+        """The answers in turn, as they come; nothing more once the client has `gone`."""
+        async with self.turn:
+            written = self._write(job)
+            try:
+                while not await gone():
+                    piece = await run_sync(next, written, None)
+                    if piece is None:
+                        return
+                    yield piece
+            finally:
+                with CancelScope(shield=True):
+                    await run_sync(written.close)
+
+    def _write(self, job: Job) -> Generator[Piece]:
+        if job.seed is None:
+            torch.seed()
+        else:
+            torch.manual_seed(job.seed)
+        for choice in range(job.answers):
+            yield from self._answer(job, choice)
+
+    def _answer(self, job: Job, choice: int) -> Iterator[Piece]:
+        model, tokenizer = self.speaker.model, self.speaker.tokenizer
+        ends, drawn, shown = answer_ends(self.speaker.spec, tokenizer), list[int](), 0
+        with closing(stream_tokens(model, job.prompt, job.config, ends)) as stream:
+            for text in text_so_far(tokenizer, _noting(stream, drawn), ends):
+                text = text.lstrip() if job.chat else text
+                if (stop := _stop(text, job.stops)) is not None:
+                    yield Piece(choice, text[shown:stop], len(drawn), "stop")
+                    return
+                safe = len(text) - _held(text, job.stops)
+                yield Piece(choice, text[shown:safe], len(drawn))
+                shown = max(shown, safe)
+        finish: Literal["stop", "length"] = "stop" if drawn[-1] in ends else "length"
+        yield Piece(choice, text[shown:], len(drawn), finish)
+
+    def _dialogue(self, messages: Sequence[ChatMessage]) -> list[int]:
+        """As `rlhf chat` builds it, but that nothing is left out."""
+        check_turns(messages)
+        system = messages[0].content if messages[0].role == "system" else None
+        conversation = self.speaker.conversation(Sampling(), system)
+        spoken = messages if system is None else messages[1:]
+        conversation.rounds += [Message(role=m.role, content=m.content) for m in spoken]
+        return encode_prompt(self.speaker.spec, self.speaker.tokenizer, conversation.messages)
+
+    def _text(self, text: str) -> list[int]:
+        ids = list(self.speaker.tokenizer.encode(text, split_special_tokens=True))
+        if not ids:
+            raise ValueError("the prompt is empty")
+        return ids
+
+    def _config(self, request: ChatRequest | CompletionRequest, prompt: int) -> GenerationConfig:
+        own = answer_config(self.speaker.model)
+        context = context_length(self.speaker.model)
+        room, wanted = context - prompt, request.limit
+        if room < (wanted or 1):
+            answer = f" and {wanted} of the answer" if wanted else ", which leaves none to answer"
+            raise Refused(
+                f"this model reads {context} tokens in all: the prompt has {prompt}{answer}; "
+                "shorten the prompt or ask for fewer",
+                param=request.prompt_field,
+                code="context_length_exceeded",
+            )
+        return Sampling(
+            temperature=request.temperature,
+            top_k=request.top_k,
+            top_p=request.top_p,
+            repetition_penalty=request.repetition_penalty,
+            max_new_tokens=wanted or min(own.max_new_tokens, room),
+        ).over(own)
+
+
+def _noting(tokens: Iterator[int], drawn: list[int]) -> Iterator[int]:
+    for token in tokens:
+        drawn.append(token)
+        yield token
+
+
+def _stop(text: str, stops: Sequence[str]) -> int | None:
+    """Where the first of the strings begins that end an answer."""
+    return min((text.index(stop) for stop in stops if stop in text), default=None)
+
+
+def _held(text: str, stops: Sequence[str]) -> int:
+    """How many characters at the end may be the beginning of such a string."""
+    starts = {stop[:length] for stop in stops for length in range(1, len(stop))}
+    return max((len(start) for start in starts if text.endswith(start)), default=0)

@@ -1,0 +1,171 @@
+"""What a request may say. Every field is honoured or refused: none is read over."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
+
+NEUTRAL: Mapping[str, Any] = {
+    "best_of": 1,
+    "echo": False,
+    "frequency_penalty": 0,
+    "logit_bias": {},
+    "logprobs": False,
+    "presence_penalty": 0,
+    "response_format": {"type": "text"},
+    "store": False,
+    "tool_choice": "none",
+    "tools": [],
+}
+"""What clients send of fields that are not served, where it asks for nothing."""
+GREEDY_BELOW = 1e-5
+
+
+class Refused(Exception):
+    """A request that is not answered: HTTP status, the field at fault, OpenAI's word for it."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int = 400,
+        param: str | None = None,
+        code: str | None = None,
+        kind: str = "invalid_request_error",
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.content = {
+            "error": {"message": message, "type": kind, "param": param, "code": code},
+        }
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_what_says_nothing(cls, given: Any) -> Any:
+        """null is the default, as OpenAI's."""
+        if not isinstance(given, dict):
+            return given
+        return {
+            name: value
+            for name, value in given.items()
+            if value is not None
+            and (name in cls.model_fields or name not in NEUTRAL or value != NEUTRAL[name])
+        }
+
+
+def _joined(content: Any) -> Any:
+    """Text that comes in parts, as one."""
+    if not isinstance(content, list):
+        return content
+    texts = [
+        part.get("text")
+        for part in content
+        if isinstance(part, dict) and part.get("type") == "text"
+    ]
+    if len(texts) < len(content) or not all(isinstance(text, str) for text in texts):
+        raise ValueError("only parts of type text are read")
+    return "".join(map(str, texts))
+
+
+def _listed(stop: Any) -> Any:
+    return [stop] if isinstance(stop, str) else stop
+
+
+def _greedy_when_tiny(temperature: float) -> float:
+    """Dividing by less would overflow."""
+    return 0.0 if temperature < GREEDY_BELOW else temperature
+
+
+class ChatMessage(_Strict):
+    role: Literal["system", "user", "assistant"]
+    content: Annotated[str, BeforeValidator(_joined)]
+
+
+class StreamOptions(_Strict):
+    include_usage: bool = False
+
+
+class Request(_Strict):
+    """What both kinds share. None of how to sample is as the checkpoint's generation_config.json.
+
+    top_k and repetition_penalty are not OpenAI's. user: changes no answer, by OpenAI's definition.
+    """
+
+    model: str
+    stream: bool = False
+    stream_options: StreamOptions | None = None
+    max_tokens: int | None = Field(None, ge=1)
+    temperature: Annotated[float, Field(ge=0, le=2), AfterValidator(_greedy_when_tiny)] | None = (
+        None
+    )
+    top_p: float | None = Field(None, ge=0, le=1)
+    top_k: int | None = Field(None, ge=0)
+    repetition_penalty: float | None = Field(None, ge=0.1, le=10)
+    n: int = Field(1, ge=1, le=128)
+    stop: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(_listed)] = (
+        Field((), max_length=16)
+    )
+    seed: int | None = Field(None, ge=-(2**63), lt=2**63)
+    user: str | None = None
+
+    @model_validator(mode="after")
+    def _usage_is_streamed(self) -> Self:
+        if self.stream_options is not None and not self.stream:
+            raise ValueError("stream_options is for stream: true")
+        return self
+
+    @property
+    def limit(self) -> int | None:
+        """The most tokens of an answer, where it is said."""
+        return self.max_tokens
+
+
+class ChatRequest(Request):
+    prompt_field: ClassVar[str] = "messages"
+    messages: tuple[ChatMessage, ...]
+    max_completion_tokens: int | None = Field(None, ge=1)
+
+    @model_validator(mode="after")
+    def _one_limit(self) -> Self:
+        if None not in (self.max_tokens, self.max_completion_tokens):
+            raise ValueError("give max_tokens or max_completion_tokens, not both")
+        return self
+
+    @property
+    def limit(self) -> int | None:
+        return self.max_tokens or self.max_completion_tokens
+
+
+class CompletionRequest(Request):
+    prompt_field: ClassVar[str] = "prompt"
+    prompt: str
+
+
+Kind = TypeVar("Kind", bound=Request)
+
+
+def read(kind: type[Kind], body: bytes) -> Kind:
+    """A request's body. Raises Refused with the name of the first field at fault."""
+    try:
+        return kind.model_validate_json(body)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+    field = ".".join(str(part) for part in first["loc"]) or None
+    reason = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        reason = "not served here; leave it out"
+    raise Refused(f"{field}: {reason}" if field else reason, param=field)

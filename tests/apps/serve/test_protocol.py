@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from rlhf.apps.serve.protocol import ChatRequest, CompletionRequest, Refused, read
+
+ASKED = {"model": "m", "messages": [{"role": "user", "content": "?"}]}
+
+
+def chat(**fields: Any) -> ChatRequest:
+    return read(ChatRequest, json.dumps(ASKED | fields).encode())
+
+
+@pytest.mark.parametrize(
+    ("fields", "param", "told"),
+    [
+        ({"logprobs": True}, "logprobs", "not served here"),
+        ({"frequency_penalty": 0.5}, "frequency_penalty", "not served here"),
+        ({"tools": [{"type": "function"}]}, "tools", "not served here"),
+        ({"made_up": 1}, "made_up", "not served here"),
+        ({"temperature": -1}, "temperature", "greater than or equal to 0"),
+        ({"top_p": 1.5}, "top_p", "less than or equal to 1"),
+        ({"n": 0}, "n", "greater than or equal to 1"),
+        ({"max_tokens": 0}, "max_tokens", "greater than or equal to 1"),
+        ({"seed": "x"}, "seed", "valid integer"),
+        ({"stop": [""]}, "stop.0", "at least 1 character"),
+        ({"messages": [{"role": "tool", "content": ""}]}, "messages.0.role", "'system', 'user'"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": "x"}]}]},
+            "messages.0.content",
+            "only parts of type text",
+        ),
+        ({"model": None}, "model", "required"),
+        ({"stream_options": {"include_usage": True}}, None, "stream: true"),
+        ({"max_tokens": 1, "max_completion_tokens": 2}, None, "not both"),
+    ],
+)
+def test_a_field_that_cannot_be_honoured_is_named(
+    fields: dict[str, Any], param: str | None, told: str
+) -> None:
+    with pytest.raises(Refused, match=told) as caught:
+        chat(**fields)
+    error = caught.value.content["error"]
+    assert error["param"] == param and error["message"].startswith(param or "")
+    assert "\n" not in error["message"]
+
+
+def test_what_asks_for_nothing_is_taken() -> None:
+    neutral = {"frequency_penalty": 0.0, "logprobs": False, "tools": [], "seed": None, "stop": None}
+    assert chat(**neutral) == chat()
+    parts = [{"type": "text", "text": "你"}, {"type": "text", "text": "好"}]
+    assert chat(messages=[{"role": "user", "content": parts}]).messages[0].content == "你好"
+    assert chat(stop="end").stop == ("end",) and chat(temperature=1e-9).temperature == 0
+
+
+def test_a_body_that_is_no_json() -> None:
+    with pytest.raises(Refused, match="Invalid JSON"):
+        read(CompletionRequest, b"{")

@@ -1,0 +1,272 @@
+"""Everything that a client sees, by OpenAI's own."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+import torch
+
+from rlhf.apps.chat.command import Sampling, open_conversation
+from rlhf.data.records import Message, PromptRecord
+from rlhf.evaluation.endpoint import ChatJudge
+from rlhf.evaluation.kept import Kept
+from tests.apps.serve.conftest import KEY, WAIT, Running, Said, serving
+from tests.checkpoints import write_checkpoint
+from tests.models.moss.conftest import write_checkpoint as write_moss
+
+ASKED: Any = [{"role": "user", "content": "你好"}]
+Say = Callable[..., Said]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("models")
+
+
+@pytest.fixture(scope="module")
+def checkpoint_path(folder: Path, pieces: Callable[[int], bytes]) -> Path:
+    path = write_checkpoint(folder / "baichuan2-7b", "baichuan2-7b", pieces)
+    fields = {"do_sample": True, "max_new_tokens": 32, "temperature": 0.3, "top_k": 5}
+    (path / "generation_config.json").write_text(
+        json.dumps(fields | {"top_p": 0.85, "repetition_penalty": 1.05})
+    )
+    return path
+
+
+@pytest.fixture(scope="module")
+def server(checkpoint_path: Path) -> Iterator[Running]:
+    with serving(checkpoint_path) as running:
+        yield running
+
+
+def chatted(path: Path, sampling: Sampling, seed: int = 0) -> str:
+    """What `rlhf chat` answers."""
+    torch.manual_seed(seed)
+    return "".join(piece.text for piece in open_conversation(path, sampling=sampling).ask("你好"))
+
+
+@pytest.mark.parametrize("architecture", ["baichuan-7b", "baichuan-13b", "baichuan2-13b", "moss"])
+def test_every_family_answers_as_in_rlhf_chat(
+    architecture: str,
+    tmp_path: Path,
+    pieces: Callable[[int], bytes],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path = tmp_path / architecture
+    if architecture == "moss":
+        monkeypatch.setattr("tests.models.moss.conftest.POSITIONS", 2048)
+        write_moss(path)
+    else:
+        write_checkpoint(path, architecture, pieces)
+    limit = 12
+    with serving(path) as running:
+        reply = running.client().chat.completions.create(
+            model=architecture, messages=ASKED, temperature=0, max_tokens=limit
+        )
+    expected = chatted(path, Sampling(temperature=0, max_new_tokens=limit))
+    assert reply.choices[0].message.content == expected != ""
+
+
+def test_the_checkpoint_s_own_sampling_and_a_seed(server: Running, checkpoint_path: Path) -> None:
+    ask = server.client().chat.completions.create
+    reply = ask(model=server.name, messages=ASKED, seed=7)
+    assert reply.choices[0].message.content == chatted(checkpoint_path, Sampling(), seed=7)
+    streamed = ask(model=server.name, messages=ASKED, seed=7, stream=True)
+    parts = [chunk.choices[0].delta.content or "" for chunk in streamed]
+    assert "".join(parts) == reply.choices[0].message.content and len(parts) > 3
+
+
+def test_two_at_once_answer_as_each_alone(server: Running) -> None:
+    def ask(seed: int) -> Any:
+        reply = server.client().chat.completions.create(
+            model=server.name, messages=ASKED, seed=seed, temperature=1, n=2, max_tokens=6
+        )
+        return [choice.message.content for choice in reply.choices]
+
+    alone = [ask(seed) for seed in range(3)]
+    assert alone[0][0] != alone[0][1] and alone[0] != alone[1]
+    with ThreadPoolExecutor(3) as pool:
+        assert list(pool.map(ask, range(3))) == alone
+
+
+def test_what_is_asked_for_reaches_the_model(server: Running, say: Say) -> None:
+    said = say(server, "A</s>")
+    ask = server.client().chat.completions.create
+    ask(model=server.name, messages=ASKED)
+    own = said.configs[-1]
+    assert (own.temperature, own.top_k, own.top_p, own.repetition_penalty) == (0.3, 5, 0.85, 1.05)
+    assert own.max_new_tokens == 32
+    ask(
+        model=server.name,
+        messages=ASKED,
+        temperature=0.5,
+        top_p=0.25,
+        max_completion_tokens=9,
+        extra_body={"top_k": 3, "repetition_penalty": 1.5},
+    )
+    asked = said.configs[-1]
+    assert (asked.temperature, asked.top_k, asked.top_p) == (0.5, 3, 0.25)
+    assert (asked.repetition_penalty, asked.max_new_tokens) == (1.5, 9)
+
+
+def test_usage_and_why_it_ended(server: Running, say: Say) -> None:
+    said = say(server, " ABC</s>", "ABCDEFGH")
+    ask = server.client().chat.completions.create
+    conversation = [{"role": "system", "content": "天气"}, *ASKED]
+    reply = ask(model=server.name, messages=conversation, n=2, max_tokens=6)  # type: ignore[call-overload]
+    assert [choice.message.content for choice in reply.choices] == ["ABC", "ABCDEF"]
+    assert [choice.finish_reason for choice in reply.choices] == ["stop", "length"]
+    tokenizer = server.engine.speaker.tokenizer
+    user, assistant = tokenizer.convert_ids_to_tokens([195, 196])
+    assert said.prompts[0] == f"天气{user}你好{assistant}"
+    prompt = len(tokenizer.encode("天气")) + len(tokenizer.encode("你好")) + 2
+    first = len(tokenizer.encode(" ABC</s>"))
+    usage = reply.usage
+    assert (usage.prompt_tokens, usage.completion_tokens) == (prompt, first + 6)
+    assert usage.total_tokens == prompt + first + 6
+
+
+def test_stop_strings_end_an_answer_and_are_no_part_of_it(server: Running, say: Say) -> None:
+    say(server, "one. two. END three</s>")
+    ask = server.client().chat.completions.create
+    options: Any = {"model": server.name, "messages": ASKED, "stop": ["END", "never"]}
+    reply = ask(**options)
+    assert reply.choices[0].message.content == "one. two. "
+    assert reply.choices[0].finish_reason == "stop"
+    chunks = list(ask(**options, stream=True, stream_options={"include_usage": True}))
+    texts = [chunk.choices[0].delta.content or "" for chunk in chunks[:-1]]
+    assert "".join(texts) == "one. two. " and not any("E" in text for text in texts)
+    assert [chunk.choices[0].delta.role for chunk in chunks[:-1]].count("assistant") == 1
+    assert chunks[-2].choices[0].finish_reason == "stop"
+    assert chunks[-1].choices == [] and chunks[-1].usage == reply.usage
+
+
+def test_what_began_like_a_stop_string_is_said_after_all(server: Running, say: Say) -> None:
+    say(server, "EN</s>")
+    ask = server.client().chat.completions.create
+    streamed = ask(model=server.name, messages=ASKED, stop="END", stream=True)
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in streamed) == "EN"
+
+
+def test_completions_go_on_with_the_text(server: Running, say: Say) -> None:
+    said = say(server, " and so on</s>")
+    ask = server.client().completions.create
+    reply = ask(model=server.name, prompt="世界", max_tokens=100)
+    assert said.prompts == ["世界"] and reply.choices[0].text == " and so on"
+    streamed = list(ask(model=server.name, prompt="世界</s>", max_tokens=100, stream=True))
+    assert "".join(chunk.choices[0].text for chunk in streamed) == " and so on"
+    # The end token was written by a person: it is text here, as in a conversation.
+    assert server.engine.speaker.tokenizer.encode(said.prompts[1])[-1] == 2
+    assert streamed[-1].choices[0].finish_reason == "stop"
+
+
+def test_refusals(server: Running) -> None:
+    ask = server.client().chat.completions.create
+    long: Any = [{"role": "user", "content": "天气" * 300}]
+    with pytest.raises(
+        openai.BadRequestError, match="reads 256 tokens in all: the prompt has"
+    ) as e:
+        ask(model=server.name, messages=long)
+    assert (e.value.code, e.value.param) == ("context_length_exceeded", "messages")
+    with pytest.raises(openai.BadRequestError, match="and 255 of the answer"):
+        ask(model=server.name, messages=ASKED, max_tokens=255)
+    with pytest.raises(openai.BadRequestError, match="the user last") as e:
+        ask(model=server.name, messages=[*ASKED, *ASKED])
+    assert e.value.param == "messages"
+    with pytest.raises(openai.BadRequestError, match="logprobs: not served here"):
+        ask(model=server.name, messages=ASKED, logprobs=True)
+    for name in ("gpt-4", "/etc", "org/model", ""):
+        with pytest.raises(openai.NotFoundError, match="is not served here, only baichuan2-7b"):
+            ask(model=name, messages=ASKED)
+    with pytest.raises(openai.BadRequestError, match="the prompt is empty"):
+        server.client().completions.create(model=server.name, prompt="")
+
+
+def test_models(server: Running) -> None:
+    assert [model.id for model in server.client().models.list()] == [server.name]
+    assert server.client().models.retrieve(server.name).id == server.name
+    with pytest.raises(openai.NotFoundError):
+        server.client().models.retrieve("other/model")
+
+
+def test_the_key(server: Running) -> None:
+    for key in ("wrong", "ключ".encode().hex(), KEY + "x"):
+        with pytest.raises(openai.AuthenticationError, match="API key"):
+            server.client(key).models.list()
+    for path, status in (("/v1/models", 401), ("/nowhere", 401), ("/health", 200)):
+        assert plain(server, "GET", path)[0] == status
+
+
+def test_without_a_key_only_this_machine_s_names_are_answered(checkpoint_path: Path) -> None:
+    with serving(checkpoint_path, key=None, keyless=True) as running:
+        assert plain(running, "GET", "/v1/models")[0] == 200
+        assert plain(running, "GET", "/v1/models", {"Host": "evil.example:80"})[0] == 403
+        sent = plain(running, "POST", "/v1/completions", {"Content-Type": "text/plain"})
+        assert sent[0] == 415
+
+
+def test_a_client_that_leaves_ends_its_answer(server: Running, say: Say) -> None:
+    """While it reads, and while it waits for the whole."""
+    said = say(server, "A" * 4000)
+    begun, over = threading.Event(), threading.Event()
+    whole = said.__class__.__call__
+
+    def endless(input_ids: torch.Tensor, **options: Any) -> None:
+        begun.set()
+        whole(said, input_ids, **options)
+        over.set()
+
+    server.engine.speaker.model.generate = endless
+    body = {"model": server.name, "messages": ASKED, "max_tokens": 8000}
+    for stream in (True, False):
+        begun.clear(), over.clear()
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=WAIT)
+        headers = {"Authorization": f"Bearer {KEY}", "Content-Type": "application/json"}
+        sent = json.dumps(body | {"stream": stream})
+        connection.request("POST", "/v1/chat/completions", sent, headers)
+        if stream:
+            connection.getresponse().read(200)
+        assert begun.wait(WAIT)
+        connection.sock.close()
+        assert over.wait(WAIT)
+
+
+def test_a_failure_is_told_and_the_next_request_answered(
+    server: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any, **__: Any) -> None:
+        raise RuntimeError("out of memory")
+
+    ask = server.client().chat.completions.create
+    with monkeypatch.context() as patch:
+        patch.setattr(server.engine.speaker.model, "generate", broken)
+        with pytest.raises(openai.InternalServerError, match="server's own output"):
+            ask(model=server.name, messages=ASKED)
+        with pytest.raises(openai.APIError, match="server's own output"):
+            list(ask(model=server.name, messages=ASKED, stream=True))
+    assert ask(model=server.name, messages=ASKED, max_tokens=2).choices
+
+
+def test_the_judge_of_rlhf_evaluate_asks_here(server: Running, say: Say, tmp_path: Path) -> None:
+    say(server, " [[A]]</s>")
+    prompt = PromptRecord(id="p", messages=(Message(role="user", content="你好"),))
+    judge = ChatJudge(server.url, server.name, KEY, Kept(tmp_path / "kept.jsonl"))
+    # It says A in both orders.
+    assert judge.compare([prompt] * 2, ["x", "y"], ["z", "w"]) == ([0.5, 0.5], [0.5, 0.5])
+
+
+def plain(
+    running: Running, method: str, path: str, headers: dict[str, str] | None = None
+) -> tuple[int, bytes]:
+    connection = http.client.HTTPConnection("127.0.0.1", running.port, timeout=WAIT)
+    connection.request(method, path, headers=headers or {})
+    response = connection.getresponse()
+    return response.status, response.read()
