@@ -107,6 +107,20 @@ def spec_of(source: str | Path | PreTrainedConfig) -> ModelSpec:
     raise AssertionError("every pair of position embedding and head is in the registry")
 
 
+def config_of(spec: ModelSpec, layers: int | None = None) -> FamilyConfig:
+    """A configuration of the spec's sizes. layers: how many in place of its own."""
+    sizes: dict[str, Any] = {
+        "vocab_size": spec.vocab_size,
+        "hidden_size": spec.hidden_size,
+        "intermediate_size": spec.intermediate_size,
+        "num_hidden_layers": layers or spec.layers,
+        "num_attention_heads": spec.heads,
+    }
+    if CONFIGS[spec.family] is BaichuanConfig:
+        sizes |= {"position_embedding": spec.position, "norm_head": spec.norm_head}
+    return CONFIGS[spec.family](**sizes)
+
+
 def read_config(path: str | Path) -> FamilyConfig:
     """The configuration of a checkpoint directory, without loading anything else."""
     file = Path(path) / "config.json"

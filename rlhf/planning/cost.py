@@ -1,0 +1,91 @@
+"""Seconds of a stage: floating-point operations and bytes over the rates of the hardware.
+
+A token costs 2N operations forward, N without the embedding table, and as many again for the
+gradient of the activations and for that of the weights (Kaplan et al. 2020, section 2.1); frozen
+weights need only the first, checkpointing a second forward pass. Attention over T tokens adds
+2 x layers x hidden x T a token forward, as half of the square is masked.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rlhf.config.schema import TuningSection
+from rlhf.models.spec import ModelSpec
+from rlhf.planning.engines import Engine
+from rlhf.planning.memory import Rollout, kv_bytes
+from rlhf.planning.models import Weights, weights
+from rlhf.planning.rates import Rates
+
+PACKED_TRAFFIC = 0.516 + 2 + 2
+"""Bytes moved for a product with a 4-bit weight: it is read, and its 16 bits written and read."""
+PER_HOST = 8
+
+
+@dataclass(frozen=True)
+class Cost:
+    """How long passes of one model take on one GPU of `engine`. width: bytes of a plain weight."""
+
+    spec: ModelSpec
+    tuning: TuningSection
+    checkpointing: bool
+    engine: Engine
+    rates: Rates
+    width: int
+
+    @property
+    def counts(self) -> Weights:
+        return weights(self.spec, "causal", self.tuning)
+
+    def forward_flops(self, tokens: int, length: int) -> float:
+        """Of `tokens` tokens in rows of `length`."""
+        attention = 2 * self.spec.layers * self.spec.hidden_size * length
+        return float(tokens * (2 * self.counts.multiplied + attention))
+
+    def reading(self, tokens: int, length: int) -> float:
+        """A forward pass."""
+        return self.forward_flops(tokens, length) / (self.rates.product * self.rates.reading)
+
+    def training(self, tokens: int, length: int, microbatches: int) -> float:
+        """An optimiser step over `tokens` tokens of this GPU, with what goes between GPUs."""
+        passes = 3 if self.tuning.method == "full" else 2
+        passes += self.checkpointing
+        packed = self.tuning.method == "qlora"
+        fraction = self.rates.quantised if packed else self.rates.training
+        work = passes * self.forward_flops(tokens, length) / (self.rates.product * fraction)
+        return work + self.exchange(microbatches)
+
+    def exchange(self, microbatches: int) -> float:
+        """Seconds on the wires in a step, none of it hidden behind work.
+
+        Gradients are summed once a step; under ZeRO-3 all weights are gathered in the forward and
+        in the backward pass of every microbatch, with hpZ the second time inside the host.
+        """
+        engine, own = self.engine, self.counts.learning
+        if engine.gpus == 1:
+            return 0.0
+        share = (engine.gpus - 1) / engine.gpus
+        gradients = 2 * share * own * (self.width if engine.stage else 4) / self.wire(engine.gpus)
+        if engine.stage < 3:
+            return gradients
+        whole = share * self.counts.frozen_bytes(self.width, False) + share * own * self.width
+        near = self.wire(engine.hpz if engine.hpz > 1 else engine.gpus)
+        return gradients + microbatches * (whole / self.wire(engine.gpus) + whole / near)
+
+    def wire(self, gpus: int) -> float:
+        """Bytes a second of one GPU in a collective of so many."""
+        return self.rates.inside if gpus <= PER_HOST else self.rates.between
+
+    def sampling(self, rollout: Rollout, slots: int) -> float:
+        """Prompts at the FLOP rate, then for each token the weights and the keys and values so far
+        at the bandwidth: the floor of benchmarks/rollout.py, over the fraction of it that is
+        reached."""
+        counts, rates = self.counts, self.rates
+        turns = -(-rollout.sequences // slots)
+        packed = counts.blocks * PACKED_TRAFFIC if self.tuning.method == "qlora" else 0
+        plain = counts.rest if packed else counts.multiplied
+        read = turns * rollout.response * (packed + plain * self.width)
+        filled = rollout.sequences * rollout.response * (rollout.prompt + rollout.response / 2)
+        read += filled * kv_bytes(self.spec, self.width)
+        prompts = self.forward_flops(rollout.sequences * rollout.prompt, rollout.prompt)
+        return (prompts / rates.product + read / rates.bandwidth) / rates.decode_fraction(slots)

@@ -1,0 +1,102 @@
+"""What would make a stage fit: one change at a time, then all that do no harm, then more GPUs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pydantic import ValidationError
+
+from rlhf.config.schema import Config
+from rlhf.planning.setting import Setting
+from rlhf.planning.stages import stage_plans
+
+Change = dict[str, Any]
+"""Dotted keys below a stage's section -> values."""
+MORE_GPUS = (2, 4, 8)
+CHUNK = 512
+
+
+@dataclass(frozen=True)
+class Option:
+    """A change that makes a stage smaller. keys: as --set takes them. peak_gib: of each GPU."""
+
+    stage: str
+    keys: tuple[str, ...]
+    gpus: int
+    peak_gib: float
+    fits: bool
+
+
+def smaller(setting: Setting, name: str) -> Iterator[Option]:
+    """Options for a stage that does not fit, smallest change first; ends with one that fits."""
+    stage = name.partition("/")[0]
+    harmless: Change = {}
+    for change in _harmless(setting.config, stage):
+        harmless |= change
+        yield from _tried(setting, name, change)
+    if len(harmless) > 1:
+        yield from _tried(setting, name, harmless)
+    for change in _other_methods(setting.config, stage):
+        yield from _tried(setting, name, harmless | change)
+    if stage in ("sft", "rm", "dpo"):
+        for gpus in MORE_GPUS:
+            more = replace(setting, gpus=max(gpus, setting.gpus))
+            yield from _tried(more, name, harmless, {"runtime.deepspeed": "zero3"})
+
+
+def _harmless(config: Config, stage: str) -> Iterator[Change]:
+    """Same numbers, more time."""
+    section: Any = getattr(config, stage)
+    if not getattr(section, "gradient_checkpointing", True):
+        yield {"gradient_checkpointing": True}
+    if getattr(section, "loss_chunk", CHUNK) is None:
+        yield {"loss_chunk": CHUNK}
+    for key in ("microbatch_size", "microbatch"):
+        if getattr(section, key, 1) > 1:
+            yield {key: 1}
+    for key in ("batch_size", "rollout_microbatch"):
+        if stage in ("collect", "evaluate", "ppo") and getattr(section, key, 1) > 16:
+            yield {key: 16}
+
+
+def _other_methods(config: Config, stage: str) -> Iterator[Change]:
+    """Other numbers: fewer weights learn, or they are kept in fewer bits."""
+    section: Any = getattr(config, stage)
+    tuning = getattr(section, "tuning", None)
+    if tuning is None:
+        return
+    if tuning.method == "full":
+        eight = {"optimiser.kind": "adamw-8bit"} if stage != "ppo" else {}
+        if eight:
+            yield eight
+        yield {"tuning.method": "lora"}
+    if tuning.method != "qlora":
+        yield {"tuning.method": "qlora"}
+
+
+def _tried(
+    setting: Setting, name: str, change: Change, top: Change | None = None
+) -> Iterator[Option]:
+    """The option, unless the config refuses the change."""
+    stage = name.partition("/")[0]
+    keys = {f"{stage}.{key}": value for key, value in change.items()} | (top or {})
+    try:
+        changed = replace(setting, config=_changed(setting.config, keys))
+        found = {one.name: one for one in stage_plans(changed, stage)}[name]
+    except (ValidationError, ValueError):
+        return
+    told = tuple(f"{key}={str(value).lower()}" for key, value in keys.items())
+    yield Option(name, told, setting.gpus, round(found.peak_gib, 2), found.fits)
+
+
+def _changed(config: Config, keys: Change) -> Config:
+    values = config.model_dump(mode="json")
+    for key, value in keys.items():
+        *path, last = key.split(".")
+        section = values
+        for part in path:
+            section = section[part]
+        section[last] = value
+    return Config.model_validate(values)

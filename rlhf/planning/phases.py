@@ -1,0 +1,180 @@
+"""The phases of every stage, with the memory of each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rlhf.config.schema import DPOSection, RMSection, SFTSection
+from rlhf.models.adapter import Task
+from rlhf.models.spec import ModelSpec
+from rlhf.planning import traces
+from rlhf.planning.memory import Part, Phase, Rollout, Tuned, passing
+from rlhf.planning.models import weights
+from rlhf.planning.setting import GIB, Setting
+from rlhf.planning.traces import Learning
+
+MODEL = "model"
+FLOAT32 = 4
+
+
+def sft_phases(setting: Setting, spec: ModelSpec) -> list[Phase]:
+    """Training, and the optimiser's step."""
+    section = setting.config.sft
+    steps = setting.microbatches("sft.batch_size", section.batch_size, section.microbatch_size)
+    kinds = traces.sft_step(
+        _learning(setting, section, spec, "causal", steps > 1),
+        section.microbatch_size,
+        section.max_length,
+        section.packing,
+        section.loss_chunk,
+        section.max_z_weight or 0.0,
+    )
+    tuned = _tuned(setting, section, spec, "causal")
+    return _supervised(tuned, passing(MODEL, kinds), steps > 1)
+
+
+def dpo_phases(setting: Setting) -> list[Phase]:
+    """As SFT's, on both responses of every pair."""
+    section, spec = setting.config.dpo, setting.main
+    assert section is not None
+    steps = setting.microbatches("dpo.batch_size", section.batch_size, section.microbatch_size)
+    kinds = traces.trunk_step(
+        _learning(setting, section, spec, "causal", steps > 1),
+        2 * section.microbatch_size,
+        setting.config.rm.data.max_length,
+    )
+    head = spec.vocab_size * spec.hidden_size * setting.dtype.itemsize if spec.norm_head else 0
+    parts = (*passing(MODEL, kinds), Part("head, normalised", "weights", head))
+    return _supervised(_tuned(setting, section, spec, "causal"), parts, steps > 1)
+
+
+def rm_phases(setting: Setting) -> list[Phase]:
+    """Training, the step, and the held-out pairs, scored by the model as it was saved."""
+    section, spec = setting.config.rm, setting.main
+    steps = setting.microbatches("rm.batch_size", section.batch_size, section.microbatch_size)
+    prompts, count = section.microbatch_size, setting.config.collect.responses_per_prompt
+    sizes = rm_sizes(setting)
+    learning = _learning(setting, section, spec, "reward", steps > 1)
+    kinds = traces.rm_step(learning, prompts, count, sizes, section.shares_prompts)
+    scored = traces.rm_scoring(learning, prompts, count, sizes, section.share_prompt)
+    tuned = _tuned(setting, section, spec, "reward")
+    again = plain("saved model", spec, "reward", setting)
+    pairs = Phase(
+        "held-out pairs",
+        (Part(MODEL, "weights", tuned.held.weights), again, *passing("saved model", scored)),
+    )
+    return [*_supervised(tuned, passing(MODEL, kinds), steps > 1), pairs]
+
+
+def rm_sizes(setting: Setting) -> tuple[int, int]:
+    """Tokens of the longest prompt and of the longest response."""
+    longest = setting.config.rm.data.max_length
+    response = min(setting.config.collect.sampling.max_new_tokens, longest - 1)
+    return longest - response, response
+
+
+@dataclass(frozen=True)
+class Answering:
+    """A plain model that answers prompts. beside: what else is in memory then."""
+
+    name: str
+    spec: ModelSpec
+    rollout: Rollout
+    beside: tuple[Part, ...] = ()
+
+    def slots(self, setting: Setting) -> int:
+        """Sequences that are decoded together."""
+        return self.rollout.slots(self.spec, setting.dtype.itemsize, self._free(setting))
+
+    def phase(self, setting: Setting) -> Phase:
+        held = self.rollout.held(self.spec, setting.dtype.itemsize, self._free(setting))
+        return Phase(self.name, (*self._weights(setting), *passing(MODEL, held)))
+
+    def _weights(self, setting: Setting) -> tuple[Part, ...]:
+        return (plain(MODEL, self.spec, "causal", setting), *self.beside)
+
+    def _free(self, setting: Setting) -> float:
+        return setting.memory * GIB - sum(part.size for part in self._weights(setting))
+
+
+def plain(role: str, spec: ModelSpec, task: Task, setting: Setting) -> Part:
+    """A whole model that only reads."""
+    width = setting.dtype.itemsize
+    return Part(role, "weights", weights(spec, task, None).frozen_bytes(width, quantised=False))
+
+
+def collecting(setting: Setting) -> list[Answering]:
+    """The sources of responses, one after another; none where rankings are given."""
+    section, config = setting.config.collect, setting.config
+    if config.annotation.source == "file":
+        return []
+    sources = [
+        (f"{entry.size} {entry.stage}", setting.source(entry.path, entry.size))
+        for entry in section.models
+    ] or [
+        (f"{entry.size} sft", setting.spec(entry.path, entry.architecture))
+        for entry in config.models.values()
+    ]
+    rollout = Rollout(
+        (section.prompts + section.eval_prompts) * section.responses_per_prompt // len(sources),
+        section.batch_size,
+        config.ppo.max_prompt_tokens,
+        section.sampling.max_new_tokens,
+    )
+    return [Answering(f"sampling {name}", spec, rollout) for name, spec in sources]
+
+
+def answering(setting: Setting) -> list[Answering]:
+    """The policies that are judged, one after another, beside the reward model that judges."""
+    section, config = setting.config.evaluate, setting.config
+    rollout = Rollout(
+        section.prompts,
+        section.batch_size,
+        config.ppo.max_prompt_tokens,
+        section.sampling.max_new_tokens,
+    )
+    judge = () if config.demo else (plain("judge", setting.main, "reward", setting),)
+    policies = 1 + config.rounds + (config.dpo is not None) + config.evaluate.extra_sft
+    return [Answering("answers", setting.main, rollout, judge)] * policies
+
+
+def _learning(
+    setting: Setting,
+    section: SFTSection | DPOSection | RMSection,
+    spec: ModelSpec,
+    task: Task,
+    accumulates: bool,
+) -> Learning:
+    return Learning(
+        spec,
+        task,
+        section.tuning,
+        setting.dtype,
+        checkpointing=section.gradient_checkpointing,
+        trainer=setting.engine.stage == 0,
+        accumulates=accumulates,
+    )
+
+
+def _tuned(
+    setting: Setting, section: SFTSection | DPOSection | RMSection, spec: ModelSpec, task: Task
+) -> Tuned:
+    return Tuned.of(
+        spec,
+        task,
+        section.tuning,
+        section.optimiser,
+        setting.engine,
+        width=setting.dtype.itemsize,
+        master=FLOAT32,
+    )
+
+
+def _supervised(tuned: Tuned, added: tuple[Part, ...], accumulates: bool) -> list[Phase]:
+    """Forward and backward, then the step. Gradients of a single microbatch are in the pass."""
+    training = (*tuned.resident(MODEL, gradients=accumulates), *added)
+    host = tuned.held.host
+    return [
+        Phase("training", training, host),
+        Phase("optimiser step", tuned.stepping(MODEL), host),
+    ]

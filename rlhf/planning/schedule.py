@@ -1,0 +1,122 @@
+"""Time of the stages of a config."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from rlhf.config.schema import DPOSection, RMSection, SFTSection, TuningSection
+from rlhf.models.spec import ModelSpec
+from rlhf.planning.cost import Cost
+from rlhf.planning.engines import Engine
+from rlhf.planning.memory import Rollout
+from rlhf.planning.ppo_phases import rollout as ppo_rollout
+from rlhf.planning.rates import H100
+from rlhf.planning.setting import Setting
+
+BYTES_A_TOKEN = 4
+"""Of UTF-8 text in JSON, keys included; a rough mean of Chinese and English."""
+UNTUNED = TuningSection(method="lora")
+
+
+@dataclass(frozen=True)
+class Duration:
+    """seconds: of one `unit`. count: how many the stage has; None where the data are not there."""
+
+    unit: str
+    seconds: float
+    count: int | None
+
+    @property
+    def hours(self) -> float | None:
+        """Of the whole stage."""
+        return None if self.count is None else self.count * self.seconds / 3600
+
+
+def sft_duration(setting: Setting, spec: ModelSpec) -> Duration:
+    """A step has `batch_size` rows, full ones."""
+    section = setting.config.sft
+    rows = section.batch_size // setting.gpus
+    cost = _cost(setting, section, spec)
+    seconds = cost.training(
+        rows * section.max_length, section.max_length, rows // section.microbatch_size
+    )
+    steps = section.max_steps
+    size = _size(setting.config.data.sft)
+    if steps is None and size is not None:
+        tokens = section.epochs * size / BYTES_A_TOKEN
+        steps = max(1, round(tokens / (section.batch_size * section.max_length)))
+    return Duration("step", seconds, steps)
+
+
+def rm_duration(setting: Setting, sizes: tuple[int, int]) -> Duration:
+    """A step has `batch_size` prompts with all their responses, as long as may be."""
+    section, config = setting.config.rm, setting.config
+    prompts, count = section.batch_size // setting.gpus, config.collect.responses_per_prompt
+    prompt, response = sizes
+    tokens = prompts * (prompt * (1 if section.shares_prompts else count) + count * response)
+    cost = _cost(setting, section, setting.main)
+    seconds = cost.training(tokens, sum(sizes), prompts // section.microbatch_size)
+    steps = section.max_steps
+    if steps is None and config.annotation.source != "file":
+        steps = max(1, round(section.epochs * config.collect.prompts / section.batch_size))
+    return Duration("step", seconds, steps)
+
+
+def dpo_duration(setting: Setting) -> Duration:
+    """A step has `batch_size` pairs, both responses as long as may be."""
+    section, longest = setting.config.dpo, setting.config.rm.data.max_length
+    assert section is not None
+    pairs = section.batch_size // setting.gpus
+    cost = _cost(setting, section, setting.main)
+    tokens = 2 * pairs * longest
+    seconds = cost.training(tokens, longest, pairs // section.microbatch_size)
+    return Duration("step", seconds, section.max_steps)
+
+
+def ppo_duration(setting: Setting, slots: int) -> Duration:
+    """An iteration: sampling, four readings, and the update of actor and critic.
+
+    slots: sequences that are decoded together.
+    """
+    section, config = setting.config.ppo, setting.config
+    work = ppo_rollout(section, setting.gpus)
+    length = work.prompt + work.response
+    tokens = work.sequences * length
+    cost = Cost(
+        setting.main,
+        section.tuning,
+        section.gradient_checkpointing,
+        Engine(setting.gpus),
+        H100,
+        setting.dtype.itemsize,
+    )
+    steps = section.epochs * section.episodes // section.minibatch
+    update = 2 * section.epochs * (cost.training(tokens, length, 1) - cost.exchange(1))
+    update += 2 * steps * cost.exchange(1)
+    reading = 4 * cost.reading(tokens, length)
+    sampling = cost.sampling(work, slots)
+    return Duration("iteration", sampling + reading + update, section.iterations * config.rounds)
+
+
+def sampling_seconds(setting: Setting, spec: ModelSpec, work: Rollout, slots: int) -> float:
+    """All answers of one plain model, dealt over the GPUs."""
+    mine = replace(work, sequences=-(-work.sequences // setting.gpus))
+    cost = Cost(spec, UNTUNED, False, Engine(), H100, setting.dtype.itemsize)
+    return cost.sampling(mine, min(slots, mine.sequences))
+
+
+def _cost(setting: Setting, section: SFTSection | DPOSection | RMSection, spec: ModelSpec) -> Cost:
+    return Cost(
+        spec,
+        section.tuning,
+        section.gradient_checkpointing,
+        setting.engine,
+        H100,
+        setting.dtype.itemsize,
+    )
+
+
+def _size(path: str | None) -> int | None:
+    """Bytes of a file of the user's that is there."""
+    return Path(path).stat().st_size if path and Path(path).is_file() else None

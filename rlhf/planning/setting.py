@@ -1,0 +1,75 @@
+"""What is planned: a config's stages, on so many GPUs of so much memory, each with its model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from rlhf.config.base import check_multiple
+from rlhf.config.schema import Config
+from rlhf.models.registry import REGISTRY, named, spec_of
+from rlhf.models.spec import ModelSpec
+from rlhf.planning.engines import Engine, read_engine
+
+GIB = 1024**3
+ALL_STAGES = ("sft", "collect", "dpo", "rm", "ppo", "evaluate")
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """memory: GiB of a GPU. specs: sizes by path, for checkpoints that are not on disk."""
+
+    config: Config
+    gpus: int = 1
+    memory: float = 80.0
+    specs: Mapping[str, ModelSpec] = field(default_factory=dict)
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """Those that the run has, in order."""
+        chosen = self.config.stages or ALL_STAGES
+        return tuple(s for s in ALL_STAGES if s in chosen and (s != "dpo" or self.config.dpo))
+
+    @property
+    def engine(self) -> Engine:
+        """Of the supervised stages."""
+        return read_engine(self.config.runtime.deepspeed, self.gpus)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """`auto` is bfloat16, for a GPU is planned."""
+        runtime = self.config.runtime
+        default = "float32" if runtime.device == "cpu" else "bfloat16"
+        return DTYPES[default if runtime.precision == "auto" else runtime.precision]
+
+    @property
+    def main(self) -> ModelSpec:
+        return self.spec(self.config.main.path, self.config.main.architecture)
+
+    def spec(self, path: str, architecture: str) -> ModelSpec:
+        """A checkpoint's own sizes where they are known, else those of the named architecture."""
+        if path in self.specs:
+            return self.specs[path]
+        return spec_of(path) if (Path(path) / "config.json").is_file() else named(architecture)
+
+    def source(self, path: str, size: str) -> ModelSpec:
+        """Of a model whose responses are collected; what is not there yet goes by its size."""
+        if path.startswith("run://"):
+            name = path.rpartition("/")[2]
+            entry = self.config.models.get(name, self.config.main)
+            return self.spec(entry.path, entry.architecture)
+        family = self.config.main.architecture.rpartition("-")[0]
+        like = f"{family}-{size}"
+        return self.spec(path, like if like in REGISTRY else self.config.main.architecture)
+
+    def microbatches(self, name: str, batch: int, size: int) -> int:
+        """Backward passes of one GPU before a step.
+
+        Raises ValueError unless every GPU gets equally many.
+        """
+        check_multiple(name, batch, f"microbatch_size x {self.gpus} GPUs", size * self.gpus)
+        return batch // (size * self.gpus)
