@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
-from accelerate.tracking import LOGGER_TYPE_TO_CLASS
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -25,17 +23,11 @@ from rich.table import Table
 
 from rlhf.runtime.distributed import Runtime, is_main_process
 from rlhf.runtime.files import write_text
+from rlhf.runtime.trackers import Trackers
 
-PROJECT = "baichuan-rlhf"
 SAMPLES = "samples.jsonl"
 LINE_EVERY = 10.0
 """Seconds between two lines of progress where there is no terminal to draw a bar in."""
-
-
-class _Tracker(Protocol):
-    def start(self) -> None: ...
-    def log(self, values: dict[str, float], step: int) -> None: ...
-    def finish(self) -> None: ...
 
 
 class MetricsLog:
@@ -51,13 +43,9 @@ class MetricsLog:
 
         Raises ValueError when a tracker is not installed.
         """
-        for name in trackers:
-            if importlib.util.find_spec(name) is None:
-                raise ValueError(f"runtime.trackers: {name} is not installed; pip install {name}")
         self._path = directory / "metrics.jsonl"
         self._samples = directory / SAMPLES
-        self._names = tuple(trackers)
-        self._trackers: list[_Tracker] = []
+        self._trackers = Trackers(trackers, directory)
         self._flush = flush
         self._rows: list[str] = []
         self._started = False
@@ -72,8 +60,7 @@ class MetricsLog:
         self._rows.append(_line({"step": step, **kept}))
         if len(self._rows) >= self._flush:
             self._write()
-        for tracker in self._trackers:
-            tracker.log(dict(values), step=step)
+        self._trackers.log(step, values)
 
     def log_samples(self, step: int, rows: Sequence[Mapping[str, Any]]) -> None:
         """Texts of a step, with what belongs to each."""
@@ -91,9 +78,7 @@ class MetricsLog:
 
     def close(self) -> None:
         self._write()
-        for tracker in self._trackers:
-            tracker.finish()
-        self._trackers = []
+        self._trackers.finish()
 
     def __enter__(self) -> Self:
         return self
@@ -108,9 +93,7 @@ class MetricsLog:
 
     def _start(self, step: int) -> None:
         self._cut(step)
-        self._trackers = [_tracker(name, self._path.parent, step) for name in self._names]
-        for tracker in self._trackers:
-            tracker.start()
+        self._trackers.start(step)
         self._started = True
 
     def _cut(self, step: int) -> None:
@@ -212,15 +195,3 @@ def _shown(value: float | int | str | None) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     return f"{value:,}" if isinstance(value, int) else str(value)
-
-
-def _tracker(name: str, directory: Path, step: int) -> _Tracker:
-    where = directory.as_posix()
-    arguments: dict[str, dict[str, Any]] = {
-        "tensorboard": {"run_name": "tensorboard", "logging_dir": where, "purge_step": step},
-        "wandb": {"run_name": PROJECT, "name": where, "dir": where},
-        "mlflow": {"experiment_name": PROJECT, "run_name": where},
-        "trackio": {"run_name": PROJECT, "name": where},
-    }
-    tracker: _Tracker = LOGGER_TYPE_TO_CLASS[name](**arguments[name])
-    return tracker

@@ -4,7 +4,6 @@ import io
 import json
 import math
 
-import pytest
 from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -101,12 +100,6 @@ def test_tensorboard_shows_a_resumed_run_once(tmp_path):
         (2, 22),
         (3, 23),
     ]
-
-
-def test_a_tracker_that_is_not_installed(tmp_path, monkeypatch):
-    monkeypatch.setattr(metrics.importlib.util, "find_spec", lambda _: None)
-    with pytest.raises(ValueError, match="wandb is not installed; pip install wandb"):
-        MetricsLog(tmp_path, ["wandb"])
 
 
 def test_progress_without_a_terminal_is_a_line_now_and_then(runtime, monkeypatch):
