@@ -70,19 +70,22 @@ def chat(
 ) -> None:
     """Talks until the input ends. Raises ValueError as `open_conversation` does."""
     console = Console()
-    with quiet(), console.status(f"loading {model}"):
-        conversation = open_conversation(
-            model,
-            load_in=load_in,
-            adapter=adapter,
-            system=system,
-            plugin_names=plugin_names,
-            sampling=sampling,
-        )
-    if seed is not None:
-        torch.manual_seed(seed)
+    options: dict[str, Any] = {
+        "load_in": load_in,
+        "system": system,
+        "plugin_names": plugin_names,
+        "sampling": sampling,
+    }
+
+    def open_one(path: Path, adapter: Path | None = None) -> Conversation:
+        with console.status(f"loading {path}"):
+            return open_conversation(path, adapter=adapter, **options)
+
     with quiet():
-        Terminal(conversation, console).run()
+        conversation = open_one(model, adapter)
+        if seed is not None:
+            torch.manual_seed(seed)
+        Terminal(conversation, console, open_one).run()
 
 
 def open_conversation(
@@ -111,6 +114,7 @@ def open_conversation(
     if enabled and spec.chat_style != "moss":
         raise ValueError(f"--plugin: {spec.name} calls no plugins; only MOSS does")
     conversation = load_speaker(source, load_in).conversation(sampling, system, enabled)
+    conversation.name = str(adapter or model)
     conversation.check()
     return conversation
 

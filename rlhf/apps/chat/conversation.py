@@ -33,6 +33,7 @@ class Conversation:
     config: how to sample, as `answer_config` gives it.
     system: the system message, "" for none.
     rounds: user and assistant in turn.
+    name: what the model is called where several answer.
     """
 
     model: Conversational
@@ -40,6 +41,7 @@ class Conversation:
     config: GenerationConfig
     system: str = ""
     rounds: list[Message] = field(default_factory=list)
+    name: str = ""
 
     @property
     def messages(self) -> list[Message]:

@@ -8,18 +8,23 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
+import torch
 from rich.console import Console
+from rich.live import Live
+from rich.table import Table
 from rich.text import Text
 
-from rlhf.apps.chat.conversation import Conversation
+from rlhf.apps.chat.conversation import Conversation, Piece
 
 HELP = """\
 /system TEXT   set the system message; without TEXT, take it away
 /reset         forget what was said
 /save FILE     add the conversation to FILE, a line of JSON
+/compare MODEL have this one answer too, side by side; without MODEL, no more
 /help          show this
 /exit          leave; so does the end of the input
 Ctrl-C cuts an answer short."""
+CUT_SHORT = "cut short"
 COMMAND = re.compile(r"/([a-z]+)(?:\s+(.*))?", re.DOTALL)
 # What a model writes must not steer the terminal.
 UNPRINTABLE = dict.fromkeys(
@@ -35,11 +40,20 @@ class Terminal:
     """Commands and questions from the standard input; answers on the standard output.
 
     Where that is no terminal, a line is a turn, answers are plain text, and all else goes to the
-    standard error or is left out.
+    standard error or is left out. Where two models answer, each has a history of its own.
+
+    open_other: a model to compare with; ValueError where it cannot be talked to.
     """
 
-    def __init__(self, conversation: Conversation, console: Console) -> None:
-        self.conversation, self.console = conversation, console
+    def __init__(
+        self,
+        conversation: Conversation,
+        console: Console,
+        open_other: Callable[[Path], Conversation],
+    ) -> None:
+        self.conversations, self.console = [conversation], console
+        self.open_other = open_other
+        self.system: str | None = None  # what /system said last
         self.interactive = sys.stdin.isatty() and console.is_terminal
         self.notices = console if self.interactive else Console(stderr=True)
 
@@ -72,6 +86,7 @@ class Terminal:
             "system": self._system,
             "reset": self._reset,
             "save": self._save,
+            "compare": self._compare,
             "help": lambda _: self._notice(HELP),
             "exit": self._exit,
         }
@@ -82,50 +97,99 @@ class Terminal:
             self._notice(f"/{name}: no such command; /help shows them")
 
     def _answer(self, question: str) -> None:
-        pieces = self.conversation.ask(question)
         if not self.interactive:
-            for piece in pieces:
-                if not piece.aside:
-                    print(piece.text, end="", flush=True)
-            print(flush=True)
+            for conversation in self.conversations:
+                for piece in conversation.ask(question):
+                    if not piece.aside:
+                        print(piece.text, end="", flush=True)
+                print(flush=True)
             return
-        self.console.print("[bold cyan]Model:[/] ", end="")
         try:
-            for piece in pieces:
-                text = Text(piece.text.translate(UNPRINTABLE), style="dim" if piece.aside else "")
-                self.console.print(text, end="", soft_wrap=True)
-            self.console.print()
+            if len(self.conversations) == 1:
+                self._show(self.conversations[0].ask(question))
+            else:
+                self._show_beside(question)
         except KeyboardInterrupt:
-            self._notice("\ncut short")
+            self._notice(f"\n{CUT_SHORT}")
+
+    def _show(self, pieces: Iterator[Piece]) -> None:
+        self.console.print("[bold cyan]Model:[/] ", end="")
+        for piece in pieces:
+            self.console.print(_printable(piece), end="", soft_wrap=True)
+        self.console.print()
+
+    def _show_beside(self, question: str) -> None:
+        """A column a model, one after the other: they share a device."""
+        columns = [Text() for _ in self.conversations]
+        table = Table.grid(padding=(0, 3), expand=True)
+        for _ in columns:
+            table.add_column(ratio=1)
+        table.add_row(*(Text(each.name, style="bold cyan") for each in self.conversations))
+        table.add_row(*columns)
+        with Live(table, console=self.console, vertical_overflow="ellipsis"):
+            for conversation, column in zip(self.conversations, columns, strict=True):
+                try:
+                    for piece in conversation.ask(question):
+                        column.append_text(_printable(piece))
+                except KeyboardInterrupt:  # the next model is asked all the same
+                    column.append(f"\n{CUT_SHORT}", style="dim")
 
     def _system(self, text: str) -> None:
-        before = self.conversation.system
-        self.conversation.system = text
+        before = [conversation.system for conversation in self.conversations]
         try:
-            self.conversation.check()
+            for conversation in self.conversations:
+                conversation.system = text
+                conversation.check()
+            self.system = text
         except ValueError as error:
-            self.conversation.system = before
+            for conversation, system in zip(self.conversations, before, strict=True):
+                conversation.system = system
             self._notice(str(error))
             return
         self._notice("system message set" if text else "no system message")
 
     def _reset(self, _: str) -> None:
-        self.conversation.rounds.clear()
+        for conversation in self.conversations:
+            conversation.rounds.clear()
         self._notice("what was said is forgotten")
 
     def _save(self, file: str) -> None:
-        if not file or not self.conversation.rounds:
+        spoken = [each for each in self.conversations if each.rounds]
+        if not file or not spoken:
             self._notice("/save FILE needs a file's name, and something said")
             return
         try:
-            self.conversation.save(Path(file).expanduser())
+            for conversation in spoken:
+                conversation.save(Path(file).expanduser())
         except OSError as error:
             self._notice(f"{file}: {error.strerror}")
             return
         self._notice(f"saved: {file}")
+
+    def _compare(self, model: str) -> None:
+        first = self.conversations[0]
+        del self.conversations[1:]  # before another takes its place in memory
+        if not model:
+            self._notice(f"{first.name} alone")
+            return
+        try:
+            other = self.open_other(Path(model).expanduser())
+            if self.system is not None:
+                other.system = self.system
+                other.check()
+        except (ValueError, torch.OutOfMemoryError) as error:
+            self._notice(str(error).partition("\n")[0])
+            return
+        other.rounds = list(first.rounds)
+        self.conversations.append(other)
+        self._notice(f"{first.name} and {other.name} answer; both have heard what was said so far")
 
     def _exit(self, _: str) -> None:
         raise Left
 
     def _notice(self, text: str) -> None:
         self.notices.print(text, style="dim", markup=False, highlight=False)
+
+
+def _printable(piece: Piece) -> Text:
+    return Text(piece.text.translate(UNPRINTABLE), style="dim" if piece.aside else "")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +10,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from rlhf.apps.chat.conversation import Conversation
+from rlhf.apps.chat.command import Sampling, open_conversation
+from rlhf.apps.chat.conversation import Conversation, Piece
 from rlhf.apps.chat.terminal import Terminal
 from tests.apps.chat.conftest import Script
 
@@ -18,7 +20,7 @@ Opened = Callable[..., Conversation]
 
 def pipe(monkeypatch: pytest.MonkeyPatch, conversation: Conversation, text: str) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO(text))
-    Terminal(conversation, Console()).run()
+    Terminal(conversation, Console(), no_other).run()
 
 
 class Keyboard(io.StringIO):
@@ -28,7 +30,16 @@ class Keyboard(io.StringIO):
         return True
 
 
-def typed(monkeypatch: pytest.MonkeyPatch, conversation: Conversation, *lines: Any) -> str:
+def no_other(path: Path) -> Conversation:
+    raise ValueError(f"{path}: no config.json")
+
+
+def typed(
+    monkeypatch: pytest.MonkeyPatch,
+    conversation: Conversation,
+    *lines: Any,
+    open_other: Callable[[Path], Conversation] = no_other,
+) -> str:
     """What a terminal shows. Of the lines, an exception is what the keyboard raises."""
     left = list(lines)
 
@@ -41,7 +52,8 @@ def typed(monkeypatch: pytest.MonkeyPatch, conversation: Conversation, *lines: A
     monkeypatch.setattr(sys, "stdin", Keyboard())
     monkeypatch.setattr("builtins.input", read)
     screen = io.StringIO()
-    Terminal(conversation, Console(file=screen, force_terminal=True, color_system=None)).run()
+    console = Console(file=screen, force_terminal=True, color_system=None, width=100)
+    Terminal(conversation, console, open_other).run()
     return screen.getvalue()
 
 
@@ -149,3 +161,56 @@ def test_ctrl_c_cuts_an_answer_short_and_leaves_at_the_prompt(
     monkeypatch.setattr(conversation, "ask", interrupted)
     shown = typed(monkeypatch, conversation, "你好", KeyboardInterrupt(), "not read")
     assert "cut short" in shown and len(conversation.rounds) == 2
+
+
+def test_two_models_side_by_side(
+    checkpoint: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    sft, ppo = (
+        open_conversation(checkpoint(name=name), sampling=Sampling()) for name in ("sft", "ppo")
+    )
+    sft.name, ppo.name = "sft", "ppo"
+    first = Script(sft, ["A1</s>", "A2</s>", "A3</s>"])
+    second = Script(ppo, ["B2</s>"])
+    file = tmp_path / "said.jsonl"
+    lines = ["你好", "/system 天气", "/compare ppo", "世界", f"/save {file}", "/compare", "今天"]
+    opened_paths: list[Path] = []
+
+    def open_ppo(path: Path) -> Conversation:
+        opened_paths.append(path)
+        return ppo
+
+    shown = typed(monkeypatch, sft, *lines, open_other=open_ppo)
+    assert opened_paths == [Path("ppo")]
+    assert any(line.split() == ["A2", "B2"] for line in shown.splitlines())
+    assert any("sft" in line and "ppo" in line for line in shown.splitlines())
+    # The other heard what was said before, under the same system message, and no more afterwards.
+    assert second.prompts == [first.prompts[1]] and "A1" in first.prompts[1]
+    assert len(first.prompts) == 3
+    saved = [json.loads(line)["messages"][-1]["content"] for line in file.read_text().splitlines()]
+    assert saved == ["A2", "B2"]
+
+
+def test_a_model_that_cannot_be_compared_with_is_told(
+    opened: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    conversation = opened()
+    Script(conversation, ["A</s>"])
+    assert "nowhere: no config.json" in typed(monkeypatch, conversation, "/compare nowhere", "你好")
+    assert len(conversation.rounds) == 2
+
+
+def test_ctrl_c_cuts_one_of_two_answers(
+    opened: Opened, checkpoint: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    conversation = opened()
+    other = open_conversation(checkpoint(name="other"), sampling=Sampling())
+    Script(other, ["B</s>"])
+
+    def interrupted(question: str) -> Any:
+        yield Piece("A")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(conversation, "ask", interrupted)
+    shown = typed(monkeypatch, conversation, "/compare o", "你好", open_other=lambda _: other)
+    assert "cut short" in shown and other.rounds[-1].content == "B"
