@@ -31,10 +31,11 @@ def run(config: Config, runtime: Runtime) -> StageResult:
 
     With `annotation.source: page` the result waits until annotators' exports lie beside the tasks.
     """
-    return execute(step(config, runtime), runtime)
+    return execute(steps(config, runtime)[0], runtime)
 
 
-def step(config: Config, runtime: Runtime) -> Step:
+def steps(config: Config, runtime: Runtime) -> list[Step]:
+    """The one that the stage has."""
     inputs: dict[str, Path] = {}
     # The sources are inputs: what they hold counts, not where they lie.
     collected = config.collect.model_dump(exclude={"models": {"__all__": {"path"}}})
@@ -47,14 +48,16 @@ def step(config: Config, runtime: Runtime) -> Step:
             inputs[f"source {index}"] = Path(entry.path)
     if config.annotation.judge:
         inputs["judge"] = Path(config.annotation.judge)
-    return Step(
-        key=runtime.key(STAGE),
-        stage=STAGE,
-        directory=runtime.stage_dir(STAGE),
-        sections=tuple(sections),
-        inputs=inputs,
-        work=partial(_collect, config, runtime),
-    )
+    return [
+        Step(
+            key=runtime.key(STAGE),
+            stage=STAGE,
+            directory=runtime.stage_dir(STAGE),
+            sections=tuple(sections),
+            inputs=inputs,
+            work=partial(_collect, config, runtime),
+        )
+    ]
 
 
 def sources(config: Config, runtime: Runtime) -> list[SourceEntry]:

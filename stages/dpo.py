@@ -24,23 +24,28 @@ def run(config: Config, runtime: Runtime) -> StageResult:
 
     Does nothing where `dpo` is null.
     """
-    if config.dpo is None:
-        return StageResult(runtime.stage_dir(STAGE), {})
-    return execute(step(config, config.dpo, runtime), runtime)
+    made = steps(config, runtime)
+    return execute(made[0], runtime) if made else StageResult(runtime.stage_dir(STAGE), {})
 
 
-def step(config: Config, section: DPOSection, runtime: Runtime) -> Step:
-    return Step(
-        key=runtime.key(STAGE),
-        stage=STAGE,
-        directory=runtime.stage_dir(STAGE),
-        sections=(section, config.rm.data, config.runtime.precision, config.seed),
-        inputs={
-            "model": Path(section.model or runtime.run_dir.stage("sft/main")),
-            **ranking_files(config, runtime),
-        },
-        work=partial(_train, config, section, runtime),
-    )
+def steps(config: Config, runtime: Runtime) -> list[Step]:
+    """One, or none where `dpo` is null."""
+    section = config.dpo
+    if section is None:
+        return []
+    return [
+        Step(
+            key=runtime.key(STAGE),
+            stage=STAGE,
+            directory=runtime.stage_dir(STAGE),
+            sections=(section, config.rm.data, config.runtime.precision, config.seed),
+            inputs={
+                "model": Path(section.model or runtime.run_dir.stage("sft/main")),
+                **ranking_files(config, runtime),
+            },
+            work=partial(_train, config, section, runtime),
+        )
+    ]
 
 
 def _train(config: Config, section: DPOSection, runtime: Runtime, step: Step) -> Summary:

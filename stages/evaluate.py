@@ -29,14 +29,18 @@ def run(config: Config, runtime: Runtime) -> StageResult:
     With `evaluate.extra_sft`, the SFT model is first trained on for as many FLOPs as the last PPO
     has used. With `dpo`, its last model is judged against SFT, and PPO's against it.
     """
-    if config.evaluate.extra_sft:
-        execute(_extra_sft_step(config, runtime), runtime)
-    result = execute(_judge_step(config, runtime), runtime)
+    result = [execute(step, runtime) for step in steps(config, runtime)][-1]
     for name, place in _places(config, runtime).items():
         write_text(place, (result.directory / name).read_text(encoding="utf-8"))
     report.write(runtime.run_dir.root)
     runtime.console.print(f"report: {runtime.run_dir.root / 'report' / 'index.html'}")
     return result
+
+
+def steps(config: Config, runtime: Runtime) -> list[Step]:
+    """The judging, after the further SFT where there is one."""
+    before = [_extra_sft_step(config, runtime)] if config.evaluate.extra_sft else []
+    return [*before, _judge_step(config, runtime)]
 
 
 def _extra_sft_step(config: Config, runtime: Runtime) -> Step:

@@ -34,25 +34,28 @@ def run(config: Config, runtime: Runtime) -> StageResult:
     """Train the actor, saved in `ppo/actor`, and the critic, saved in `ppo/critic`; with
     `ppo.ema_decay` also `ppo/actor_ema`, the average of the actor's weights."""
     check_multiple("ppo.minibatch", config.ppo.minibatch, "the number of processes", world_size())
-    return execute(step(config, runtime), runtime)
+    return execute(steps(config, runtime)[0], runtime)
 
 
-def step(config: Config, runtime: Runtime) -> Step:
+def steps(config: Config, runtime: Runtime) -> list[Step]:
+    """The one that the stage has."""
     mix, judge = config.ppo.pretraining, config.ppo.judge
-    return Step(
-        key=runtime.key(STAGE),
-        stage=STAGE,
-        directory=runtime.stage_dir(STAGE),
-        sections=(config.ppo, config.runtime.precision, config.seed),
-        inputs={
-            "actor": Path(config.ppo.actor or runtime.run_dir.stage("sft/main")),
-            "reward_model": Path(config.ppo.reward_model or runtime.stage_dir("rm")),
-            "prompts": runtime.run_dir.data / "prompts.jsonl",
-            **({"pretraining": Path(mix.data)} if mix else {}),
-            **({"judge": Path(judge)} if judge else {}),
-        },
-        work=partial(_train, config, runtime),
-    )
+    return [
+        Step(
+            key=runtime.key(STAGE),
+            stage=STAGE,
+            directory=runtime.stage_dir(STAGE),
+            sections=(config.ppo, config.runtime.precision, config.seed),
+            inputs={
+                "actor": Path(config.ppo.actor or runtime.run_dir.stage("sft/main")),
+                "reward_model": Path(config.ppo.reward_model or runtime.stage_dir("rm")),
+                "prompts": runtime.run_dir.data / "prompts.jsonl",
+                **({"pretraining": Path(mix.data)} if mix else {}),
+                **({"judge": Path(judge)} if judge else {}),
+            },
+            work=partial(_train, config, runtime),
+        )
+    ]
 
 
 def _train(config: Config, runtime: Runtime, step: Step) -> Summary:

@@ -28,21 +28,24 @@ def run(config: Config, runtime: Runtime) -> StageResult:
 
     `rm.model` names another model to start from.
     """
-    return execute(step(config, runtime), runtime)
+    return execute(steps(config, runtime)[0], runtime)
 
 
-def step(config: Config, runtime: Runtime) -> Step:
-    return Step(
-        key=runtime.key(STAGE),
-        stage=STAGE,
-        directory=runtime.stage_dir(STAGE),
-        sections=(config.rm, config.runtime.precision, config.seed),
-        inputs={
-            "model": Path(config.rm.model or runtime.run_dir.stage("sft/main")),
-            **ranking_files(config, runtime),
-        },
-        work=partial(_train, config, runtime),
-    )
+def steps(config: Config, runtime: Runtime) -> list[Step]:
+    """The one that the stage has."""
+    return [
+        Step(
+            key=runtime.key(STAGE),
+            stage=STAGE,
+            directory=runtime.stage_dir(STAGE),
+            sections=(config.rm, config.runtime.precision, config.seed),
+            inputs={
+                "model": Path(config.rm.model or runtime.run_dir.stage("sft/main")),
+                **ranking_files(config, runtime),
+            },
+            work=partial(_train, config, runtime),
+        )
+    ]
 
 
 def _train(config: Config, runtime: Runtime, step: Step) -> Summary:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -19,11 +18,13 @@ STAGE = "sft"
 
 def run(config: Config, runtime: Runtime) -> StageResult:
     """Train every model of `config.models`; each has its own directory `sft/<model>/`."""
+    for entry in config.models.values():
+        check_checkpoint(entry.path, entry.architecture)
     results = [execute(step, runtime) for step in steps(config, runtime)]
     return results[0]
 
 
-def steps(config: Config, runtime: Runtime) -> Sequence[Step]:
+def steps(config: Config, runtime: Runtime) -> list[Step]:
     """One step a model, the main one first."""
     order = sorted(config.models, key=lambda name: name != "main")
     return [_step(name, config, runtime) for name in order]
@@ -31,7 +32,6 @@ def steps(config: Config, runtime: Runtime) -> Sequence[Step]:
 
 def _step(name: str, config: Config, runtime: Runtime) -> Step:
     entry = config.models[name]
-    check_checkpoint(entry.path, entry.architecture)
     data = runtime.run_dir.data
     return Step(
         key=f"sft/{name}",

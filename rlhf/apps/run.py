@@ -52,6 +52,26 @@ def run(
     Raises:
         ValueError: the user's input is wrong, in one line.
     """
+    check_stages(config, start, only, redo)
+    config = rehearse(config) if rehearsal else config
+    stages = (only,) if only else config.stages or tuple(STAGES)
+    connect(config.runtime)
+    with prepared_run(config, stages=stages) as (config, run_dir):
+        plan = once(lambda: planned(config, run_dir, start, only, redo))
+        check_roles(config, {stage for stage, _ in plan})
+        for stage, number in plan:
+            runtime = make_runtime(config, run_dir, number)
+            if stage == redo and number == last_round(stage, config.rounds):
+                once(partial(run_dir.set_aside, runtime.stage_dir(stage)))
+            result = STAGES[stage](config, runtime)
+            if result.waiting:
+                runtime.console.print(result.waiting)
+                break
+    disconnect()
+
+
+def check_stages(config: Config, start: str | None, only: str | None, redo: str | None) -> None:
+    """Raises ValueError for stages that there are not, or that do not go together."""
     for flag, stage in (("--from", start), ("--only", only), ("--redo", redo)):
         if stage is not None and stage not in STAGES:
             raise ValueError(f"{flag} {stage}: no such stage; choose one of {' '.join(STAGES)}")
@@ -67,24 +87,9 @@ def run(
         raise ValueError(f"--only {only} runs nothing else; leave out --from, or --redo of another")
     if start and redo and list(STAGES).index(redo) < list(STAGES).index(start):
         raise ValueError(f"--redo {redo} comes before --from {start}; leave out --from")
-    config = rehearse(config) if rehearsal else config
-    stages = (only,) if only else config.stages or tuple(STAGES)
-    connect(config.runtime)
-    with prepared_run(config, stages=stages) as (config, run_dir):
-        plan = once(lambda: _plan(config, run_dir, start, only, redo))
-        _check_roles(config, {stage for stage, _ in plan})
-        for stage, number in plan:
-            runtime = make_runtime(config, run_dir, number)
-            if stage == redo and number == _last(stage, config.rounds):
-                once(partial(run_dir.set_aside, runtime.stage_dir(stage)))
-            result = STAGES[stage](config, runtime)
-            if result.waiting:
-                runtime.console.print(result.waiting)
-                break
-    disconnect()
 
 
-def _plan(
+def planned(
     config: Config, run_dir: RunDir, start: str | None, only: str | None, redo: str | None
 ) -> list[Work]:
     """What to run, in order. With several rounds, `only` means the first that lacks the stage."""
@@ -99,11 +104,11 @@ def _plan(
         unfinished = (work for work in mine if not run_dir.is_done(*work, rounds))
         return [mine[-1] if only == redo else next(unfinished, mine[-1])]
     if redo and not start:
-        return order[order.index((redo, _last(redo, rounds))) :]
+        return order[order.index((redo, last_round(redo, rounds))) :]
     return order[[stage for stage, _ in order].index(start) :] if start else order
 
 
-def _check_roles(config: Config, stages: set[str]) -> None:
+def check_roles(config: Config, stages: set[str]) -> None:
     """Raises ValueError when PPO could not use the reward model that is trained for it here."""
     whole = config.rm.tuning.method == "full" and config.ppo.reward_model is None
     if {"rm", "ppo"} <= stages and whole and config.ppo.roles == "shared":
@@ -113,5 +118,5 @@ def _check_roles(config: Config, stages: set[str]) -> None:
         )
 
 
-def _last(stage: str, rounds: int) -> int:
+def last_round(stage: str, rounds: int) -> int:
     return 1 if stage == "sft" else rounds

@@ -17,6 +17,8 @@ from rlhf.models.load import check_checkpoint
 from rlhf.runtime.files import write_text
 from rlhf.runtime.run_dir import STAGES, RunDir
 
+DEMO = "demo"
+"""Folder of the run directory for the demo world."""
 READERS = {
     "sft": {"sft"},
     "prompts": {"collect", "ppo", "evaluate"},
@@ -37,11 +39,8 @@ def prepared_run(
     Raises:
         ValueError: files that the config names are not there, or another process has the directory.
     """
-    run_dir = RunDir(config.run_dir, lenders)
-    demo_dir = run_dir.root / "demo"
-    config = resolve_paths(config, {"run://": run_dir.root, "demo://": demo_dir})
-    data = _without_unread(config.data, run_dir, stages)
-    _check_named_files(config.model_copy(update={"data": data}), run_dir, stages)
+    config, data, run_dir = located(config, lenders, stages)
+    demo_dir = run_dir.root / DEMO
     with run_dir.lock():
         if config.demo is not None:
             taxonomy = config.data.taxonomy or resource("data_schemas/taxonomy.yaml")
@@ -50,6 +49,20 @@ def prepared_run(
         auditor = annotators.authoritative if config.demo and not config.data.audits else None
         prepare(data, config.sft.curation, auditor, run_dir.data, config.seed)
         yield config, run_dir
+
+
+def located(
+    config: Config, lenders: tuple[Path, ...] = (), stages: Collection[str] = STAGES
+) -> tuple[Config, DataSection, RunDir]:
+    """The config with every path resolved, what is to be read of its data, the run directory.
+
+    Writes nothing; raises ValueError when files that the config names are not there.
+    """
+    run_dir = RunDir(config.run_dir, lenders)
+    config = resolve_paths(config, {"run://": run_dir.root, "demo://": run_dir.root / DEMO})
+    data = _without_unread(config.data, run_dir, stages)
+    _check_named_files(config.model_copy(update={"data": data}), run_dir, stages)
+    return config, data, run_dir
 
 
 def _without_unread(data: DataSection, run_dir: RunDir, stages: Collection[str]) -> DataSection:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from rlhf.config.schema import Config
 
 app = typer.Typer()
 
@@ -23,6 +26,12 @@ Rehearse = Annotated[
     bool,
     typer.Option(
         "--rehearse", help="The same config with tiny models and demo data, on CPU in minutes."
+    ),
+]
+DryRun = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run", help="Print the config, data and what each stage would do; write nothing."
     ),
 ]
 Redo = Annotated[
@@ -47,6 +56,7 @@ def run(
     redo: Redo = None,
     overrides: Overrides = None,
     rehearse: Rehearse = False,
+    dry_run: DryRun = False,
 ) -> None:
     """All stages, end to end. Finished ones are reused, interrupted ones resume.
 
@@ -56,14 +66,16 @@ def run(
 
         rlhf run configs/tiny.yaml
 
+        rlhf run configs/tiny.yaml --set ppo.kl.initial=0.1 --dry-run
+
         rlhf run configs/ablations/rm.yaml
 
         rlhf run configs/baichuan2_7b.yaml --from ppo --set ppo.kl.initial=0.1
     """
-    _run(config, overrides, start=start, only=only, redo=redo, rehearsal=rehearse)
+    _run(config, overrides, start=start, only=only, redo=redo, rehearsal=rehearse, dry=dry_run)
 
 
-def _run(path: Path, overrides: list[str] | None, **options: Any) -> None:
+def _run(path: Path, overrides: list[str] | None, dry: bool, **options: Any) -> None:
     from rlhf.config.load import load_config
 
     config = load_config(path, overrides or [])  # before torch, so that a mistake is told at once
@@ -72,6 +84,9 @@ def _run(path: Path, overrides: list[str] | None, **options: Any) -> None:
             f"{path}: an ablation runs as a whole, without --from, --only and --redo; "
             "remove a variant's directory to start it afresh"
         )
+    if dry:
+        _dry_run(path, config, 1, options)
+        return
     from rlhf.apps import ablation
     from rlhf.apps import run as single
 
@@ -86,6 +101,16 @@ def _run(path: Path, overrides: list[str] | None, **options: Any) -> None:
         raise typer.Exit(130) from None
 
 
+def _dry_run(path: Path, config: Config, gpus: int, options: dict[str, Any]) -> None:
+    if config.ablation is not None:
+        raise ValueError(
+            f"{path}: --dry-run is for one run, and this is an ablation; name its base"
+        )
+    from rlhf.apps.dry_run import dry_run
+
+    dry_run(config, gpus=gpus, **options)
+
+
 def stage_command(stage: str) -> Callable[..., None]:
     """The command that runs one stage alone."""
 
@@ -94,9 +119,10 @@ def stage_command(stage: str) -> Callable[..., None]:
         overrides: Overrides = None,
         redo: Annotated[bool, typer.Option("--redo", help="Start it afresh.")] = False,
         rehearse: Rehearse = False,
+        dry_run: DryRun = False,
     ) -> None:
         again = stage if redo else None
-        _run(config, overrides, start=None, only=stage, redo=again, rehearsal=rehearse)
+        _run(config, overrides, start=None, only=stage, redo=again, rehearsal=rehearse, dry=dry_run)
 
     return command
 

@@ -25,6 +25,8 @@ KINDS: dict[str, type[AnyRecord]] = {
 # (held out, learnt from): rankings are about answers, and are tested against rankings alone. What
 # PPO is tested on, no stage has learnt from.
 _MAY_MEET = {("sft", "rankings"), ("rankings", "sft"), ("rankings", "prompts")}
+STAMP = "sources.sha256"
+"""File that says what the others were made from."""
 Files = dict[str, list[AnyRecord]]
 """Records by kind."""
 
@@ -50,11 +52,7 @@ def prepare(
     """
     named = {kind: getattr(section, kind) for kind in KINDS if getattr(section, kind)}
     held_out_named = {kind: getattr(section, f"{kind}_eval") for kind in named}
-    sources = [*named.values(), *held_out_named.values(), section.audits]
-    hashes = [hash_path(Path(source)) for source in sources if source]
-    state = hash_section(section, curation, seed, hashes)
-    stamp = directory / "sources.sha256"
-    if stamp.is_file() and stamp.read_text(encoding="utf-8") == state:
+    if is_prepared(section, curation, directory, seed):
         return
     train = {kind: _read(path, kind) for kind, path in named.items()}
     curated = None
@@ -84,7 +82,26 @@ def prepare(
     for kind in named:
         write_jsonl(directory / f"{kind}.jsonl", train[kind])
         write_jsonl(directory / f"{kind}_eval.jsonl", held_out[kind])
-    write_text(stamp, state)
+    write_text(directory / STAMP, _state(section, curation, seed))
+
+
+def is_prepared(
+    section: DataSection, curation: CurationSection | None, directory: Path, seed: int
+) -> bool:
+    """Whether `directory` has what these sections make of the sources as they are now.
+
+    Raises ValueError when a source is not there.
+    """
+    stamp = directory / STAMP
+    return stamp.is_file() and stamp.read_text("utf-8") == _state(section, curation, seed)
+
+
+def _state(section: DataSection, curation: CurationSection | None, seed: int) -> str:
+    named = [kind for kind in KINDS if getattr(section, kind)]
+    sources = [getattr(section, kind) for kind in named]
+    sources += [getattr(section, f"{kind}_eval") for kind in named] + [section.audits]
+    hashes = [hash_path(Path(source)) for source in sources if source]
+    return hash_section(section, curation, seed, hashes)
 
 
 def file_auditor(path: str | None) -> Auditor:

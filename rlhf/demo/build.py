@@ -17,21 +17,30 @@ from rlhf.demo import corpus, models, moss
 from rlhf.models.registry import named
 from rlhf.runtime.files import hash_section, write_text
 
+STAMP = "world.sha256"
 LIKENESS = 0.75
 """Likeness to any training prompt that held-out prompts stay under; the leakage check's is 0.8."""
 
 
 def build(demo: DemoSection, taxonomy: Taxonomy, directory: Path) -> None:
     """Write the world under `directory`, unless the same one is there already."""
-    stamp = directory / "world.sha256"
-    sources = sorted(file for file in Path(__file__).parent.iterdir() if file.is_file())
-    state = hash_section(demo, [file.read_text(encoding="utf-8") for file in sources])
-    if stamp.is_file() and stamp.read_text(encoding="utf-8") == state:
+    if is_built(demo, directory):
         return
-    stamp.unlink(missing_ok=True)
+    (directory / STAMP).unlink(missing_ok=True)
     texts = _write_data(demo, taxonomy, directory)
     _write_models(demo, texts, directory)
-    write_text(stamp, state)
+    write_text(directory / STAMP, _state(demo))
+
+
+def is_built(demo: DemoSection, directory: Path) -> bool:
+    """Whether this section's world is there, as these sources make it."""
+    stamp = directory / STAMP
+    return stamp.is_file() and stamp.read_text(encoding="utf-8") == _state(demo)
+
+
+def _state(demo: DemoSection) -> str:
+    sources = sorted(file for file in Path(__file__).parent.iterdir() if file.is_file())
+    return hash_section(demo, [file.read_text(encoding="utf-8") for file in sources])
 
 
 def _write_data(demo: DemoSection, taxonomy: Taxonomy, directory: Path) -> list[str]:

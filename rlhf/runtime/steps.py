@@ -97,7 +97,7 @@ def execute(step: Step, runtime: Runtime) -> StageResult:
 
 def _begin(step: Step, runtime: Runtime) -> StageManifest:
     """The finished step's manifest, or a new one that says it is running."""
-    inputs = {name: _input(step, name, runtime) for name in step.inputs}
+    inputs = {name: input_of(step, name, runtime) for name in step.inputs}
     config_hash = hash_section(*step.sections)
     before = read_manifest(step.directory)
     if before is not None and is_finished(step.directory, config_hash, inputs):
@@ -124,7 +124,8 @@ def _begin(step: Step, runtime: Runtime) -> StageManifest:
     return manifest
 
 
-def _input(step: Step, name: str, runtime: Runtime) -> Artifact:
+def input_of(step: Step, name: str, runtime: Runtime) -> Artifact:
+    """Raises ValueError when it is not there, or comes from a stage that has not finished."""
     path = step.inputs[name]
     maker = maker_of(path)
     if maker is not None and maker[1].status != "done":

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from rlhf.apps.run import _check_roles, _plan, run
+from rlhf.apps.run import check_roles, planned, run
 from rlhf.config.load import load_config
 from rlhf.runtime.run_dir import RunDir, StageManifest
 
@@ -30,7 +30,7 @@ def plan(
 ) -> list[tuple[str, int]]:
     config = load_config("tiny", [f"rounds={rounds}", f"stages={stages}"])
     chosen = {"start": None, "only": None, "redo": None} | options
-    return _plan(config, run_dir, chosen["start"], chosen["only"], chosen["redo"])
+    return planned(config, run_dir, chosen["start"], chosen["only"], chosen["redo"])
 
 
 def finish(run_dir: RunDir, key: str, status: str = "done") -> None:
@@ -87,10 +87,10 @@ def test_a_config_may_have_some_stages_alone(run_dir):
 def test_a_whole_reward_model_for_shared_roles_is_refused_before_it_is_trained():
     shared = ["ppo.roles=shared", "ppo.tuning.method=lora"]
     with pytest.raises(ValueError, match="rm.tuning.method is full: set ppo.roles to separate"):
-        _check_roles(load_config("tiny", shared), {"rm", "ppo"})
-    _check_roles(load_config("tiny", shared), {"ppo"})
-    _check_roles(load_config("tiny", [*shared, "rm.tuning.method=lora"]), {"rm", "ppo"})
-    _check_roles(load_config("tiny"), {"rm", "ppo"})
+        check_roles(load_config("tiny", shared), {"rm", "ppo"})
+    check_roles(load_config("tiny", shared), {"ppo"})
+    check_roles(load_config("tiny", [*shared, "rm.tuning.method=lora"]), {"rm", "ppo"})
+    check_roles(load_config("tiny"), {"rm", "ppo"})
 
 
 @pytest.mark.parametrize(

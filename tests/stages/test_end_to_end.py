@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from rlhf.apps.dry_run import dry_run
 from rlhf.config.load import dump_config, load_config
 from rlhf.config.schema import Config
 from rlhf.data.jsonl import read_jsonl, write_jsonl
@@ -60,14 +61,6 @@ RESULTS = (
 )
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory) -> Path:
-    """Config of a run that went through once; tests that change it work on `copy_of`."""
-    config = miniature("mini", tmp_path_factory.mktemp("runs"))
-    call(config)
-    return config
-
-
 @pytest.fixture
 def copy_of(finished, tmp_path):
     """Its directory under another root, with the config to go on there."""
@@ -111,6 +104,25 @@ def test_a_second_call_reuses_everything(copy_of, capsys):
     call(config)
     assert changed(before, manifests(run_dir)) == []
     assert capsys.readouterr().out.count("finished before, reused") == len(STAGES)
+
+
+def test_a_dry_run_foretells_and_writes_nothing(finished, capsys):
+    run_dir = finished.parent / "mini"
+    files = {path: path.stat().st_mtime_ns for path in run_dir.rglob("*")}
+
+    def foretold(*overrides: str) -> tuple[list[str], str]:
+        config = load_config(finished, overrides)
+        dry_run(config, gpus=1, start=None, only=None, redo=None, rehearsal=False)
+        output = capsys.readouterr().out
+        rows = [row.split("│")[1:3] for row in output.splitlines() if row.startswith("│")]
+        actions = {step.strip(): action.strip() for step, action in rows}
+        return [actions[step] for step in STAGES], output
+
+    assert foretold()[0] == ["reused"] * len(STAGES)
+    actions, output = foretold("ppo.clip=0.15")
+    assert actions == ["reused"] * 3 + ["run"] * 3
+    assert "\nppo.clip: 0.1 -> 0.15\n" in output and "prepared" in output
+    assert {path: path.stat().st_mtime_ns for path in run_dir.rglob("*")} == files
 
 
 def test_redo_sets_the_old_result_aside_and_keeps_what_came_before(copy_of, capsys):

@@ -1,0 +1,67 @@
+"""What `execute` would do with a step, without doing it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from rlhf.runtime.distributed import Runtime
+from rlhf.runtime.files import hash_section
+from rlhf.runtime.run_dir import Artifact, StageManifest, is_finished, read_manifest
+from rlhf.runtime.steps import Step, input_of
+
+
+class Outlook(NamedTuple):
+    action: Literal["reuse", "resume", "run"]
+    reason: str
+
+
+def outlook(step: Step, runtime: Runtime, coming: Collection[Path]) -> Outlook:
+    """What would become of a step, and why.
+
+    coming: files and folders that are made before it, and may differ from what is there now.
+
+    Raises:
+        ValueError: an input is not there, and nothing makes it.
+    """
+    before = read_manifest(step.directory)
+    made = [name for name, path in step.inputs.items() if _inside(path, coming)]
+    if made:
+        text = f"{_listed(made)} made anew first"
+        if before is not None and before.status == "done":
+            text += "; reused if equal to before"
+        return Outlook("run", text)
+    inputs = {name: input_of(step, name, runtime) for name in step.inputs}
+    config_hash = hash_section(*step.sections)
+    if before is None:
+        return Outlook("run", "not begun")
+    if is_finished(step.directory, config_hash, inputs):
+        return Outlook("reuse", f"config and inputs are those of {before.finished}")
+    if not before.matches(config_hash, inputs):
+        return Outlook("run", f"{_changes(before, config_hash, inputs)}; old results go to aside/")
+    if before.status == "done":
+        gone = [name for name in before.outputs if not (step.directory / name).exists()]
+        return Outlook("run", f"{_listed(gone)} is no longer there")
+    return Outlook("resume", f"{before.status} since {before.started}")
+
+
+def _inside(path: Path, folders: Collection[Path]) -> bool:
+    return any(path.is_relative_to(folder) for folder in folders)
+
+
+def _changes(before: StageManifest, config_hash: str, inputs: dict[str, Artifact]) -> str:
+    """What is not as it was when the step began."""
+    names = sorted(before.inputs.keys() | inputs.keys())
+    hashes = [(before.inputs.get(name), inputs.get(name)) for name in names]
+    changed = [
+        name
+        for name, (old, new) in zip(names, hashes, strict=True)
+        if old is None or new is None or old.hash != new.hash
+    ]
+    parts = ["its config changed"] if before.config_hash != config_hash else []
+    return " and ".join(parts + ([f"{_listed(changed)} changed"] if changed else []))
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names)

@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+from typer.testing import CliRunner
+
+from rlhf.apps import dry_run as planning
+from rlhf.cli import app
+from rlhf.config.load import load_config
+from rlhf.planning.memory import Part, Phase
+from rlhf.planning.planner import Plan
+from rlhf.planning.schedule import Duration
+from rlhf.planning.stages import StagePlan
+
+
+def test_before_anything_is_there(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(app, ["run", "tiny", "--dry-run", "--set", "rounds=1"])
+    assert done.exit_code == 0, done.output
+    assert "\nrounds: 1\n" in done.stdout  # the config, defaults and changes in it
+    assert "runs/tiny/demo/sft.jsonl" in done.stdout and "made by the run" in done.stdout
+    assert "model, train, held_out made anew first" in " ".join(done.stdout.split())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_stops_a_run_stops_a_dry_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for arguments, said in (
+        (["baichuan2_7b"], "not there: weights/Baichuan2-7B-Base"),
+        (["tiny", "--from", "rlhf"], "--from rlhf: no such stage"),
+        (["ablations/rm"], "--dry-run is for one run"),
+    ):
+        done = CliRunner().invoke(app, ["run", *arguments, "--dry-run"])
+        assert isinstance(done.exception, ValueError) and said in str(done.exception)
+
+
+def test_memory(monkeypatch):
+    config = load_config("baichuan2_7b")
+    duration = Duration("step", 90.0, 20)
+    most = Phase("training", (Part("model", "weights", 3 * 2**30),))
+    stages = tuple(
+        StagePlan(name, "", (most,), duration, name != "ppo") for name in ("sft/main", "ppo")
+    )
+    monkeypatch.setattr(
+        planning, "plan", lambda config, gpus, gpu_memory: Plan("", gpus, gpu_memory, stages)
+    )
+    columns = planning.memory_table(config, ["sft", "ppo"], 2).columns
+    rows = list(zip(*(column.cells for column in columns), strict=True))
+    assert rows[0] == ("sft/main", "3.0", "training", "yes", "0.5")
+    assert rows[1][3] == "no: rlhf plan says what would help"
+    assert planning.memory_table(config, ["sft"], 2).row_count == 1
