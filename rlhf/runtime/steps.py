@@ -129,10 +129,10 @@ def input_of(step: Step, name: str, runtime: Runtime) -> Artifact:
     path = step.inputs[name]
     maker = maker_of(path)
     if maker is not None and maker[1].status != "done":
-        stage = maker[1].stage
+        maker_stage = maker[1].stage
         raise ValueError(
-            f"{step.key} needs {path}, but stage {stage} has not finished there; go on with "
-            f"it first: --from {stage}"
+            f"{step.key} needs {path}, but stage {maker_stage} has not finished there; go on with "
+            f"it first: --from {maker_stage}"
         )
     if not path.exists():
         stage = runtime.run_dir.stage_of(path)
