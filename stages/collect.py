@@ -6,6 +6,7 @@ import random
 import shutil
 from collections.abc import Iterator, Sequence
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from rlhf.data.taxonomy import balanced_sample
 from rlhf.demo import annotators
 from rlhf.evaluation.answers import Scorer
 from rlhf.evaluation.sampling import Sampler
-from rlhf.runtime.distributed import Runtime, StageResult
+from rlhf.runtime.distributed import Runtime, StageResult, gather, once, own_part
 from rlhf.runtime.steps import Step, Summary, Waiting, execute
 
 STAGE = "collect"
@@ -74,15 +75,14 @@ def sources(config: Config, runtime: Runtime) -> list[SourceEntry]:
 
 def _collect(config: Config, runtime: Runtime, step: Step) -> Summary:
     if config.annotation.source == "file":
-        for split in GIVEN:
-            shutil.copyfile(step.inputs[f"{split}rankings"], _rankings(step, split))
+        once(partial(_copy_given, step))
     else:
         counts = {"": config.collect.prompts, "eval_": config.collect.eval_prompts}
         for split, name in SPLITS.items():
             seed, balance = runtime.seed + runtime.round, config.collect.balance
             prompts = choose(step.inputs[name], counts[split], balance, seed)
             tasks = _sample(split, prompts, config, runtime, step)
-            write_jsonl(step.directory / f"{split}tasks.jsonl", tasks)
+            once(partial(write_jsonl, step.directory / f"{split}tasks.jsonl", tasks))
         for split in SPLITS:
             _rank(split, config, runtime, step)
     rankings = list(read_jsonl(_rankings(step, ""), RankingRecord))
@@ -93,6 +93,11 @@ def _collect(config: Config, runtime: Runtime, step: Step) -> Summary:
         "held_out_prompts": len(held_out),
         "annotator": rankings[0].annotator,
     }
+
+
+def _copy_given(step: Step) -> None:
+    for split in GIVEN:
+        shutil.copyfile(step.inputs[f"{split}rankings"], _rankings(step, split))
 
 
 def choose(path: Path, count: int, balance: BalanceSection | None, seed: int) -> list[PromptRecord]:
@@ -144,9 +149,12 @@ def _rank(split: str, config: Config, runtime: Runtime, step: Step) -> None:
     if source == "simulated":
         assert config.demo is not None, "the schema asks for it"
         noise = config.demo.annotator_noise
-        write_jsonl(rankings, annotators.annotate(read_jsonl(tasks, RankingTask), noise, seed))
+        marked = annotators.annotate(read_jsonl(tasks, RankingTask), noise, seed)
+        once(partial(write_jsonl, rankings, marked))
     elif source == "judge":
-        write_jsonl(rankings, _judged(tasks, step.inputs["judge"], runtime))
+        whole = list(read_jsonl(tasks, RankingTask))
+        mine = list(_judged(whole[own_part(len(whole))], step.inputs["judge"], runtime))
+        once(partial(write_jsonl, rankings, chain.from_iterable(gather(mine))))
     elif not rankings.is_file():
         raise Waiting(
             f"waiting for rankings: rlhf annotate {step.directory}, then the same command again"
@@ -157,10 +165,10 @@ def _rankings(step: Step, split: str) -> Path:
     return step.directory / f"{split}rankings.jsonl"
 
 
-def _judged(tasks: Path, judge: Path, runtime: Runtime) -> Iterator[RankingRecord]:
+def _judged(tasks: Sequence[RankingTask], judge: Path, runtime: Runtime) -> Iterator[RankingRecord]:
     """Ranks by a reward model's scores, without grades: only people grade."""
     scorer = Scorer.load(judge, runtime)
-    for task in read_jsonl(tasks, RankingTask):
+    for task in tasks:
         texts = [response.text for response in task.responses]
         scores = scorer.scores([task.prompt] * len(texts), texts, len(texts))
         distinct = sorted(set(scores), reverse=True)

@@ -14,6 +14,7 @@ from rlhf.runtime.distributed import Runtime, StageResult
 from rlhf.runtime.metrics import MetricsLog, progress
 from rlhf.runtime.steps import Step, Summary, execute
 from rlhf.training.dpo import train_dpo
+from rlhf.training.engine import read_engine
 from rlhf.training.rankings import ranking_files, read_preferences
 
 STAGE = "dpo"
@@ -72,5 +73,6 @@ def _train(config: Config, section: DPOSection, runtime: Runtime, step: Step) ->
             seed=runtime.seed,
             metrics=metrics,
             on_log=bar.update,
+            engine=read_engine(config.runtime),
         )
     return asdict(summary) | rankings.dropped

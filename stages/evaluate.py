@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 from rlhf.config.schema import Config
@@ -13,7 +14,15 @@ from rlhf.evaluation import report
 from rlhf.evaluation.answers import Answerer
 from rlhf.evaluation.judges import Grader, reward_model_judge
 from rlhf.evaluation.policy import compare_rows
-from rlhf.runtime.distributed import Runtime, StageResult
+from rlhf.runtime.distributed import (
+    Runtime,
+    StageResult,
+    gather,
+    in_order,
+    once,
+    own_part,
+    own_turns,
+)
 from rlhf.runtime.files import write_text
 from rlhf.runtime.metrics import progress
 from rlhf.runtime.run_dir import read_manifest
@@ -30,9 +39,7 @@ def run(config: Config, runtime: Runtime) -> StageResult:
     has used. With `dpo`, its last model is judged against SFT, and PPO's against it.
     """
     result = [execute(step, runtime) for step in steps(config, runtime)][-1]
-    for name, place in _places(config, runtime).items():
-        write_text(place, (result.directory / name).read_text(encoding="utf-8"))
-    report.write(runtime.run_dir.root)
+    once(partial(_publish, config, runtime, result.directory))
     runtime.console.print(f"report: {runtime.run_dir.root / 'report' / 'index.html'}")
     return result
 
@@ -41,6 +48,12 @@ def steps(config: Config, runtime: Runtime) -> list[Step]:
     """The judging, after the further SFT where there is one."""
     before = [_extra_sft_step(config, runtime)] if config.evaluate.extra_sft else []
     return [*before, _judge_step(config, runtime)]
+
+
+def _publish(config: Config, runtime: Runtime, judged: Path) -> None:
+    for name, place in _places(config, runtime).items():
+        write_text(place, (judged / name).read_text(encoding="utf-8"))
+    report.write(runtime.run_dir.root)
 
 
 def _extra_sft_step(config: Config, runtime: Runtime) -> Step:
@@ -66,7 +79,7 @@ def _train_extra(config: Config, runtime: Runtime, ppo: Path, step: Step) -> Sum
         "the actor exists, so PPO has finished"
     )
     budget = float(manifest.summary["flops"] or 0)
-    return fine_tune(step, config.sft, runtime, config.runtime.trackers, max_flops=budget)
+    return fine_tune(step, config, runtime, max_flops=budget)
 
 
 def _judge_step(config: Config, runtime: Runtime) -> Step:
@@ -97,7 +110,10 @@ def _judge_policies(config: Config, runtime: Runtime, step: Step) -> Summary:
     }
     # Loaded when the last policy has answered: one model at a time fits where two would not.
     chosen = judge(config, runtime)
-    qualities = {name: chosen.qualities(prompts, answers) for name, answers in texts.items()}
+    own = own_part(len(prompts))
+    mine = {name: chosen.qualities(prompts[own], answers[own]) for name, answers in texts.items()}
+    parts = gather(mine)
+    qualities = {name: [*chain.from_iterable(part[name] for part in parts)] for name in texts}
     comparisons = {f"ppo_{n}.jsonl": ("sft", f"ppo {n}") for n in range(1, runtime.rounds + 1)}
     if "sft_extra" in texts:
         comparisons["sft_extra.jsonl"] = ("sft_extra", f"ppo {runtime.rounds}")
@@ -114,7 +130,7 @@ def _judge_policies(config: Config, runtime: Runtime, step: Step) -> Summary:
             judge=chosen.name,
             simulated=chosen.simulated,
         )
-        write_jsonl(step.directory / name, rows)
+        once(partial(write_jsonl, step.directory / name, rows))
     return {f"mean quality {name}": sum(q) / len(q) for name, q in qualities.items()}
 
 
@@ -136,15 +152,16 @@ def _answers(
 ) -> list[str]:
     """Each policy's answers, sampled with the same random numbers."""
     answerer = Answerer.load(path, runtime)
-    size, texts = config.evaluate.batch_size, []
+    size = config.evaluate.batch_size
+    texts: dict[int, list[str]] = {}
     with progress(f"evaluate {name}", runtime) as bar:
-        for start in range(0, len(prompts), size):
+        for place, start in own_turns(range(0, len(prompts), size)):
             batch = prompts[start : start + size]
             generator = runtime.generator(f"evaluate:{start}")
             completions = answerer.complete(batch, config.evaluate.sampling, generator, size)
-            texts += [answerer.text(completion) for completion in completions]
-            bar.update(len(texts), len(prompts))
-    return texts
+            texts[place] = [answerer.text(completion) for completion in completions]
+            bar.update(min(start + size, len(prompts)), len(prompts))
+    return list(chain.from_iterable(in_order(texts)))
 
 
 def judge(config: Config, runtime: Runtime) -> Grader:

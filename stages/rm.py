@@ -16,6 +16,7 @@ from rlhf.models.load import load_reward_model, load_tokenizer
 from rlhf.runtime.distributed import Runtime, StageResult
 from rlhf.runtime.metrics import MetricsLog, progress
 from rlhf.runtime.steps import Step, Summary, execute
+from rlhf.training.engine import read_engine
 from rlhf.training.rankings import ranking_files, read_preferences
 from rlhf.training.reward import train_reward_model
 from rlhf.training.scoring import score_rankings
@@ -72,6 +73,7 @@ def _train(config: Config, runtime: Runtime, step: Step) -> Summary:
             seed=runtime.seed,
             metrics=metrics,
             on_log=bar.update,
+            engine=read_engine(config.runtime),
         )
     _write_pairs(rankings.held_out, config, runtime, step)
     return asdict(summary) | rankings.dropped
@@ -85,6 +87,8 @@ def _write_pairs(held_out: RankingDataset, config: Config, runtime: Runtime, ste
     scores = score_rankings(
         model, held_out, pad_id, batch_size, share_prompts=config.rm.share_prompt
     )
+    if not runtime.main_process:
+        return
     records = [keep_responses(item.record, item.kept) for item in held_out.items]
     oracle = rubric.quality if config.annotation.source == "simulated" else None
     write_jsonl(step.directory / "pairs.jsonl", pair_rows(records, scores, oracle))

@@ -48,7 +48,7 @@ def _step(name: str, config: Config, runtime: Runtime) -> Step:
 
 
 def _train(config: Config, runtime: Runtime, step: Step) -> Summary:
-    summary = fine_tune(step, config.sft, runtime, config.runtime.trackers)
+    summary = fine_tune(step, config, runtime)
     if runtime.main_process:
         plot = sft_loss({step.directory.name: read_metrics(step.directory)}).drawn()
         (step.directory / "loss.png").write_bytes(plot.png)

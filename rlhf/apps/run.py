@@ -18,6 +18,7 @@ from rlhf.runtime.distributed import (
 )
 from rlhf.runtime.quiet import quiet
 from rlhf.runtime.run_dir import EACH_ROUND, RunDir
+from rlhf.training.engine import check_processes
 from stages import collect, dpo, evaluate, ppo, rm, sft
 
 Stage = Callable[[Config, Runtime], StageResult]
@@ -54,8 +55,9 @@ def run(
     """
     check_stages(config, start, only, redo)
     config = rehearse(config) if rehearsal else config
-    stages = (only,) if only else config.stages or tuple(STAGES)
+    stages: tuple[str, ...] = (only,) if only else config.stages or tuple(STAGES)
     connect(config.runtime)
+    check_processes(config, stages)
     with prepared_run(config, stages=stages) as (config, run_dir):
         plan = once(lambda: planned(config, run_dir, start, only, redo))
         check_roles(config, {stage for stage, _ in plan})

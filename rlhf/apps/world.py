@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from rlhf.config.load import dump_config
@@ -14,6 +14,7 @@ from rlhf.data.prepare import prepare
 from rlhf.data.taxonomy import Taxonomy
 from rlhf.demo import annotators, build
 from rlhf.models.load import check_checkpoint
+from rlhf.runtime.distributed import once
 from rlhf.runtime.files import write_text
 from rlhf.runtime.run_dir import STAGES, RunDir
 
@@ -41,13 +42,18 @@ def prepared_run(
     """
     config, data, run_dir = located(config, lenders, stages)
     demo_dir = run_dir.root / DEMO
-    with run_dir.lock():
+
+    def make_world() -> None:
         if config.demo is not None:
             taxonomy = config.data.taxonomy or resource("data_schemas/taxonomy.yaml")
             build.build(config.demo, Taxonomy.load(taxonomy), demo_dir)
         write_text(run_dir.root / "config.yaml", dump_config(config))
         auditor = annotators.authoritative if config.demo and not config.data.audits else None
         prepare(data, config.sft.curation, auditor, run_dir.data, config.seed)
+
+    with ExitStack() as stack:
+        once(lambda: stack.enter_context(run_dir.lock()))
+        once(make_world)
         yield config, run_dir
 
 

@@ -3,12 +3,17 @@ answers at once."""
 
 from __future__ import annotations
 
+import os
 import sys
+import time
 from pathlib import Path
 
 import typer
 
-from rlhf.cli import annotate, chat, data, doctor, evaluate, init, models, serve, stages
+from rlhf.cli import annotate, chat, data, doctor, evaluate, init, lineage, models, plan, serve, stages, ui
+
+MOMENT = 30.0
+"""Seconds that the main process is given to tell first what went wrong."""
 
 app = typer.Typer(
     name="rlhf",
@@ -17,6 +22,7 @@ app = typer.Typer(
     help="RLHF for the Baichuan family: SFT, reward model, PPO.",
 )
 app.add_typer(stages.app)
+app.add_typer(plan.app)
 app.add_typer(evaluate.app, name="evaluate")
 app.add_typer(annotate.app)
 app.add_typer(models.app)
@@ -24,7 +30,9 @@ app.add_typer(chat.app)
 app.add_typer(serve.app)
 app.add_typer(data.app, name="data")
 app.add_typer(doctor.app)
+app.add_typer(ui.app)
 app.add_typer(init.app)
+app.add_typer(lineage.app)
 
 
 def main() -> None:
@@ -33,10 +41,23 @@ def main() -> None:
     try:
         app()
     except (ValueError, OSError, RuntimeError, FloatingPointError) as error:
+        place = _place()
         if not _is_ours(error):
             raise
-        typer.echo(f"rlhf: {error}", err=True)
+        typer.echo(f"rlhf: {place}{error}", err=True)
         sys.exit(2 if isinstance(error, ValueError) else 1)
+
+
+def _place() -> str:
+    """Which process this is, where it is one of several and not the main one.
+
+    What all have met the main one tells, and the launcher ends the others while they wait here.
+    """
+    rank = os.environ.get("RANK", "0")
+    if rank == "0":
+        return ""
+    time.sleep(MOMENT)
+    return f"process {rank}: "
 
 
 def _is_ours(error: Exception) -> bool:

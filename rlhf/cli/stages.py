@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -27,6 +29,10 @@ Rehearse = Annotated[
     typer.Option(
         "--rehearse", help="The same config with tiny models and demo data, on CPU in minutes."
     ),
+]
+Processes = Annotated[
+    int | None,
+    typer.Option("--nproc", metavar="N", min=1, help="Processes on this host, such as its GPUs."),
 ]
 DryRun = Annotated[
     bool,
@@ -57,6 +63,7 @@ def run(
     overrides: Overrides = None,
     rehearse: Rehearse = False,
     dry_run: DryRun = False,
+    processes: Processes = None,
 ) -> None:
     """All stages, end to end. Finished ones are reused, interrupted ones resume.
 
@@ -71,11 +78,24 @@ def run(
         rlhf run configs/ablations/rm.yaml
 
         rlhf run configs/baichuan2_7b.yaml --from ppo --set ppo.kl.initial=0.1
+
+        rlhf run configs/baichuan2_7b_full.yaml --nproc 8 --set runtime.deepspeed=zero2
     """
-    _run(config, overrides, start=start, only=only, redo=redo, rehearsal=rehearse, dry=dry_run)
+    _run(
+        config,
+        overrides,
+        processes,
+        start=start,
+        only=only,
+        redo=redo,
+        rehearsal=rehearse,
+        dry=dry_run,
+    )
 
 
-def _run(path: Path, overrides: list[str] | None, dry: bool, **options: Any) -> None:
+def _run(
+    path: Path, overrides: list[str] | None, processes: int | None, dry: bool, **options: Any
+) -> None:
     from rlhf.config.load import load_config
 
     config = load_config(path, overrides or [])  # before torch, so that a mistake is told at once
@@ -84,9 +104,15 @@ def _run(path: Path, overrides: list[str] | None, dry: bool, **options: Any) -> 
             f"{path}: an ablation runs as a whole, without --from, --only and --redo; "
             "remove a variant's directory to start it afresh"
         )
+    if config.ablation is not None and processes:
+        raise ValueError(f"{path}: an ablation's runs are for one process each; leave out --nproc")
     if dry:
-        _dry_run(path, config, 1, options)
+        _dry_run(path, config, processes or 1, options)
         return
+    if processes and "RANK" not in os.environ:
+        from rlhf.apps.launch import launch
+
+        raise typer.Exit(launch(processes, sys.argv[1:]))
     from rlhf.apps import ablation
     from rlhf.apps import run as single
 
@@ -120,9 +146,19 @@ def stage_command(stage: str) -> Callable[..., None]:
         redo: Annotated[bool, typer.Option("--redo", help="Start it afresh.")] = False,
         rehearse: Rehearse = False,
         dry_run: DryRun = False,
+        processes: Processes = None,
     ) -> None:
         again = stage if redo else None
-        _run(config, overrides, start=None, only=stage, redo=again, rehearsal=rehearse, dry=dry_run)
+        _run(
+            config,
+            overrides,
+            processes,
+            start=None,
+            only=stage,
+            redo=again,
+            rehearsal=rehearse,
+            dry=dry_run,
+        )
 
     return command
 

@@ -13,7 +13,7 @@ from rlhf.data.records import PromptRecord, Provenance, RankingTask, Response
 from rlhf.evaluation.answers import Answerer
 from rlhf.models.load import checkpoint_hash
 from rlhf.models.registry import spec_of
-from rlhf.runtime.distributed import Runtime
+from rlhf.runtime.distributed import Runtime, barrier, rank, world_size
 from rlhf.runtime.metrics import progress
 
 Wanted = tuple[PromptRecord, int]
@@ -32,14 +32,24 @@ class Sampler:
     def parts(
         self, wanted: Sequence[Wanted], directory: Path, title: str
     ) -> Iterator[list[RankingTask]]:
-        """Tasks of one response each, `batch_size` at a time, in order."""
+        """Tasks of one response each, `batch_size` at a time, in order.
+
+        Processes take parts in turn; each has random numbers of its own, so that it comes to the
+        same whoever takes it.
+        """
+        paths = {
+            start: directory / f"{start}.jsonl" for start in range(0, len(wanted), self.batch_size)
+        }
+        mine = list(paths)[rank() :: world_size()]
         with progress(title, self.runtime) as bar:
-            for start in range(0, len(wanted), self.batch_size):
-                path = directory / f"{start}.jsonl"
-                if not path.is_file():
-                    write_jsonl(path, self._answer(wanted[start : start + self.batch_size], start))
-                bar.update(min(start + self.batch_size, len(wanted)), len(wanted))
-                yield list(read_jsonl(path, RankingTask))
+            for done, start in enumerate(mine, start=1):
+                if not paths[start].is_file():
+                    part = wanted[start : start + self.batch_size]
+                    write_jsonl(paths[start], self._answer(part, start))
+                bar.update(len(wanted) * done // len(mine), len(wanted))
+        barrier()
+        for path in paths.values():
+            yield list(read_jsonl(path, RankingTask))
 
     @cached_property
     def answerer(self) -> Answerer:

@@ -213,9 +213,19 @@ def own_turns(items: Sequence[T]) -> list[tuple[int, T]]:
     Every process has as many, because a model whose weights are spread over the processes needs all
     of them at each step: some are dealt out twice where the processes do not divide them.
     """
+    if not items:
+        return []
     last = len(items) - 1
     places = range(rank(), -(-len(items) // world_size()) * world_size(), world_size())
     return [(place, items[place]) for place in (min(place, last) for place in places)]
+
+
+def in_order(found: Mapping[int, T]) -> list[T]:
+    """What every process has found of a list that `own_turns` dealt out, by place: the whole."""
+    whole: dict[int, T] = {}
+    for part in gather(found):
+        whole |= part
+    return [whole[place] for place in range(len(whole))]
 
 
 def broadcast(value: T) -> T:

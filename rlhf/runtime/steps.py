@@ -20,7 +20,7 @@ from rlhf.runtime.distributed import (
     StageResult,
     Summary,
     barrier,
-    broadcast,
+    once,
     seed_everything,
 )
 from rlhf.runtime.files import CHECKPOINTS, hash_section, write_text
@@ -69,8 +69,7 @@ def execute(step: Step, runtime: Runtime) -> StageResult:
     others are set aside first. Once a step is done, its directory `checkpoints` is removed. Raises
     ValueError when an input is not there or comes from a stage that has not finished.
     """
-    manifest = broadcast(_begin(step, runtime) if runtime.main_process else None)
-    assert manifest is not None
+    manifest = once(lambda: _begin(step, runtime))
     if manifest.status == "done":
         _discard_checkpoints(step, runtime)  # what a crash right after finishing has left
         place = f" in {step.directory.resolve()}" if step.directory.is_symlink() else ""

@@ -11,9 +11,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from accelerate import PartialState
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from rlhf.runtime.distributed import barrier
 from rlhf.runtime.files import CHECKPOINTS, sync, write_text
 
 _SEAL = "complete.json"
@@ -41,7 +41,7 @@ class SealCheckpoints(TrainerCallback):
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        PartialState().wait_for_everyone()
+        barrier()
         if state.is_world_process_zero:
             assert args.output_dir is not None
             _seal(Path(args.output_dir) / f"{_PREFIX}{state.global_step}")

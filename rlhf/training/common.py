@@ -1,17 +1,15 @@
-"""What the supervised stages share: precision, the optimiser's settings, logging, resuming."""
+"""What the supervised stages share: precision, optimiser, processes, logging, resuming."""
 
 from __future__ import annotations
 
 import importlib.util
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import PartialState
-from torch import Tensor, nn
+from torch import nn
 from transformers import (
     PreTrainedModel,
     PrinterCallback,
@@ -23,12 +21,22 @@ from transformers import (
     set_seed,
 )
 
-from rlhf.config.schema import DPOSection, OptimiserSection, RMSection, SFTSection
+from rlhf.config.schema import OptimiserSection
 from rlhf.models.adapter import Task, add_lora
+from rlhf.runtime.distributed import barrier, is_main_process
 from rlhf.runtime.metrics import MetricsLog
 from rlhf.training.checkpoints import SealCheckpoints, checkpoint_root, latest
+from rlhf.training.engine import (
+    Engine,
+    Section,
+    accumulation,
+    engine_config,
+    forget_engine,
+    let_accelerate_use_deepspeed,
+    offloaded_optimiser,
+    whole_weights,
+)
 
-Section = SFTSection | DPOSection | RMSection
 OnLog = Callable[[int, int, dict[str, float]], None]
 """Called with the step, the number of steps and the row's fields."""
 
@@ -58,14 +66,21 @@ def arguments(
     output_dir: Path,
     seed: int,
     steps: int | None = None,
+    engine: Engine | None = None,
 ) -> dict[str, Any]:
     """Keyword arguments of `TrainingArguments` for a section.
 
     Args:
         model: as loaded, before `prepare`: its type and device are those to compute in.
         steps: optimiser steps; None takes `max_steps` or, failing that, the epochs.
+        engine: DeepSpeed's configuration, where it does the training.
     """
     optimiser = section.optimiser
+    microbatches = accumulation(section)
+    precision = {torch.bfloat16: "bf16", torch.float16: "fp16"}.get(model.dtype, "float32")
+    on_cpu = model.device.type == "cpu"
+    if engine is not None and on_cpu:
+        let_accelerate_use_deepspeed()
     schedule, schedule_settings = _schedule(optimiser)
     return {
         "output_dir": str(checkpoint_root(output_dir)),
@@ -73,7 +88,7 @@ def arguments(
         "num_train_epochs": section.epochs,
         "max_steps": steps or section.max_steps or -1,
         "per_device_train_batch_size": section.microbatch_size,
-        "gradient_accumulation_steps": _accumulation(section),
+        "gradient_accumulation_steps": microbatches,
         "gradient_checkpointing": section.gradient_checkpointing,
         "learning_rate": optimiser.learning_rate,
         "lr_scheduler_type": schedule,
@@ -84,9 +99,12 @@ def arguments(
         "adam_beta2": optimiser.beta2,
         "max_grad_norm": optimiser.grad_clip,
         "optim": _optimiser_name(optimiser),
-        "bf16": model.dtype == torch.bfloat16,
-        "fp16": model.dtype == torch.float16,
-        "use_cpu": model.device.type == "cpu",
+        "bf16": precision == "bf16",
+        "fp16": precision == "fp16",
+        "deepspeed": engine and engine_config(engine, section, microbatches, precision),
+        "accelerator_config": {"use_configured_state": engine is not None and on_cpu},
+        "ddp_find_unused_parameters": False,
+        "use_cpu": on_cpu,
         "dataloader_pin_memory": model.device.type == "cuda",
         "include_num_input_tokens_seen": "non_padding",
         "logging_steps": 1,
@@ -106,32 +124,6 @@ class Reticent:
 
     def _send_telemetry(self) -> None:
         """A training run tells nobody."""
-
-
-class ItemMean(ABC):
-    """Goes before a Trainer whose loss is a mean over a batch's items: over the whole batch's then.
-
-    The Trainer divides by the number of microbatches; one with fewer items has to count for less.
-    """
-
-    _items: int
-    current_gradient_accumulation_steps: int
-
-    @abstractmethod
-    def items(self, batch: dict[str, Any]) -> int:
-        """How many a microbatch has."""
-
-    def get_batch_samples(
-        self, epoch_iterator: Any, num_batches: int, device: torch.device
-    ) -> tuple[list[dict[str, Any]], None]:
-        trainer: Any = super()
-        batches, _ = trainer.get_batch_samples(epoch_iterator, num_batches, device)
-        self._items = sum(map(self.items, batches))
-        return batches, None
-
-    def shared(self, loss: Tensor, items: int) -> Tensor:
-        """The loss of a microbatch with so many items, as the Trainer has to be given it."""
-        return loss * (items / self._items) * self.current_gradient_accumulation_steps
 
 
 class Watch(TrainerCallback):
@@ -186,17 +178,22 @@ class Watch(TrainerCallback):
                 self._on_log(state.global_step, state.max_steps, fields)
 
 
-def fit(trainer: Trainer, watch: Watch) -> TrainerState:
+def fit(
+    trainer: Trainer, watch: Watch, optimiser: OptimiserSection, engine: Engine | None
+) -> TrainerState:
     """Train from the newest complete checkpoint, or from the start, to the end; the state there."""
     assert trainer.model is not None
     # TRL's trainers turn the adapters of a quantised model to bfloat16.
     _learn_in_float32(trainer.model)
+    trainer.optimizer_cls_and_kwargs = offloaded_optimiser(engine, optimiser)
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(watch)
     trainer.add_callback(SealCheckpoints)
     assert trainer.args.output_dir is not None
     checkpoint = latest(Path(trainer.args.output_dir))
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    if engine is not None:
+        forget_engine()
     return trainer.state
 
 
@@ -211,6 +208,14 @@ def trained(trainer: Trainer, dtype: torch.dtype) -> Any:
             parameter.data = parameter.data.to(dtype)
     model.zero_grad(set_to_none=True)
     return model.eval()
+
+
+def save_whole(model: Any, save: Callable[[], None]) -> None:
+    """Call `save` on the main process, the model's weights whole; when it is done all go on."""
+    with whole_weights(model):
+        if is_main_process():
+            save()
+    barrier()
 
 
 def evaluations(state: TrainerState, name: str) -> list[float]:
@@ -232,14 +237,3 @@ def _optimiser_name(optimiser: OptimiserSection) -> str:
     if importlib.util.find_spec("bitsandbytes") is None:
         raise ValueError("optimiser.kind: adamw-8bit needs bitsandbytes; pip install '.[gpu]'")
     return "adamw_8bit"
-
-
-def _accumulation(section: Section) -> int:
-    processes: int = PartialState().num_processes
-    at_once = section.microbatch_size * processes
-    if section.batch_size % at_once:
-        raise ValueError(
-            f"batch_size = {section.batch_size} is not a multiple of microbatch_size x processes = "
-            f"{section.microbatch_size} x {processes}; choose a batch_size that is"
-        )
-    return section.batch_size // at_once

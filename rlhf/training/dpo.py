@@ -21,9 +21,10 @@ from trl.trainer.dpo_trainer import DPOTrainer
 from rlhf.config.schema import DPOSection
 from rlhf.models.export import save_checkpoint
 from rlhf.models.scoring import scoring
+from rlhf.runtime.distributed import in_order, own_turns
 from rlhf.runtime.metrics import MetricsLog
+from rlhf.training.batches import ItemMean
 from rlhf.training.common import (
-    ItemMean,
     OnLog,
     Reticent,
     Watch,
@@ -31,8 +32,10 @@ from rlhf.training.common import (
     evaluations,
     fit,
     prepare,
+    save_whole,
     trained,
 )
+from rlhf.training.engine import Engine
 
 REFERENCE = ("ref_chosen_logps", "ref_rejected_logps")
 """TRL's names of the columns with the reference's log-probabilities."""
@@ -71,6 +74,7 @@ def train_dpo(
     seed: int,
     metrics: MetricsLog,
     on_log: OnLog | None = None,
+    engine: Engine | None = None,
 ) -> DPOSummary:
     """Train, resuming from `output_dir/checkpoints`; save the model, merged, in `output_dir`.
 
@@ -80,6 +84,7 @@ def train_dpo(
     Args:
         model: trained in place (adapters stay on it, unmerged); its type and device are those to
             compute in.
+        engine: DeepSpeed's configuration; None trains without it.
         train, evaluation: columns prompt_ids, chosen_ids and rejected_ids.
 
     Raises:
@@ -89,7 +94,7 @@ def train_dpo(
     _check_pairs("training", train)
     _check_pairs("held-out", evaluation)
     dtype, parameters = model.dtype, model.num_parameters(exclude_embeddings=True)
-    settings = arguments(section, model, output_dir=output_dir, seed=seed)
+    settings = arguments(section, model, output_dir=output_dir, seed=seed, engine=engine)
     with _own_head(model):
         trainer = _DPOTrainer(
             model=prepare(model, section, "causal", seed),
@@ -108,9 +113,10 @@ def train_dpo(
         def evaluate() -> dict[str, float]:
             return _against_reference(trainer.logprobs(evaluation), trainer.eval_dataset, section)
 
-        state = fit(trainer, Watch(evaluate, section.eval_every, metrics, on_log))
+        watch = Watch(evaluate, section.eval_every, metrics, on_log)
+        state = fit(trainer, watch, section.optimiser, engine)
         tuned = trained(trainer, dtype)
-    save_checkpoint(tuned, tokenizer, output_dir)
+    save_whole(tuned, lambda: save_checkpoint(tuned, tokenizer, output_dir))
     last = {name: evaluations(state, f"eval_{name}")[-1] for name in EVALUATED}
     tokens = 3 * state.num_input_tokens_seen + sum(map(_tokens, train))
     return DPOSummary(
@@ -130,9 +136,9 @@ class _DPOTrainer(Reticent, ItemMean, DPOTrainer):
     def logprobs(self, data: Dataset) -> Tensor:
         """[2, N] float32: of the chosen and of the rejected responses, by the model as it is."""
         model: Any = self.model
-        size, parts = self.args.per_device_eval_batch_size, []
+        size, parts = self.args.per_device_eval_batch_size, {}
         with scoring(model), self.accelerator.autocast():
-            for start in range(0, len(data), size):
+            for place, start in own_turns(range(0, len(data), size)):
                 rows = [data[index] for index in range(start, min(start + size, len(data)))]
                 batch = self._prepare_inputs(self.data_collator(rows))
                 labels = batch["input_ids"].masked_fill(batch["completion_mask"] == 0, -100)
@@ -143,11 +149,14 @@ class _DPOTrainer(Reticent, ItemMean, DPOTrainer):
                     use_cache=False,
                     fused_lm_head=True,
                 )
-                parts.append(outputs.log_probs.float().sum(dim=1).view(2, -1).cpu())
-        return torch.cat(parts, dim=1)
+                parts[place] = outputs.log_probs.float().sum(dim=1).view(2, -1).cpu()
+        return torch.cat(in_order(parts), dim=1)
 
     def items(self, batch: dict[str, Any]) -> int:
-        return len(batch["input_ids"])
+        return int(batch["completion_mask"].any(dim=1).sum())
+
+    def unlearn(self, batch: dict[str, Any]) -> None:
+        batch["completion_mask"].zero_()
 
     def compute_loss(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from rlhf.config.schema import SFTSection
+from rlhf.config.schema import Config
 from rlhf.data.datasets import sft_dataset
 from rlhf.data.jsonl import read_jsonl
 from rlhf.data.records import SFTRecord
@@ -13,21 +13,18 @@ from rlhf.models.registry import spec_of
 from rlhf.runtime.distributed import Runtime
 from rlhf.runtime.metrics import MetricsLog, progress
 from rlhf.runtime.steps import Step, Summary
+from rlhf.training.engine import read_engine
 from rlhf.training.sft import train_sft
 
 
 def fine_tune(
-    step: Step,
-    section: SFTSection,
-    runtime: Runtime,
-    trackers: tuple[str, ...],
-    max_flops: float | None = None,
+    step: Step, config: Config, runtime: Runtime, max_flops: float | None = None
 ) -> Summary:
     """Train the step's input `model` on its inputs `train` and `held_out`, into its directory.
 
     max_flops: a budget instead of the section's epochs (rlhf.training.sft.train_sft).
     """
-    path = step.inputs["model"]
+    path, section = step.inputs["model"], config.sft
     spec, tokenizer = spec_of(path), load_tokenizer(path)
     model = load_causal_lm(
         path,
@@ -46,7 +43,10 @@ def fine_tune(
         )
         for name in ("train", "held_out")
     )
-    with MetricsLog(step.directory, trackers) as metrics, progress(step.key, runtime) as bar:
+    with (
+        MetricsLog(step.directory, config.runtime.trackers) as metrics,
+        progress(step.key, runtime) as bar,
+    ):
         summary = train_sft(
             model,
             tokenizer,
@@ -58,5 +58,6 @@ def fine_tune(
             metrics=metrics,
             max_flops=max_flops,
             on_log=bar.update,
+            engine=read_engine(config.runtime),
         )
     return asdict(summary)

@@ -76,7 +76,8 @@ def read_preferences(
     train, train_origin = _rankings(TRAIN, step.inputs, tokenizer, config, runtime)
     held_out, held_out_origin = _rankings(HELD_OUT, step.inputs, tokenizer, config, runtime)
     origins = {TRAIN: asdict(train_origin), HELD_OUT: asdict(held_out_origin)}
-    write_text(step.directory / "provenance.json", json.dumps(origins, indent=1) + "\n")
+    if runtime.main_process:
+        write_text(step.directory / "provenance.json", json.dumps(origins, indent=1) + "\n")
     return Preferences(train, held_out, train_origin.responses_dropped)
 
 

@@ -22,16 +22,18 @@ from rlhf.models.compiled import compile_blocks
 from rlhf.models.export import save_reward_model
 from rlhf.runtime.distributed import all_sum
 from rlhf.runtime.metrics import MetricsLog
+from rlhf.training.batches import ItemMean
 from rlhf.training.common import (
-    ItemMean,
     OnLog,
     Watch,
     arguments,
     evaluations,
     fit,
     prepare,
+    save_whole,
     trained,
 )
+from rlhf.training.engine import Engine
 from rlhf.training.objective import RankingObjective
 from rlhf.training.scoring import (
     count_pairs,
@@ -73,12 +75,14 @@ def train_reward_model(
     seed: int,
     metrics: MetricsLog,
     on_log: OnLog | None = None,
+    engine: Engine | None = None,
 ) -> RMSummary:
     """Train, resuming from `output_dir/checkpoints`; save with score statistics in `output_dir`.
 
     Args:
         model: a sequence classifier with one label, trained in place; its type and device are
             those to compute in.
+        engine: DeepSpeed's configuration; None trains without it.
 
     Raises:
         ValueError: one of the data sets is empty, the batch sizes do not divide, or the model is an
@@ -93,7 +97,7 @@ def train_reward_model(
     dtype, pad_id = model.dtype, tokenizer.pad_token_id
     parameters = model.num_parameters(exclude_embeddings=True)
     batch_size = section.microbatch_size * max(len(item.ranks) for item in train.items)
-    settings = arguments(section, model, output_dir=output_dir, seed=seed)
+    settings = arguments(section, model, output_dir=output_dir, seed=seed, engine=engine)
     learner = prepare(model, section, "reward", seed)
     if section.compile:
         compile_blocks(learner)
@@ -121,11 +125,13 @@ def train_reward_model(
 
     # Autocast casts, where adapters and trunk differ in type; PEFT would first copy to float32.
     with disable_input_dtype_casting(learner):
-        state = fit(trainer, Watch(evaluate, section.eval_every, metrics, on_log))
+        watch = Watch(evaluate, section.eval_every, metrics, on_log)
+        state = fit(trainer, watch, section.optimiser, engine)
     tuned = trained(trainer, dtype)
     scores = [each for row in score(tuned, train) for each in row]
     mean, std = fmean(scores), pstdev(scores)
-    save_reward_model(tuned, tokenizer, output_dir, score_mean=mean, score_std=std)
+    statistics = {"score_mean": mean, "score_std": std}
+    save_whole(tuned, lambda: save_reward_model(tuned, tokenizer, output_dir, **statistics))
     return RMSummary(
         accuracy=evaluations(state, "eval_accuracy")[-1],
         pairs=count_pairs(evaluation),
@@ -157,6 +163,14 @@ class _RankingTrainer(ItemMean, Trainer):
     def items(self, batch: dict[str, Any]) -> int:
         return self.objective.items(batch["ranks"])
 
+    def tokens(self, batch: dict[str, Any]) -> int:
+        shared = self.shares_prompts
+        return super().tokens(batch) - (int(_ranked(batch).repeated_tokens) if shared else 0)
+
+    def unlearn(self, batch: dict[str, Any]) -> None:
+        batch["ranks"].zero_()
+        batch["grades"].zero_()
+
     def compute_loss(
         self,
         model: Any,
@@ -164,8 +178,7 @@ class _RankingTrainer(ItemMean, Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor:
-        ids = inputs.pop("ids")
-        batch = RankingBatch(**inputs)
+        ids, batch = inputs["ids"], _ranked(inputs)
         if self.shares_prompts:  # the Trainer has counted the prompt with every response
             self.state.num_input_tokens_seen -= int(all_sum(batch.repeated_tokens))
         scores = ranking_scores(model, batch, share_prompts=self.shares_prompts)
@@ -173,6 +186,10 @@ class _RankingTrainer(ItemMean, Trainer):
             _check_finite(scores.tolist(), ids, self.report_dir)
         loss = self.objective.loss(scores, batch.ranks, batch.grades)
         return self.shared(loss, self.objective.items(batch.ranks))
+
+
+def _ranked(batch: dict[str, Any]) -> RankingBatch:
+    return RankingBatch(**{name: value for name, value in batch.items() if name != "ids"})
 
 
 def _check_pairs(name: str, data: RankingDataset) -> None:

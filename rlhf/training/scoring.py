@@ -13,6 +13,7 @@ from rlhf.data.datasets import RankingDataset
 from rlhf.data.records import pair_grades
 from rlhf.models.scoring import scoring, separate_scores, shared_prompt_scores
 from rlhf.ops.losses import ranking_loss
+from rlhf.runtime.distributed import in_order, own_turns
 
 
 def ranking_scores(model: Any, batch: RankingBatch, *, share_prompts: bool) -> Tensor:
@@ -30,7 +31,7 @@ def ranking_scores(model: Any, batch: RankingBatch, *, share_prompts: bool) -> T
 def score_rankings(
     model: Any, data: RankingDataset, pad_id: int, batch_size: int, *, share_prompts: bool = True
 ) -> list[list[float]]:
-    """The scores of every item's responses, as the items hold them.
+    """The scores of every item's responses, as the items hold them; each process does its share.
 
     Args:
         model: a reward model, plain or adapted; left in the mode it is in.
@@ -40,14 +41,16 @@ def score_rankings(
     items = data.items
     order = sorted(range(len(items)), key=lambda i: max(map(len, items[i].input_ids)), reverse=True)
     at_once = max(1, batch_size // max((len(item.ranks) for item in items), default=1))
-    scores: list[list[float]] = [[] for _ in items]
+    parts = [order[start : start + at_once] for start in range(0, len(order), at_once)]
+    found = {}
     with scoring(model):
-        for start in range(0, len(order), at_once):
-            chosen = order[start : start + at_once]
-            batch = collate_rankings([items[index] for index in chosen], pad_id).to(model.device)
-            rows = ranking_scores(model, batch, share_prompts=share_prompts).tolist()
-            for index, row in zip(chosen, rows, strict=True):
-                scores[index] = row[: len(items[index].ranks)]
+        for place, part in own_turns(parts):
+            batch = collate_rankings([items[index] for index in part], pad_id).to(model.device)
+            found[place] = ranking_scores(model, batch, share_prompts=share_prompts).tolist()
+    scores: list[list[float]] = [[] for _ in items]
+    for part, rows in zip(parts, in_order(found), strict=True):
+        for index, row in zip(part, rows, strict=True):
+            scores[index] = row[: len(items[index].ranks)]
     return scores
 
 

@@ -17,7 +17,9 @@ from trl.trainer.sft_trainer import DataCollatorForLanguageModeling, SFTTrainer
 from rlhf.config.schema import SFTSection
 from rlhf.models.export import save_checkpoint
 from rlhf.ops.logprobs import token_logprobs
+from rlhf.runtime.distributed import in_order, own_turns
 from rlhf.runtime.metrics import MetricsLog
+from rlhf.training.batches import EachOnce
 from rlhf.training.common import (
     OnLog,
     Reticent,
@@ -26,8 +28,10 @@ from rlhf.training.common import (
     evaluations,
     fit,
     prepare,
+    save_whole,
     trained,
 )
+from rlhf.training.engine import Engine
 from rlhf.training.packing import pack, packed_collator
 
 
@@ -62,6 +66,7 @@ def train_sft(
     metrics: MetricsLog,
     max_flops: float | None = None,
     on_log: OnLog | None = None,
+    engine: Engine | None = None,
 ) -> SFTSummary:
     """Fine-tune, resuming from `output_dir/checkpoints`; save the model, merged, in `output_dir`.
 
@@ -69,6 +74,7 @@ def train_sft(
         model: trained in place (adapters stay on it, unmerged); its type and device are those to
             compute in.
         train, evaluation: columns input_ids and labels, -100 where there is no loss.
+        engine: DeepSpeed's configuration; None trains without it.
         max_flops: train for the steps that this budget pays, instead of the section's epochs.
 
     Raises:
@@ -82,7 +88,9 @@ def train_sft(
     dtype, parameters = model.dtype, model.num_parameters(exclude_embeddings=True)
     rows = pack(train, section.max_length) if section.packing else train
     steps = _affordable_steps(max_flops, 6.0 * parameters, rows, section.batch_size)
-    settings = arguments(section, model, output_dir=output_dir, seed=seed, steps=steps)
+    settings = arguments(
+        section, model, output_dir=output_dir, seed=seed, steps=steps, engine=engine
+    )
     trainer = _SFTTrainer(
         model=prepare(model, section, "causal", seed),
         args=_config(section, settings),
@@ -103,8 +111,10 @@ def train_sft(
             )
         return {"eval_loss": loss}
 
-    state = fit(trainer, Watch(evaluate, section.eval_every, metrics, on_log))
-    save_checkpoint(trained(trainer, dtype), tokenizer, output_dir)
+    watch = Watch(evaluate, section.eval_every, metrics, on_log)
+    state = fit(trainer, watch, section.optimiser, engine)
+    tuned = trained(trainer, dtype)
+    save_whole(tuned, lambda: save_checkpoint(tuned, tokenizer, output_dir))
     losses = evaluations(state, "eval_loss")
     return SFTSummary(
         eval_loss_before=losses[0],
@@ -125,16 +135,19 @@ def token_mean_loss(
     """
     rows = sorted(data, key=lambda row: len(row["input_ids"]), reverse=True)
     collate = DataCollatorForLanguageModeling(pad_id)
-    total, count = 0.0, 0
     was_training = model.training
     model.eval()
     with torch.no_grad():
-        for start in range(0, len(rows), batch_size):
+        found = {}
+        starts = range(0, len(rows), batch_size)
+        for place, start in own_turns(starts):
             batch = collate(rows[start : start + batch_size])
-            loss, tokens = _summed_loss(model, batch, chunk)
-            total += loss
-            count += tokens
+            found[place] = _summed_loss(model, batch, chunk)
     model.train(was_training)
+    total, count = 0.0, 0
+    for loss, tokens in in_order(found):
+        total += loss
+        count += tokens
     return total / count
 
 
@@ -144,7 +157,7 @@ def plateau(losses: Sequence[float]) -> float:
     return (start - losses[-1]) / start
 
 
-class _SFTTrainer(Reticent, SFTTrainer):
+class _SFTTrainer(Reticent, EachOnce, SFTTrainer):
     """TRL's trainer with the model's own loss.
 
     TRL multiplies the last hidden states by the bare weight of the head. Under a NormHead that is
@@ -157,6 +170,15 @@ class _SFTTrainer(Reticent, SFTTrainer):
         unwrapped = self.accelerator.unwrap_model(self.model)
         base = unwrapped.get_base_model() if hasattr(unwrapped, "get_base_model") else unwrapped
         del base.forward
+
+    def unlearn(self, batch: dict[str, Any]) -> None:
+        batch["labels"].fill_(-100)
+
+    def tokens(self, batch: dict[str, Any]) -> int:
+        # Packed rows have no mask; the Trainer then looks for padding.
+        tokenizer: Any = self.processing_class
+        real = batch["input_ids"] != tokenizer.pad_token_id
+        return int(batch.get("attention_mask", real).sum())
 
     def compute_loss(
         self,

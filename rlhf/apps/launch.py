@@ -1,0 +1,58 @@
+"""`--nproc`: the same command in several processes of this host, by torch's own launcher."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import uuid
+from collections.abc import Sequence
+
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+LAUNCHED = "TORCHELASTIC_RUN_ID"
+"""Environment variable that torch's launcher sets for the processes that it starts."""
+HANDLED = "SIGTERM,SIGHUP,SIGQUIT"
+"""Signals that end all processes. Ctrl-C is not among them: a terminal sends it to each."""
+
+
+def launch(processes: int, arguments: Sequence[str]) -> int:
+    """Run `rlhf ARGUMENTS` in so many processes that meet on localhost; the exit code.
+
+    When one dies the others are ended, and a line says which it was.
+    """
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=processes,
+        run_id=uuid.uuid4().hex,
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        local_addr="localhost",
+        max_restarts=0,
+        monitor_interval=0.5,
+        signals_to_handle=HANDLED,
+    )
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # we say it below
+    signal.signal(signal.SIGINT, lambda number, frame: None)
+    try:
+        elastic_launch(config, sys.executable)("-m", "rlhf", *arguments)
+    except ChildFailedError as error:
+        rank, failure = error.get_first_failure()
+        return _tell(rank, failure)
+    return 0
+
+
+def _tell(rank: int, failure: ProcessFailure) -> int:
+    """Says what the process could not say itself; the exit code."""
+    if failure.exitcode >= 0:
+        return failure.exitcode
+    print(
+        f"rlhf: process {rank} was killed by {failure.signal_name()} (out of memory?) and all "
+        "others have been ended; the same command goes on from the last checkpoint",
+        file=sys.stderr,
+    )
+    return 1

@@ -1,0 +1,92 @@
+"""Batches of transformers' Trainer that count every row once and every item alike."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import TrainerState
+
+from rlhf.runtime.distributed import gather, world_size
+
+
+class EachOnce(ABC):
+    """Goes before a Trainer: in every epoch each row counts once, however many processes there are.
+
+    accelerate fills the last round of microbatches up with rows from the epoch's beginning. These
+    are left out here; a microbatch of nothing else becomes one row without anything to learn.
+    """
+
+    accelerator: Any
+    args: Any
+    state: TrainerState
+    data_collator: Any
+
+    @abstractmethod
+    def unlearn(self, batch: dict[str, Any]) -> None:
+        """Take out of a batch what the loss is over."""
+
+    def tokens(self, batch: dict[str, Any]) -> int:
+        """Real tokens in a batch, as the Trainer counts them."""
+        return int(batch["attention_mask"].sum())
+
+    def get_train_dataloader(self) -> Any:
+        trainer: Any = super()
+        collator, self.data_collator = self.data_collator, list  # rows are put together later
+        try:
+            return trainer.get_train_dataloader()
+        finally:
+            self.data_collator = collator
+
+    def get_batch_samples(
+        self, epoch_iterator: Any, num_batches: int, device: torch.device
+    ) -> tuple[list[dict[str, Any]], Any]:
+        trainer: Any = super()
+        batches = map(self._own_rows, epoch_iterator)
+        found: tuple[list[dict[str, Any]], Any]
+        found = trainer.get_batch_samples(batches, num_batches, device)
+        return found
+
+    def _own_rows(self, rows: list[Any]) -> dict[str, Any]:
+        loader = self.accelerator.gradient_state
+        left = loader.remainder if loader.end_of_dataloader and world_size() > 1 else 0
+        if left <= 0:
+            batch: dict[str, Any] = self.data_collator(rows)
+            return batch
+        place = self.args.process_index * self.args.per_device_train_batch_size
+        mine = rows[: max(0, left - place)]
+        batch = self.data_collator(mine or rows[:1])
+        if not mine:
+            self.unlearn(batch)
+        # The Trainer will count the tokens of the row that only fills up.
+        self.state.num_input_tokens_seen -= sum(gather(0 if mine else self.tokens(batch)))
+        return batch
+
+
+class ItemMean(EachOnce):
+    """Goes before a Trainer whose loss is a mean over a batch's items: over the whole batch's then.
+
+    The Trainer divides by the number of microbatches and of processes; a microbatch with fewer
+    items has to count for less.
+    """
+
+    _items: int
+    current_gradient_accumulation_steps: int
+
+    @abstractmethod
+    def items(self, batch: dict[str, Any]) -> int:
+        """How many a microbatch has."""
+
+    def get_batch_samples(
+        self, epoch_iterator: Any, num_batches: int, device: torch.device
+    ) -> tuple[list[dict[str, Any]], None]:
+        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        self._items = sum(gather(sum(map(self.items, batches))))
+        return batches, None
+
+    def shared(self, loss: Tensor, items: int) -> Tensor:
+        """The loss of a microbatch with so many items, as the Trainer has to be given it."""
+        divided_by = self.current_gradient_accumulation_steps * world_size()
+        return loss * (items / self._items) * divided_by

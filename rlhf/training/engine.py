@@ -1,0 +1,203 @@
+"""DeepSpeed under the supervised stages: its configuration from ours, and whole weights back.
+
+What a stage's section says (batch, gradient clipping, optimiser, schedule, precision) is written
+into DeepSpeed's configuration, whose own defaults differ: it would clip gradients at 1.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from accelerate.state import AcceleratorState, DistributedType, PartialState
+from torch import nn
+
+from rlhf.config.base import check_multiple
+from rlhf.config.paths import resource
+from rlhf.config.schema import (
+    Config,
+    DPOSection,
+    OptimiserSection,
+    RMSection,
+    RuntimeSection,
+    SFTSection,
+)
+from rlhf.runtime.devices import choose_device
+from rlhf.runtime.distributed import barrier, world_size
+
+Section = SFTSection | DPOSection | RMSection
+Engine = Mapping[str, Any]
+"""A DeepSpeed configuration as the user gives it: `zero_optimization` and what belongs to it."""
+OURS = (
+    "train_batch_size",
+    "train_micro_batch_size_per_gpu",
+    "gradient_accumulation_steps",
+    "gradient_clipping",
+    "optimizer",
+    "scheduler",
+    "bf16",
+    "fp16",
+)
+"""Keys that follow from the stage's section."""
+
+
+def check_processes(config: Config, stages: Collection[str]) -> None:
+    """Raises ValueError, before the first of the stages has run, for what one could not do with so
+    many processes, or with DeepSpeed's configuration."""
+    engine = read_engine(config.runtime)
+    for stage in ("sft", "dpo", "rm"):
+        section: Section | None = getattr(config, stage)
+        if section is not None and stage in stages:
+            try:
+                accumulation(section)
+                _check_spread(engine, section)
+            except ValueError as error:
+                raise ValueError(f"{stage}.{error}") from None
+
+
+def accumulation(section: Section) -> int:
+    """Microbatches of each process in a batch. Raises ValueError when they do not come out even."""
+    microbatches = section.batch_size // section.microbatch_size
+    whole, part = "batch_size / microbatch_size", "the number of processes"
+    check_multiple(whole, microbatches, part, world_size())
+    return microbatches // world_size()
+
+
+def read_engine(section: RuntimeSection) -> Engine | None:
+    """The configuration that `runtime.deepspeed` names: a file, or one that comes with the package.
+
+    Raises ValueError when there is none, it is damaged, it says what our sections say, or DeepSpeed
+    is not installed.
+    """
+    name = section.deepspeed
+    if name is None:
+        return None
+    if importlib.util.find_spec("deepspeed") is None:
+        raise ValueError("runtime.deepspeed needs DeepSpeed; pip install '.[deepspeed]', or null")
+    path = _find(name)
+    try:
+        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"runtime.deepspeed: {path} is no JSON file ({error})") from None
+    doubled = [key for key in OURS if key in values]
+    if doubled:
+        raise ValueError(
+            f"{path}: {', '.join(doubled)} follow from the stages' sections; leave them out"
+        )
+    if _offloads(values) and not _compiles():
+        raise ValueError(
+            f"{path}: an optimiser on the CPU is compiled when it is first used, and g++ or ninja "
+            "is missing; install both, or leave out zero_optimization.offload_optimizer"
+        )
+    os.environ.setdefault("DS_ACCELERATOR", choose_device(section).type)  # or it would guess aloud
+    _skip_shared_memory()
+    return values
+
+
+def _check_spread(engine: Engine | None, section: Section) -> None:
+    """Raises ValueError for what a stage cannot do with weights spread over the processes."""
+    if engine is None or engine.get("zero_optimization", {}).get("stage") != 3:
+        return
+    if section.tuning.method == "qlora":
+        raise ValueError(
+            "tuning.method is qlora, but ZeRO-3 does not spread 4-bit weights; take ZeRO-2 "
+            "(runtime.deepspeed: zero2), or lora"
+        )
+    if isinstance(section, SFTSection) and section.loss_chunk:
+        # Processes have differently many chunks, and each would wait for the head's weight.
+        raise ValueError("loss_chunk does not work with ZeRO-3; set it to null")
+
+
+def engine_config(
+    engine: Engine, section: Section, accumulation: int, precision: str
+) -> dict[str, Any]:
+    """DeepSpeed's whole configuration for a stage. precision: "bf16", "fp16" or "float32"."""
+    return {
+        **engine,
+        "train_micro_batch_size_per_gpu": section.microbatch_size,
+        "gradient_accumulation_steps": accumulation,
+        "gradient_clipping": section.optimiser.grad_clip,
+        "bf16": {"enabled": precision == "bf16"},
+        "fp16": {"enabled": precision == "fp16"},
+    }
+
+
+def let_accelerate_use_deepspeed() -> None:
+    """On a CPU accelerate either takes several processes for one or leaves DeepSpeed out."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    PartialState(cpu=True).distributed_type = DistributedType.DEEPSPEED
+
+
+def offloaded_optimiser(
+    engine: Engine | None, optimiser: OptimiserSection
+) -> tuple[type, dict[str, Any]] | None:
+    """Class and arguments of DeepSpeed's AdamW on the CPU, where the configuration asks for it."""
+    if engine is None or not _offloads(engine):
+        return None
+    from deepspeed.ops.adam import DeepSpeedCPUAdam
+
+    return DeepSpeedCPUAdam, {
+        "lr": optimiser.learning_rate,
+        "betas": (optimiser.beta1, optimiser.beta2),
+        "eps": 1e-8,
+        "weight_decay": optimiser.weight_decay,
+        "adamw_mode": True,
+    }
+
+
+@contextmanager
+def whole_weights(model: nn.Module) -> Iterator[None]:
+    """Every process holds the whole model in here, also where it is spread over them."""
+    spread = [parameter for parameter in model.parameters() if hasattr(parameter, "ds_id")]
+    if not spread:
+        yield
+        return
+    import deepspeed
+
+    with deepspeed.zero.GatheredParameters(spread):
+        yield
+    barrier()
+
+
+def forget_engine() -> None:
+    """Models are loaded whole again: transformers would spread them as long as it remembers."""
+    from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+
+    unset_hf_deepspeed_config()
+
+
+def _find(name: str) -> Path:
+    if Path(name).is_file():
+        return Path(name)
+    folder = resource("configs/deepspeed")
+    path = folder / f"{Path(name).name.removesuffix('.json')}.json"
+    if not path.is_file():
+        known = ", ".join(sorted(file.stem for file in folder.glob("*.json")))
+        raise ValueError(f"runtime.deepspeed: {name} is not there; name a file, or one of {known}")
+    return path
+
+
+def _skip_shared_memory() -> None:
+    """On a CPU DeepSpeed would first compile collectives that only its inference calls, for two
+    minutes."""
+    import deepspeed.ops
+
+    deepspeed.ops.__compatible_ops__ = {
+        **deepspeed.ops.__compatible_ops__,
+        "deepspeed_shm_comm": False,
+    }
+
+
+def _offloads(engine: Engine) -> bool:
+    offload = engine.get("zero_optimization", {}).get("offload_optimizer") or {}
+    return bool(offload.get("device", "none") != "none")
+
+
+def _compiles() -> bool:
+    return shutil.which("g++") is not None and shutil.which("ninja") is not None
