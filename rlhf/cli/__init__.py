@@ -10,7 +10,20 @@ from pathlib import Path
 
 import typer
 
-from rlhf.cli import annotate, chat, data, doctor, evaluate, init, lineage, models, plan, serve, stages, ui
+from rlhf.cli import (
+    annotate,
+    chat,
+    data,
+    doctor,
+    evaluate,
+    init,
+    lineage,
+    models,
+    plan,
+    serve,
+    stages,
+    ui,
+)
 
 MOMENT = 30.0
 """Seconds that the main process is given to tell first what went wrong."""
@@ -32,6 +45,7 @@ app.add_typer(data.app, name="data")
 app.add_typer(doctor.app)
 app.add_typer(ui.app)
 app.add_typer(init.app)
+app.add_typer(lineage.app)
 app.add_typer(lineage.app)
 
 

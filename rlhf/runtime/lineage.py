@@ -1,0 +1,120 @@
+"""From a model back to the weights and the data that it comes from, by the stages' manifests."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from rlhf.runtime.files import hash_path
+from rlhf.runtime.run_dir import MANIFEST, Artifact, StageManifest, maker_of
+
+BASE_INPUTS = ("model", "actor")
+"""Names of the input whose weights a stage trains on."""
+State = Literal["there", "changed", "gone"]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """A file or folder, and what it was made from.
+
+    name: what it is to that which was made from it. hash: as it was read then; None for the one
+    that was asked about, where no stage has made it. directory, manifest: of the stage that
+    made it, if one did. records: lines, of a JSONL file that is there.
+    """
+
+    name: str
+    path: Path
+    hash: str | None
+    state: State
+    records: int | None
+    directory: Path | None
+    manifest: StageManifest | None
+    inputs: tuple[Origin, ...]
+
+    @property
+    def base(self) -> Origin:
+        """The weights at the end of the chain, which no stage has made."""
+        found = next((each for each in self.inputs if each.name in BASE_INPUTS), None)
+        return self if found is None else found.base
+
+    def walk(self) -> Iterator[Origin]:
+        """Itself and all that it comes from, nearest first."""
+        yield self
+        for each in self.inputs:
+            yield from each.walk()
+
+
+def trace(path: Path) -> Origin:
+    """The origin of a model directory, or of any result of a stage.
+
+    Raises ValueError when nothing is there.
+    """
+    if not path.exists():
+        raise ValueError(f"{path}: no such file or directory; name a model directory")
+    made = maker_of(path.resolve())
+    hash = recorded_hash(path.resolve(), *made) if made else None
+    return _origin(path.name, path, Artifact(path=str(path), hash=hash or ""), "there")
+
+
+def recorded_hash(path: Path, directory: Path, manifest: StageManifest) -> str | None:
+    """What `hash_path` was for a stage's directory or result in it, without reading those again.
+
+    None where that does not follow from the hashes that the manifest has.
+    """
+    if path != directory:
+        result = manifest.outputs.get(path.relative_to(directory).as_posix())
+        return result.hash if result else None
+    if any((directory / name).is_dir() for name in manifest.outputs):
+        return None
+    digest = hashlib.sha256()
+    for name, result in sorted(manifest.outputs.items()):
+        digest.update(f"{name}\0{result.hash}\n".encode())
+    return digest.hexdigest()
+
+
+def _origin(name: str, path: Path, read: Artifact, state: State) -> Origin:
+    made = maker_of(path.resolve()) if state != "gone" else None
+    inputs: tuple[Origin, ...] = ()
+    if made is not None:
+        inputs = tuple(_input(each, artifact, made[0]) for each, artifact in made[1].inputs.items())
+    lines = path.is_file() and path.suffix == ".jsonl"
+    records = sum(1 for line in path.open("rb") if line.strip()) if lines else None
+    directory, manifest = made if made is not None else (None, None)
+    return Origin(name, path, read.hash or None, state, records, directory, manifest, inputs)
+
+
+def _input(name: str, read: Artifact, directory: Path) -> Origin:
+    """What a stage in `directory` has read."""
+    path = _found(read, directory)
+    if path is None:
+        return _origin(name, Path(read.path), read, "gone")
+    made = maker_of(path.resolve())
+    # Weights that no stage has made are not read for this: they are large.
+    now = hash_path(path) if path.is_file() else None
+    if made is not None and path.is_dir():
+        now = recorded_hash(path.resolve(), *made)
+    return _origin(name, path, read, "changed" if now not in (None, read.hash) else "there")
+
+
+def _found(read: Artifact, directory: Path) -> Path | None:
+    """Where it lies now: in the run directory, which may have been moved, or where it lay then."""
+    recorded = Path(read.path)
+    for root in directory.parents:
+        if recorded.parts.count(root.name) and _is_run(root):
+            last = len(recorded.parts) - recorded.parts[::-1].index(root.name)
+            inside = root.joinpath(*recorded.parts[last:])
+            if inside.exists():
+                return inside
+    return recorded if recorded.exists() else None
+
+
+def _is_run(directory: Path) -> bool:
+    """Whether its manifest is a run's, which lists stages."""
+    try:
+        return "stages" in json.loads((directory / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
