@@ -46,7 +46,6 @@ app.add_typer(doctor.app)
 app.add_typer(ui.app)
 app.add_typer(init.app)
 app.add_typer(lineage.app)
-app.add_typer(lineage.app)
 
 
 def main() -> None:
