@@ -91,7 +91,7 @@ class Allocations(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._known[key] = weakref.ref(storage, gone)
         self._live[kind] += size
         if self.live > sum(self.peak.values()):
-            self.peak = dict(self._live)
+            self.peak = {kind: size for kind, size in self._live.items() if size}
 
 
 def _places(index: Tensor | None) -> list[Tensor | None]:

@@ -12,6 +12,9 @@ from rlhf.config.schema import OptimiserSection
 
 BUCKET, PREFETCH = 500_000_000, 50_000_000
 """DeepSpeed's defaults, in parameters: what is reduced at once, and what is fetched ahead."""
+BUCKETS = 9
+"""With overlap_comm, buckets in memory at once: 4.5 to reduce and 4.5 to gather (transformers'
+documentation of its DeepSpeed integration)."""
 HALF = 2
 """Bytes of a weight or gradient that DeepSpeed computes with."""
 
@@ -57,7 +60,7 @@ class Held:
 class Engine:
     """stage: of ZeRO, 0 for none (Rajbhandari et al. 2020). offload: the optimiser lives in host
     memory. hpz: GPUs that hold a whole copy of the weights among them (ZeRO++, Wang et al. 2023);
-    1: off. bucket, prefetch: in parameters."""
+    1: off. bucket, prefetch, whole: in parameters; `whole` are never spread by ZeRO-3."""
 
     gpus: int = 1
     stage: int = 0
@@ -65,6 +68,7 @@ class Engine:
     hpz: int = 1
     bucket: int = BUCKET
     prefetch: int = PREFETCH
+    whole: int = 0
 
     @property
     def name(self) -> str:
@@ -78,10 +82,11 @@ class Engine:
         if self.stage == 0:
             return self._replicated(learner)
         weights = learner.frozen + HALF * learner.learning
-        bucket = 2 * HALF * min(self.bucket, learner.learning)  # one is filled, one is sent
+        bucket = HALF * min(BUCKETS * self.bucket, 2 * learner.learning)
         if self.stage == 3:
             copies = _share(weights, self.gpus) + (_share(weights, self.hpz) if self.hpz > 1 else 0)
-            weights = min(weights, copies + learner.layer + HALF * self.prefetch)
+            kept = HALF * self.whole * (self.gpus - 1) // self.gpus
+            weights = min(weights, copies + kept + learner.layer + HALF * self.prefetch)
         # The optimiser's own weights are float32 ones, and so is the gradient that it takes.
         states = _share(learner.learning * (4 + 2 * 4), self.gpus)
         gradients = _share(HALF * learner.learning, self.gpus) + bucket
@@ -103,7 +108,7 @@ class Engine:
         )
 
 
-def read_engine(deepspeed: str | None, gpus: int) -> Engine:
+def read_engine(deepspeed: str | None, gpus: int, hidden_size: int) -> Engine:
     """The engine of `runtime.deepspeed`: a DeepSpeed JSON, or the name of a packaged one.
 
     Raises ValueError for a file that is not there or no DeepSpeed configuration.
@@ -112,7 +117,7 @@ def read_engine(deepspeed: str | None, gpus: int) -> Engine:
         return Engine(gpus)
     path = Path(deepspeed)
     if not path.is_file():
-        path = resource(f"configs/deepspeed/{deepspeed}.json")
+        path = resource(f"configs/deepspeed/{path.name.removesuffix('.json')}.json")
     try:
         zero: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["zero_optimization"]
         stage = int(zero["stage"])
@@ -125,14 +130,14 @@ def read_engine(deepspeed: str | None, gpus: int) -> Engine:
         stage,
         offload,
         hpz,
-        _number(zero.get("reduce_bucket_size"), BUCKET),
-        _number(zero.get("stage3_prefetch_bucket_size"), PREFETCH),
+        # transformers writes the square of the hidden size for "auto", and nine tenths of it.
+        _number(zero.get("reduce_bucket_size", BUCKET), hidden_size**2),
+        _number(zero.get("stage3_prefetch_bucket_size", PREFETCH), hidden_size**2 * 9 // 10),
     )
 
 
-def _number(value: Any, default: int) -> int:
-    """DeepSpeed's "auto" is left to transformers, near the default."""
-    return int(value) if isinstance(value, (int, float)) else default
+def _number(value: Any, automatic: int) -> int:
+    return automatic if value == "auto" else int(value)
 
 
 def _share(size: int, parts: int) -> int:

@@ -84,6 +84,16 @@ def _counted(
     return blocks, embedding, plain - blocks - embedding, learning, total - plain
 
 
+def layer_sizes(spec: ModelSpec, task: Task, tuning: TuningSection) -> tuple[int, ...]:
+    """Entries of every parameter of one layer, adapters included."""
+    model = learner(plain_model(spec, task, torch.float32, 1), tuning, task)
+    return tuple(
+        parameter.numel()
+        for name, parameter in model.named_parameters()
+        if any(part.isdigit() for part in name.split("."))
+    )
+
+
 def plain_model(spec: ModelSpec, task: Task, dtype: torch.dtype, layers: int) -> Any:
     """A model on the meta device, of so many layers."""
     config = config_of(spec, layers)

@@ -41,9 +41,10 @@ def smaller(setting: Setting, name: str) -> Iterator[Option]:
     for change in _other_methods(setting.config, stage):
         yield from _tried(setting, name, harmless | change)
     if stage in ("sft", "rm", "dpo"):
-        for gpus in MORE_GPUS:
-            more = replace(setting, gpus=max(gpus, setting.gpus))
-            yield from _tried(more, name, harmless, {"runtime.deepspeed": "zero3"})
+        spread = {**harmless, "loss_chunk": None} if stage == "sft" else harmless
+        for gpus in (count for count in MORE_GPUS if count >= setting.gpus):
+            more = replace(setting, gpus=gpus)
+            yield from _tried(more, name, spread, {"runtime.deepspeed": "zero3"})
 
 
 def _harmless(config: Config, stage: str) -> Iterator[Change]:
@@ -87,7 +88,7 @@ def _tried(
         found = {one.name: one for one in stage_plans(changed, stage)}[name]
     except (ValidationError, ValueError):
         return
-    told = tuple(f"{key}={str(value).lower()}" for key, value in keys.items())
+    told = tuple(f"{key}={_as_yaml(value)}" for key, value in keys.items())
     yield Option(name, told, setting.gpus, round(found.peak_gib, 2), found.fits)
 
 
@@ -100,3 +101,7 @@ def _changed(config: Config, keys: Change) -> Config:
             section = section[part]
         section[last] = value
     return Config.model_validate(values)
+
+
+def _as_yaml(value: Any) -> str:
+    return "null" if value is None else str(value).lower()

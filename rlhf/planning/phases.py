@@ -10,7 +10,7 @@ from rlhf.models.spec import ModelSpec
 from rlhf.planning import traces
 from rlhf.planning.memory import Part, Phase, Rollout, Tuned, passing
 from rlhf.planning.models import weights
-from rlhf.planning.setting import GIB, Setting
+from rlhf.planning.setting import Setting
 from rlhf.planning.traces import Learning
 
 MODEL = "model"
@@ -94,7 +94,7 @@ class Answering:
         return (plain(MODEL, self.spec, "causal", setting), *self.beside)
 
     def _free(self, setting: Setting) -> float:
-        return setting.memory * GIB - sum(part.size for part in self._weights(setting))
+        return setting.usable - sum(part.size for part in self._weights(setting))
 
 
 def plain(role: str, spec: ModelSpec, task: Task, setting: Setting) -> Part:
@@ -145,13 +145,14 @@ def _learning(
     task: Task,
     accumulates: bool,
 ) -> Learning:
+    setting.check_spread(section)
     return Learning(
         spec,
         task,
         section.tuning,
         setting.dtype,
         checkpointing=section.gradient_checkpointing,
-        trainer=setting.engine.stage == 0,
+        under="deepspeed" if setting.engine.stage else "autocast",
         accumulates=accumulates,
     )
 

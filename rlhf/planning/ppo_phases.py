@@ -8,7 +8,7 @@ from rlhf.planning import traces
 from rlhf.planning.engines import Engine
 from rlhf.planning.memory import Part, Phase, Rollout, Tuned, passing
 from rlhf.planning.models import weights
-from rlhf.planning.setting import GIB, Setting
+from rlhf.planning.setting import Setting
 from rlhf.planning.traces import Learning
 
 LEARNERS: dict[str, Task] = {"actor": "causal", "critic": "reward"}
@@ -30,7 +30,7 @@ def ppo_phases(setting: Setting) -> list[Phase]:
             section.tuning,
             setting.dtype,
             checkpointing=section.gradient_checkpointing,
-            trainer=False,
+            under="ppo",
             accumulates=accumulates,
         )
         for role, task in LEARNERS.items()
@@ -66,7 +66,7 @@ def ppo_slots(setting: Setting) -> int:
 
 
 def _free(setting: Setting, held: tuple[Part, ...]) -> float:
-    return setting.memory * GIB - sum(part.size for part in held)
+    return setting.usable - sum(part.size for part in held)
 
 
 def microbatch(section: PPOSection, gpus: int) -> int:

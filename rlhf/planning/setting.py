@@ -9,24 +9,28 @@ from pathlib import Path
 import torch
 
 from rlhf.config.base import check_multiple
-from rlhf.config.schema import Config
+from rlhf.config.schema import Config, DPOSection, RMSection, SFTSection
 from rlhf.models.registry import REGISTRY, named, spec_of
 from rlhf.models.spec import ModelSpec
 from rlhf.planning.engines import Engine, read_engine
 
 GIB = 1024**3
 ALL_STAGES = ("sft", "collect", "dpo", "rm", "ppo", "evaluate")
+USABLE = 0.94
+"""Of a GPU's memory: the rest is CUDA's context, workspaces and fragments of the allocator."""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass(frozen=True)
 class Setting:
-    """memory: GiB of a GPU. specs: sizes by path, for checkpoints that are not on disk."""
+    """memory: GiB of a GPU. specs: sizes by path, for checkpoints that are not on disk.
+    chosen: an engine in place of the config's."""
 
     config: Config
     gpus: int = 1
     memory: float = 80.0
     specs: Mapping[str, ModelSpec] = field(default_factory=dict)
+    chosen: Engine | None = None
 
     @property
     def stages(self) -> tuple[str, ...]:
@@ -37,7 +41,13 @@ class Setting:
     @property
     def engine(self) -> Engine:
         """Of the supervised stages."""
-        return read_engine(self.config.runtime.deepspeed, self.gpus)
+        deepspeed = self.config.runtime.deepspeed
+        return self.chosen or read_engine(deepspeed, self.gpus, self.main.hidden_size)
+
+    @property
+    def usable(self) -> float:
+        """Bytes of a GPU for tensors."""
+        return USABLE * self.memory * GIB
 
     @property
     def dtype(self) -> torch.dtype:
@@ -65,6 +75,15 @@ class Setting:
         family = self.config.main.architecture.rpartition("-")[0]
         like = f"{family}-{size}"
         return self.spec(path, like if like in REGISTRY else self.config.main.architecture)
+
+    def check_spread(self, section: SFTSection | DPOSection | RMSection) -> None:
+        """Raises ValueError for what a run refuses under ZeRO-3."""
+        if self.engine.stage < 3:
+            return
+        if section.tuning.method == "qlora":
+            raise ValueError("ZeRO-3 spreads no 4-bit weights: set tuning.method to lora")
+        if isinstance(section, SFTSection) and section.loss_chunk is not None:
+            raise ValueError("ZeRO-3 needs sft.loss_chunk: null")
 
     def microbatches(self, name: str, batch: int, size: int) -> int:
         """Backward passes of one GPU before a step.

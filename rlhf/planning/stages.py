@@ -12,9 +12,6 @@ from rlhf.planning.ppo_phases import ppo_phases, ppo_slots
 from rlhf.planning.schedule import Duration
 from rlhf.planning.setting import GIB, Setting
 
-USABLE = 0.94
-"""Of a GPU's memory: the rest is CUDA's context, workspaces and fragments of the allocator."""
-
 
 @dataclass(frozen=True)
 class StagePlan:
@@ -122,7 +119,7 @@ def _stage(
     engine: str | None = None,
 ) -> StagePlan:
     peak = max(phase.peak for phase in found)
-    fits = peak <= USABLE * setting.memory * GIB
+    fits = peak <= setting.usable
     return StagePlan(name, engine or setting.engine.name, tuple(found), duration, fits)
 
 

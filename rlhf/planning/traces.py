@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from peft import PeftModel
@@ -33,15 +33,19 @@ CHUNK = 1024
 
 @dataclass(frozen=True)
 class Learning:
-    """Who learns, and how. dtype: of the frozen weights. trainer: the supervised stages', which
-    keep what learns in float32 and compute under autocast; PPO does not."""
+    """Who learns, and how. dtype: of the frozen weights.
+
+    under: autocast, as transformers' Trainer has it, with what learns in float32; deepspeed, with
+    everything in `dtype`; or ppo, which has neither, and whose adapters are in float32.
+    accumulates: whether the gradients of an earlier microbatch are there.
+    """
 
     spec: ModelSpec
     task: Task
     tuning: TuningSection
     dtype: torch.dtype
     checkpointing: bool
-    trainer: bool
+    under: Literal["autocast", "deepspeed", "ppo"]
     accumulates: bool
 
 
@@ -179,15 +183,21 @@ def _pass(who: Learning, work: Callable[[Any], Tensor]) -> Kinds:
 
 
 def _extrapolated(who: Learning, work: Callable[[Any], Tensor], *, learns: bool) -> Kinds:
-    one, two = (_peak(who, work, layers, learns) for layers in (1, 2))
-    more = who.spec.layers - 1
-    kinds = {*one, *two}
-    return {kind: one.get(kind, 0) + more * (two.get(kind, 0) - one.get(kind, 0)) for kind in kinds}
+    for fewer in (1, 2, 3):
+        low, high = (_peak(who, work, layers, learns) for layers in (fewer, fewer + 1))
+        # The height of few layers may be at the head, that of many in a layer.
+        if ("logits" in low) == ("logits" in high):
+            break
+    more = who.spec.layers - fewer
+    return {
+        kind: low.get(kind, 0) + more * (high.get(kind, 0) - low.get(kind, 0))
+        for kind in {*low, *high}
+    }
 
 
 def _peak(who: Learning, work: Callable[[Any], Tensor], layers: int, learns: bool) -> Kinds:
     half = who.dtype != torch.float32
-    autocast = who.dtype if who.trainer and half else None
+    autocast = who.dtype if who.under == "autocast" and half else None
     model = _model(who, layers, learns)
     # RM's trainer switches PEFT's casts off, and PEFT itself over 4 bits where autocast casts.
     uncast = autocast and (who.task == "reward" or who.tuning.method == "qlora")
@@ -210,8 +220,9 @@ def _model(who: Learning, layers: int, learns: bool) -> Any:
         if who.checkpointing and learns:
             model.gradient_checkpointing_enable({"use_reentrant": False})
     for parameter in model.parameters():
-        if parameter.requires_grad and who.trainer:
-            parameter.data = parameter.data.float()
+        if parameter.requires_grad and who.under != "ppo":
+            kept = torch.float32 if who.under == "autocast" else who.dtype
+            parameter.data = parameter.data.to(kept)
         if parameter.requires_grad and who.accumulates and learns:
             parameter.grad = torch.zeros_like(parameter)
     return model.train(learns)

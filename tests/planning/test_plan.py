@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from rlhf.config.load import load_config
+from rlhf.config.paths import resource
+from rlhf.planning import plan
+from rlhf.planning.deepspeed import decide
+from rlhf.planning.models import layer_sizes
+from rlhf.planning.setting import GIB, Setting
+from tests.planning.sizes import SMALL
+
+WHOLE = "configs/baichuan2_7b.yaml"
+TUNED = "configs/baichuan2_7b_full.yaml"
+
+
+def config_of(name, *overrides):
+    return load_config(resource(name), overrides)
+
+
+def small(*overrides):
+    """The user's config on a small model."""
+    config = config_of(WHOLE, "collect.models=[]", "sft.max_length=64", *overrides)
+    return config, {entry.path: SMALL for entry in config.models.values()}
+
+
+@pytest.fixture(scope="module")
+def whole():
+    config, specs = small("sft.max_steps=10")
+    return plan(config, specs=specs)
+
+
+def test_every_stage_of_a_run(whole):
+    assert [stage.name for stage in whole.stages] == [
+        "sft/main",
+        "collect",
+        "rm",
+        "ppo",
+        "evaluate",
+    ]
+    assert whole.fits and not whole.options
+    sft, _, rm, ppo, _ = whole.stages
+    assert (sft.duration.count, rm.duration.count, ppo.duration.count) == (10, 125, 350)
+    assert whole.hours == pytest.approx(sum(stage.duration.hours for stage in whole.stages))
+
+
+def test_roles_of_a_shared_trunk(whole):
+    sampling = whole.stages[3].phases[0]
+    trunk = next(part.size for part in sampling.parts if part.role == "trunk")
+    assert trunk == 2 * (2 * 1000 * 64 + 5 * (4 * 64**2 + 3 * 64 * 96 + 2 * 64) + 64)
+    slots = 128  # as many as are sampled together, for all fit
+    assert sampling.of("kv cache") == slots * 1024 * 2 * 5 * 64 * 2
+
+
+def test_json(whole):
+    read = json.loads(json.dumps(whole.as_dict()))
+    assert read["fits"] and read["stages"][3]["unit"] == "iteration"
+    phase = read["stages"][3]["phases"][2]
+    assert phase["name"] == "actor's update"
+    assert set(phase["roles"]) == {"trunk", "reward model", "actor", "critic"}
+
+
+def test_says_what_would_fit():
+    """Every weight of 7B is too much for one GPU: 16 bytes a weight, and 4 for the step."""
+    found = plan(config_of(TUNED, "stages=[sft]"))
+    (stage,) = found.stages
+    assert not found.fits and stage.height.name == "optimiser step"
+    assert stage.height.peak == 20 * 7_505_973_248
+    fitting = {option.keys for option in found.options if option.fits}
+    assert ("sft.tuning.method=lora",) in fitting
+    assert any(option.fits and option.gpus == 8 for option in found.options)
+
+
+def test_a_batch_that_the_gpus_do_not_divide():
+    config, specs = small()
+    with pytest.raises(ValueError, match=r"sft\.batch_size = 64 is not a multiple of .* 3 GPUs"):
+        plan(config, gpus=3, specs=specs)
+
+
+def test_zero_3_is_refused_what_a_run_refuses():
+    config, specs = small("runtime.deepspeed=zero3", "stages=[sft]")
+    with pytest.raises(ValueError, match="loss_chunk: null"):
+        plan(config, gpus=2, specs=specs)
+
+
+def test_sources_that_are_not_there_go_by_their_size():
+    setting = Setting(config_of(WHOLE))
+    assert setting.source("weights/Baichuan2-13B-Chat", "13b").layers == 40
+    assert setting.source("run://sft/main", "7b").layers == 32
+
+
+def test_deepspeed_spreads_no_more_than_it_must():
+    config = config_of(TUNED, "stages=[sft]")
+    assert decide(config, gpus=8).values["zero_optimization"]["stage"] == 2
+    tight = decide(config, gpus=16, gpu_memory=24)
+    zero = tight.values["zero_optimization"]
+    assert (zero["stage"], zero["zero_hpz_partition_size"]) == (3, 8)
+    assert 0 < tight.whole < tight.layers == 32
+    assert tight.peak_gib * GIB <= Setting(config, memory=24).usable
+    assert kept_layers(zero, layer_sizes(Setting(config).main, "causal", config.sft.tuning)) == (
+        tight.whole
+    )
+
+
+def kept_layers(zero, layer) -> int:
+    """How many DeepSpeed (0.19, ZeRO-3's mark_persistent_parameters) leaves whole."""
+    total, whole = 0, 0
+    for _ in range(32):
+        kept = 0
+        for size in layer:
+            if total + size > zero["stage3_model_persistence_threshold"]:
+                continue
+            if size <= zero["stage3_param_persistence_threshold"]:
+                total += size
+                kept += 1
+        whole += kept == len(layer)
+    return whole
+
+
+def test_deepspeed_needs_gpus_and_a_stage():
+    with pytest.raises(ValueError, match="give --gpus 2"):
+        decide(config_of(TUNED), gpus=1)
+    with pytest.raises(ValueError, match="has none of them"):
+        decide(config_of(WHOLE, "stages=[ppo]"), gpus=2)
+    with pytest.raises(ValueError, match="no engine fits 2 GPUs of 2 GiB"):
+        decide(config_of(TUNED, "stages=[sft]"), gpus=2, gpu_memory=2)

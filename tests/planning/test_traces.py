@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from rlhf.config.schema import TuningSection
+from rlhf.planning import traces
+from rlhf.planning.traces import Learning
+from tests.planning.sizes import SMALL
+
+LORA = TuningSection(method="lora", r=2)
+
+
+def learning(**changes) -> Learning:
+    usual = Learning(SMALL, "causal", LORA, torch.bfloat16, True, "autocast", True)
+    return replace(usual, **changes)
+
+
+def total(kinds) -> int:
+    return sum(kinds.values())
+
+
+def sft(chunk=None, **changes):
+    return traces.sft_step(learning(**changes), 2, 256, True, chunk, 2e-4)
+
+
+def test_two_layers_tell_of_five(monkeypatch):
+    """What is reckoned from one and two layers is what five hold."""
+    found = sft()
+    one_by_one = traces._peak
+    monkeypatch.setattr(
+        traces, "_peak", lambda who, work, _, learns: one_by_one(who, work, 5, learns)
+    )
+    traces.sft_step.cache_clear()
+    whole = sft()
+    traces.sft_step.cache_clear()
+    assert total(found) == pytest.approx(total(whole), rel=0.01)
+
+
+def test_checkpointing_and_chunks_save_memory():
+    plain = sft(checkpointing=False)
+    assert total(sft(checkpointing=True)) < total(plain)
+    assert total(sft(chunk=64)) < total(sft())
+
+
+def test_checkpoints_are_one_state_a_layer():
+    deeper = replace(SMALL, layers=6)
+    more = total(sft(spec=deeper)) - total(sft(spec=SMALL))
+    adapters = 2 * 2 * ((64 + 192) + 2 * 64 + 3 * (64 + 96))  # autocast's copies
+    state = 2 * 256 * 64 * 2
+    assert state <= more <= state + adapters + 512 * 12
+
+
+def test_shared_prompts_are_kept_once():
+    reward = learning(task="reward", checkpointing=False)
+    shared, separate = (traces.rm_step(reward, 1, 4, (192, 64), share) for share in (True, False))
+    assert total(shared) < 0.7 * total(separate)
+    assert total(traces.rm_scoring(reward, 1, 4, (192, 64), True)) < total(shared)
+
+
+def test_packed_weights_are_unpacked_one_at_a_time():
+    """A product with 4-bit weights needs that layer's plain ones beside what bfloat16 needs."""
+    largest = 3 * 64 * 64 * 2
+    short = {"rows": 1, "length": 8}
+    plain, packed = (
+        traces.trunk_step(learning(tuning=tuning, under="ppo"), **short)
+        for tuning in (LORA, LORA.model_copy(update={"method": "qlora"}))
+    )
+    assert 0 < total(packed) - total(plain) <= 2 * largest
+
+
+def test_ppo_keeps_the_logits_of_responses_alone():
+    actor = learning(under="ppo", spec=replace(SMALL, vocab_size=8000))
+    half, whole = (traces.actor_step(actor, 2, (256 - r, r)) for r in (64, 128))
+    assert half["logits"] == pytest.approx(whole["logits"] / 2, rel=0.02)
+    assert "logits" in traces.reading(actor, 2, (192, 64))
+
+
+@pytest.mark.parametrize("under", ["deepspeed", "autocast"])
+def test_full_tuning_casts_every_weight_under_autocast_alone(under):
+    full = learning(tuning=TuningSection(method="full"), under=under, checkpointing=False)
+    kinds = traces.sft_step(full, 1, 64, False, None, 0.0)
+    blocks = 5 * (4 * 64**2 + 3 * 64 * 96)
+    assert (kinds.get("weights", 0) >= 2 * blocks) == (under == "autocast")
