@@ -52,7 +52,7 @@ def structure(run_dir: Path, report: Report) -> Iterator[Claim]:
     judge = report["ppo"]["judge"]
     yield "the judge's verdicts are counts", judge["win"] + judge["tie"] + judge["lose"] > 0
     page = (run_dir / "report/index.html").read_text(encoding="utf-8")
-    yield "the page says that annotators are simulated", "simulated" in page.lower()
+    yield "the page says that annotators are simulated", "<strong>Simulated annotators." in page
     yield "the report has plots", len(list((run_dir / "report").glob("*.png"))) >= 3
     manifests = json.loads((run_dir / "manifest.json").read_text(encoding="utf-8"))["stages"]
     unfinished = [key for key, stage in manifests.items() if stage["status"] != "done"]

@@ -9,6 +9,7 @@ import pytest
 from rlhf.data.jsonl import write_jsonl
 from rlhf.evaluation import best_of_n, rm_report
 from rlhf.evaluation.best_of_n import AnswerRow, curve
+from tests.evaluation.pages import read_page
 from tests.evaluation.rows import make_rows
 
 
@@ -70,4 +71,4 @@ def test_it_is_part_of_the_reward_models_report(tmp_path: Path):
     assert json.loads((folder / "report.json").read_text("utf-8"))["rm"]["best_of_n"] == curve(ROWS)
     assert (folder / "rm_best_of_n.png").is_file()
     assert (folder / "rm_best_of_n.csv").read_text("utf-8").startswith("n,kl,prompts,score,")
-    assert "Best of n answers by score" in (folder / "index.html").read_text("utf-8")
+    assert "Best of n answers by score" in read_page(folder / "index.html")

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from rlhf.evaluation.page import change, duration, number, p_value, percent, signed, source_matrix
+from tests.evaluation.pages import catalogue
 
 
 @pytest.mark.parametrize(
@@ -31,6 +34,13 @@ from rlhf.evaluation.page import change, duration, number, p_value, percent, sig
 )
 def test_numbers_as_people_read_them(text: str, expected: str) -> None:
     assert text == expected
+
+
+def test_translations_keep_the_numbers() -> None:
+    for english, chinese in catalogue().items():
+        places = sorted(map(int, re.findall(r"\{(\d)\}", chinese)))
+        assert places == list(range(1, english.count("{}") + 1)), english
+        assert "{}" not in chinese, english
 
 
 def test_source_matrix_is_the_lower_triangle() -> None:

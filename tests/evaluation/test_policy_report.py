@@ -10,6 +10,7 @@ from rlhf.data.records import Message, PromptRecord
 from rlhf.evaluation import policy_report
 from rlhf.evaluation.policy import compare_rows
 from rlhf.evaluation.policy_report import Judged
+from tests.evaluation.pages import read_page, untranslated
 
 CATEGORIES = (("life", "food", "rice"), ("life", "food", "tea"), ("work",), ("work", "mail"))
 CURVE = [{"step": i, "kl": 0.1 * i, "score": 1.0 + i, "entropy": 2.0} for i in range(5)]
@@ -60,7 +61,8 @@ def test_the_folder_says_it_all(tmp_path: Path) -> None:
         (3, "life / food / rice", 1),
         (3, "life / food / tea", 1),
     ]
-    html = (folder / "index.html").read_text("utf-8")
+    html = read_page(folder / "index.html")
+    assert untranslated(html, report) == []
     assert "&lt;b&gt;0&lt;/b&gt;" in html and "<b>0</b>" not in html
     assert "some judge" in html and "life / food / rice" in html and html.count("<article>") == 2
     with (folder / "policies.csv").open(encoding="utf-8") as stream:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from rlhf.evaluation.report import write
+from tests.evaluation.pages import read_page, untranslated
 
 
 class Checker(HTMLParser):
@@ -49,7 +50,7 @@ def parsed(page: str) -> Checker:
 
 def read(run_dir: Path) -> tuple[dict[str, Any], str]:
     report = json.loads((run_dir / "report" / "report.json").read_text(encoding="utf-8"))
-    return report, (run_dir / "report" / "index.html").read_text(encoding="utf-8")
+    return report, read_page(run_dir / "report" / "index.html")
 
 
 def test_a_complete_run(run_dir: Path) -> None:
@@ -75,6 +76,7 @@ def test_a_complete_run(run_dir: Path) -> None:
     assert report["run"]["peak_memory_gib"] == pytest.approx(1.6)
     assert sum(row["train"] for row in report["data"]["responses"]) == 2 * 120 * 4
     assert "Simulated annotators" in page and "not finished" not in page
+    assert untranslated(page, report, [*report["run"]["versions"]]) == []
 
     loads = parsed(page).loads
     assert all(load.startswith("#") for load in loads), "the page must load nothing"
@@ -125,6 +127,7 @@ def test_missing_parts_are_said_to_be_missing(run_dir: Path) -> None:
     ]
     assert "The reward model has not been evaluated in this run directory." in page
     assert "simulated" not in page.lower()
+    assert untranslated(page, report["run"], [*report["run"]["versions"]]) == []
     parsed(page)
 
 

@@ -9,6 +9,7 @@ import pytest
 from rlhf.data.jsonl import write_jsonl
 from rlhf.evaluation.rm_report import write
 from rlhf.runtime.files import hash_path
+from tests.evaluation.pages import read_page, untranslated
 from tests.evaluation.rows import make_rows
 
 
@@ -23,9 +24,10 @@ def test_pairs_alone_give_the_whole_report(run_dir: Path, tmp_path: Path) -> Non
     assert {"rm_by_fixed_margin.csv", "rm_refusals.csv"} & names == {"rm_by_fixed_margin.csv"}
     report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
     assert report["rm"] == json.loads(json.dumps(rm))
-    page = (folder / "index.html").read_text(encoding="utf-8")
+    page = read_page(folder / "index.html")
     assert "Simulated annotators" in page and "What these pairs cannot give" in page
     assert "src=" not in page, "the page must load nothing"
+    assert untranslated(page, rm["by_category"], rm["by_source"], rm["by_language"]) == []
 
 
 def test_a_runs_report_and_hashes_stay_as_they_are(run_dir: Path) -> None:
@@ -42,7 +44,7 @@ def test_names_are_escaped_and_ungraded_pairs_have_a_page(tmp_path: Path) -> Non
     directory.mkdir()
     write_jsonl(directory / "pairs.jsonl", make_rows([1.0, -1.0], grade=None))
     folder, _ = write(directory)
-    page = (folder / "index.html").read_text(encoding="utf-8")
+    page = read_page(folder / "index.html")
     assert "<b>" not in page and "no held-out pair has a grade" in page
     assert not (folder / "rm_by_grade.png").exists()
 

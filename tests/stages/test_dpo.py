@@ -55,7 +55,7 @@ def test_dpo_on_the_pairs_of_the_reward_model_then_ppo_from_it(
     assert report["dpo"]["judge"]["prompts"] == len(rows)
     assert report["ppo"]["judge_dpo"]["prompts"] == len(rows)
     page = (run_dir / "report" / "index.html").read_text("utf-8")
-    assert "DPO against SFT" in page and "PPO against DPO" in page
+    assert "<th>DPO against SFT<" in page and "<th>PPO against DPO<" in page
 
     capsys.readouterr()
     call(config, "ppo.actor=run://dpo", "rm.model=run://dpo", only="dpo")
