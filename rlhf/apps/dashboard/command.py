@@ -1,0 +1,59 @@
+"""`rlhf ui`: the page on its port."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from ipaddress import ip_address
+from pathlib import Path
+
+from rlhf.apps.dashboard.runs import find_runs
+
+SHORTEST = 8
+
+
+def ui(
+    paths: Sequence[Path],
+    *,
+    host: str,
+    port: int | None,
+    password: str | None,
+    say: Callable[[str], None],
+) -> None:
+    """Serve the page until interrupted.
+
+    Args:
+        paths: runs, and folders of runs. password: to sign in with; None lets everybody in.
+
+    Raises:
+        ValueError: no run, a host that others reach without a password, or the extra `ui` is
+            missing.
+    """
+    runs = find_runs(paths)
+    if password is not None and len(password) < SHORTEST:
+        raise ValueError(f"--password: too short; use at least {SHORTEST} characters")
+    if password is None and not _is_loopback(host):
+        raise ValueError(
+            f"--host {host}: others could look in and use the models; set a password in "
+            "RLHF_UI_PASSWORD, or leave --host out and reach the page through ssh -L"
+        )
+    try:
+        from rlhf.apps.dashboard.page import launch
+    except ModuleNotFoundError as error:
+        if error.name not in ("gradio", "pandas"):
+            raise
+        raise ValueError("the page needs gradio: pip install 'baichuan-rlhf[ui]'") from None
+    try:
+        application, address = launch(paths, host, port, password)
+    except OSError:
+        taken = f"port {port} is" if port else "all ports from 7860 to 7959 are"
+        raise ValueError(f"{taken} taken on {host}: give another with --port") from None
+    names = ", ".join(run.name for run in runs)
+    say(f"{address} shows {names}; stop with Ctrl-C, the runs go on by themselves")
+    application.block_thread()
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,153 @@
+"""The page on Gradio: signing in and transport, between the panels and what runs hold.
+
+Imported only when a page is served, since it needs the extra `ui`.
+"""
+
+from __future__ import annotations
+
+import hmac
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rlhf.apps.dashboard.runs import Run, find_runs, signature
+from rlhf.apps.dashboard.talk import Speakers
+from rlhf.apps.dashboard.views import Say
+from rlhf.apps.dashboard.words import LANGUAGES, translator
+
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
+
+import gradio as gr  # noqa: E402
+
+STATIC = Path(__file__).with_name("static")
+USER = "rlhf"
+WELCOME = (
+    f"User name: {USER}. Password: the one that rlhf ui was given.<br>"
+    f"用户名:{USER}。密码:启动 rlhf ui 时所设的密码。"
+)
+EVERY = 4.0
+"""Seconds between two looks at the runs' files."""
+FONT = (
+    "system-ui",
+    "-apple-system",
+    "Segoe UI",
+    "PingFang SC",
+    "Microsoft YaHei",
+    "Noto Sans CJK SC",
+)
+Choices = dict[str, Any]
+"""What can be chosen, by what it is called."""
+
+
+@dataclass(frozen=True)
+class Page:
+    """What the panels of a language's page share.
+
+    blocks: the page. say: English to its language. chosen: names of the runs on show. seen: changes
+    when there is something new in the files.
+    """
+
+    paths: Sequence[Path]
+    speakers: Speakers
+    blocks: Any
+    say: Say
+    chosen: Any
+    seen: Any
+
+    def runs(self, names: Sequence[str]) -> list[Run]:
+        """Those of the names that are still there."""
+        return [run for run in find_runs(self.paths) if run.name in names]
+
+    def draw(self, work: Callable[..., Any], outputs: Any, *controls: Any) -> None:
+        """Have `outputs` drawn by `work(chosen, *controls)`: at first, when there is news, and when
+        somebody turns a control."""
+        turned = [control.input for control in controls]
+        gr.on(
+            [self.blocks.load, self.seen.change, self.chosen.input, *turned],
+            work,
+            [self.chosen, *controls],
+            outputs,
+            show_progress="hidden",
+            api_visibility="private",
+            trigger_mode="always_last",
+        )
+
+
+def build(paths: Sequence[Path], speakers: Speakers) -> Any:
+    """The Blocks application: the same page in each language."""
+    with gr.Blocks(title="RLHF", analytics_enabled=False) as blocks:
+        _fill(blocks, paths, speakers, translator("en"))
+    for language, name in LANGUAGES.items():
+        if language != "en":
+            with blocks.route(name, language) as other:
+                _fill(other, paths, speakers, translator(language))
+    return blocks
+
+
+def _fill(blocks: Any, paths: Sequence[Path], speakers: Speakers, say: Say) -> None:
+    from rlhf.apps.dashboard import panels
+
+    names = [run.name for run in find_runs(paths)]
+    gr.Navbar(main_page_name=LANGUAGES["en"])  # a page of its own for each language
+    chosen = gr.CheckboxGroup(
+        names, value=names, label=say("Runs"), visible=len(names) > 1, elem_classes="rlhf-runs"
+    )
+    page = Page(paths, speakers, blocks, say, chosen, gr.State(""))
+    with gr.Tabs():
+        for title, panel in panels.PANELS.items():
+            with gr.Tab(say(title)):
+                panel(page)
+
+    def look(chosen: list[str]) -> tuple[str, Any]:
+        found = find_runs(paths)
+        new = [run.name for run in found if run.name not in names]
+        names.extend(new)
+        choices = [run.name for run in found]
+        return signature(found), gr.update(
+            choices=choices, value=[*chosen, *new], visible=len(choices) > 1
+        )
+
+    gr.Timer(EVERY).tick(
+        look, chosen, [page.seen, chosen], show_progress="hidden", api_visibility="private"
+    )
+
+
+def launch(
+    paths: Sequence[Path], host: str, port: int | None, password: str | None
+) -> tuple[Any, str]:
+    """Serve in threads of its own; returns the application and its address.
+
+    There is nothing to download or to upload: the whole disk is closed to readers, whatever the
+    environment opens (GRADIO_ALLOWED_PATHS), and a file of more than a byte is refused.
+    """
+    blocks = build(paths, Speakers())
+
+    def may_enter(name: str, given: str) -> bool:
+        right = hmac.compare_digest(given.encode(), (password or "").encode())
+        return name == USER and right
+
+    _, address, _ = blocks.launch(
+        server_name=host,
+        server_port=port,
+        auth=may_enter if password else None,
+        auth_message=WELCOME,
+        prevent_thread_lock=True,
+        share=False,
+        inbrowser=False,
+        quiet=True,
+        footer_links=[],
+        run_history=False,
+        allowed_paths=[],
+        blocked_paths=[Path.cwd().anchor],
+        max_file_size=1,
+        enable_monitoring=False,
+        strict_cors=True,
+        ssr_mode=False,
+        pwa=False,
+        mcp_server=False,
+        theme=gr.themes.Base(font=FONT, font_mono=("ui-monospace", "monospace")),
+        css_paths=[STATIC / "style.css"],
+    )
+    return blocks, address
