@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rlhf.config.schema import Config, DPOSection
 from rlhf.data.datasets import pair_dataset
+from rlhf.evaluation.card import with_cards
 from rlhf.models.load import load_causal_lm, load_tokenizer
 from rlhf.models.registry import spec_of
 from rlhf.runtime.distributed import Runtime, StageResult
@@ -26,7 +27,9 @@ def run(config: Config, runtime: Runtime) -> StageResult:
     Does nothing where `dpo` is null.
     """
     made = steps(config, runtime)
-    return execute(made[0], runtime) if made else StageResult(runtime.stage_dir(STAGE), {})
+    if not made:
+        return StageResult(runtime.stage_dir(STAGE), {})
+    return with_cards(execute(made[0], runtime), config, runtime)
 
 
 def steps(config: Config, runtime: Runtime) -> list[Step]:

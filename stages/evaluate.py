@@ -12,6 +12,7 @@ from rlhf.data.records import PromptRecord
 from rlhf.demo import rubric
 from rlhf.evaluation import report
 from rlhf.evaluation.answers import Answerer
+from rlhf.evaluation.card import with_cards
 from rlhf.evaluation.judges import Grader, reward_model_judge
 from rlhf.evaluation.policy import compare_rows
 from rlhf.runtime.distributed import (
@@ -38,7 +39,8 @@ def run(config: Config, runtime: Runtime) -> StageResult:
     With `evaluate.extra_sft`, the SFT model is first trained on for as many FLOPs as the last PPO
     has used. With `dpo`, its last model is judged against SFT, and PPO's against it.
     """
-    result = [execute(step, runtime) for step in steps(config, runtime)][-1]
+    made = [with_cards(execute(step, runtime), config, runtime) for step in steps(config, runtime)]
+    result = made[-1]
     once(partial(_publish, config, runtime, result.directory))
     runtime.console.print(f"report: {runtime.run_dir.root / 'report' / 'index.html'}")
     return result

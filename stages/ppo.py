@@ -16,6 +16,7 @@ from rlhf.data.jsonl import read_jsonl
 from rlhf.data.records import PromptRecord, TextRecord
 from rlhf.demo import rubric
 from rlhf.evaluation.answers import Scorer
+from rlhf.evaluation.card import with_cards
 from rlhf.generation import Completion
 from rlhf.models.load import score_statistics
 from rlhf.models.roles import Roles, build_roles
@@ -34,7 +35,8 @@ def run(config: Config, runtime: Runtime) -> StageResult:
     """Train the actor, saved in `ppo/actor`, and the critic, saved in `ppo/critic`; with
     `ppo.ema_decay` also `ppo/actor_ema`, the average of the actor's weights."""
     check_multiple("ppo.minibatch", config.ppo.minibatch, "the number of processes", world_size())
-    return execute(steps(config, runtime)[0], runtime)
+    result = execute(steps(config, runtime)[0], runtime)
+    return with_cards(result, config, runtime)
 
 
 def steps(config: Config, runtime: Runtime) -> list[Step]:

@@ -11,6 +11,7 @@ from rlhf.data.datasets import RankingDataset
 from rlhf.data.jsonl import write_jsonl
 from rlhf.data.provenance import keep_responses
 from rlhf.demo import rubric
+from rlhf.evaluation.card import with_cards
 from rlhf.evaluation.preference import pair_rows
 from rlhf.models.load import load_reward_model, load_tokenizer
 from rlhf.runtime.distributed import Runtime, StageResult
@@ -29,7 +30,8 @@ def run(config: Config, runtime: Runtime) -> StageResult:
 
     `rm.model` names another model to start from.
     """
-    return execute(steps(config, runtime)[0], runtime)
+    result = execute(steps(config, runtime)[0], runtime)
+    return with_cards(result, config, runtime)
 
 
 def steps(config: Config, runtime: Runtime) -> list[Step]:

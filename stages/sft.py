@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from rlhf.config.schema import Config
+from rlhf.evaluation.card import with_cards
 from rlhf.evaluation.plots import sft_loss
 from rlhf.evaluation.run_files import read_metrics
 from rlhf.models.load import check_checkpoint
@@ -20,8 +21,8 @@ def run(config: Config, runtime: Runtime) -> StageResult:
     """Train every model of `config.models`; each has its own directory `sft/<model>/`."""
     for entry in config.models.values():
         check_checkpoint(entry.path, entry.architecture)
-    results = [execute(step, runtime) for step in steps(config, runtime)]
-    return results[0]
+    made = [with_cards(execute(step, runtime), config, runtime) for step in steps(config, runtime)]
+    return made[0]
 
 
 def steps(config: Config, runtime: Runtime) -> list[Step]:

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from rlhf.config.errors import Layer, one_line
 from rlhf.config.paths import resource
-from rlhf.config.schema import Config
+from rlhf.config.schema import Config, Section
 
 _EXPONENT = re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$")
 _TIMESTAMP = "tag:yaml.org,2002:timestamp"
@@ -75,8 +75,9 @@ def variant(config: Config, name: str) -> Config:
     return _validated([Layer(source, values) for values in (whole | place, *changes)])
 
 
-def dump_config(config: Config) -> str:
-    """The whole config as YAML, defaults included; `load_config` reads it back to an equal one."""
+def dump_config(config: Section) -> str:
+    """A config, or a section of one, as YAML, defaults included; `load_config` reads a whole one
+    back to an equal one."""
     values = config.model_dump(mode="json")
     return yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
 

@@ -19,6 +19,7 @@ RECORDS = (
     "summary.json",
     "metrics.jsonl",
     "samples.jsonl",
+    "README.md",
     "*.log",
     "*.png",
     ".*",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -41,11 +40,9 @@ class Origin:
         found = next((each for each in self.inputs if each.name in BASE_INPUTS), None)
         return self if found is None else found.base
 
-    def walk(self) -> Iterator[Origin]:
-        """Itself and all that it comes from, nearest first."""
-        yield self
-        for each in self.inputs:
-            yield from each.walk()
+
+Traced = dict[tuple[str, Path, str], Origin]
+"""What has been followed already: later rounds come from earlier ones by many ways."""
 
 
 def trace(path: Path) -> Origin:
@@ -57,7 +54,7 @@ def trace(path: Path) -> Origin:
         raise ValueError(f"{path}: no such file or directory; name a model directory")
     made = maker_of(path.resolve())
     hash = recorded_hash(path.resolve(), *made) if made else None
-    return _origin(path.name, path, Artifact(path=str(path), hash=hash or ""), "there")
+    return _origin(path.name, path, Artifact(path=str(path), hash=hash or ""), "there", {})
 
 
 def recorded_hash(path: Path, directory: Path, manifest: StageManifest) -> str | None:
@@ -76,28 +73,34 @@ def recorded_hash(path: Path, directory: Path, manifest: StageManifest) -> str |
     return digest.hexdigest()
 
 
-def _origin(name: str, path: Path, read: Artifact, state: State) -> Origin:
+def _origin(name: str, path: Path, read: Artifact, state: State, traced: Traced) -> Origin:
+    if (name, path, read.hash) in traced:
+        return traced[name, path, read.hash]
     made = maker_of(path.resolve()) if state != "gone" else None
     inputs: tuple[Origin, ...] = ()
     if made is not None:
-        inputs = tuple(_input(each, artifact, made[0]) for each, artifact in made[1].inputs.items())
+        inputs = tuple(
+            _input(each, artifact, made[0], traced) for each, artifact in made[1].inputs.items()
+        )
     lines = path.is_file() and path.suffix == ".jsonl"
     records = sum(1 for line in path.open("rb") if line.strip()) if lines else None
     directory, manifest = made if made is not None else (None, None)
-    return Origin(name, path, read.hash or None, state, records, directory, manifest, inputs)
+    origin = Origin(name, path, read.hash or None, state, records, directory, manifest, inputs)
+    return traced.setdefault((name, path, read.hash), origin)
 
 
-def _input(name: str, read: Artifact, directory: Path) -> Origin:
+def _input(name: str, read: Artifact, directory: Path, traced: Traced) -> Origin:
     """What a stage in `directory` has read."""
     path = _found(read, directory)
     if path is None:
-        return _origin(name, Path(read.path), read, "gone")
+        return _origin(name, Path(read.path), read, "gone", traced)
     made = maker_of(path.resolve())
     # Weights that no stage has made are not read for this: they are large.
     now = hash_path(path) if path.is_file() else None
     if made is not None and path.is_dir():
         now = recorded_hash(path.resolve(), *made)
-    return _origin(name, path, read, "changed" if now not in (None, read.hash) else "there")
+    state: State = "there" if now in (None, read.hash) else "changed"
+    return _origin(name, path, read, state, traced)
 
 
 def _found(read: Artifact, directory: Path) -> Path | None:

@@ -52,7 +52,7 @@ def test_from_an_actor_to_the_base(world):
         ("actor", "sft"),
         ("reward_model", "rm"),
     ]
-    assert {one.state for one in actor.walk()} == {"there"}
+    assert {one.state for one in (*actor.inputs, *sft.inputs, *rm.inputs)} == {"there"}
     assert [(one.name, one.records) for one in sft.inputs] == [("model", None), ("train", 2)]
     assert actor.base.path == rm.base.path == Path("base") and actor.base.manifest is None
     with pytest.raises(ValueError, match="runs/c: no such file or directory"):
@@ -75,13 +75,9 @@ def test_what_has_changed_or_is_gone_is_marked(world):
     again = manifest.model_copy(update={"outputs": outputs_of(Path("runs/a/sft/main"))})
     RunDir(Path("runs/a")).record(Path("runs/a/sft/main"), again)
     Path("base").rename("elsewhere")
-    states = {one.name: one.state for one in trace(Path("runs/b/ppo/actor")).walk()}
-    assert states == {
-        "actor": "changed",
-        "model": "gone",
-        "train": "changed",
-        "reward_model": "there",
-    }
+    sft, rm = trace(Path("runs/b/ppo/actor")).inputs
+    assert (sft.state, rm.state, rm.inputs[0].state) == ("changed", "there", "changed")
+    assert [one.state for one in sft.inputs] == ["gone", "changed"]
 
 
 def test_a_run_that_was_moved(world, monkeypatch):

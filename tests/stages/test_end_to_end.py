@@ -43,6 +43,7 @@ CONTRACT = [
     "report/report.json",
     "report/rm_by_grade.png",
     "report/rm_by_margin.png",
+    *(f"{model}/README.md" for model in ("sft/main", "rm", "ppo/actor", "ppo/critic")),
 ]
 STAGES = ["sft/main", "collect", "rm", "ppo", "evaluate/sft_extra", "evaluate/policy"]
 RESULTS = (
