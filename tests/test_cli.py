@@ -189,7 +189,7 @@ def test_a_run_directory_in_use(fails, tmp_path):
 
 
 def test_faults_of_ours_are_not_taken_for_the_users(monkeypatch):
-    def broken() -> None:
+    def broken(**_: object) -> None:
         int("x")
 
     monkeypatch.setattr(cli, "app", broken)

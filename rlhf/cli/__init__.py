@@ -52,7 +52,13 @@ def main() -> None:
     """Entry point. The user's mistakes: one line, exit code 2. What else is foreseen, such as a
     full disk or an alarm that stops PPO: one line, 1. Anything else: traceback, 1."""
     try:
-        app()
+        sys.exit(app(prog_name="rlhf", standalone_mode=False))
+    except typer.Abort:
+        typer.echo("rlhf: broken off", err=True)
+        sys.exit(1)
+    except typer.TyperException as error:
+        _tell(error)
+        sys.exit(error.exit_code)
     except (ValueError, OSError, RuntimeError, FloatingPointError) as error:
         place = _place()
         if not _is_ours(error):
@@ -71,6 +77,15 @@ def _place() -> str:
         return ""
     time.sleep(MOMENT)
     return f"process {rank}: "
+
+
+def _tell(error: typer.TyperException) -> None:
+    """A wrong option or argument, in one line; nothing where help has been printed instead."""
+    message = " ".join(error.format_message().split()).rstrip(".")
+    context: typer.Context | None = getattr(error, "ctx", None)
+    command = context.command_path if context is not None else "rlhf"
+    if message:
+        typer.echo(f"rlhf: {message}; see {command} --help", err=True)
 
 
 def _is_ours(error: Exception) -> bool:
