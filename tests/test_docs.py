@@ -11,12 +11,8 @@ from typer.main import get_command
 from rlhf.cli import app
 from rlhf.config.schema import Config, Section
 from rlhf.data.formats import READERS
+from tests.doc_commands import DOCUMENTS, ROOT
 
-ROOT = Path(__file__).parents[1]
-DOCUMENTS = [
-    *(ROOT / name for name in ("README.md", "README.zh.md", "CONTRIBUTING.md")),
-    *sorted((ROOT / "docs").rglob("*.md")),
-]
 SECTIONS = {name for name in Config.model_fields if name != "name"}
 
 
