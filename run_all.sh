@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The whole pipeline: ./run_all.sh CONFIG [--from STAGE] [--only STAGE] [--redo STAGE] [--set key=value] [--rehearse]
+# The whole pipeline: ./run_all.sh CONFIG [--from STAGE] [--only STAGE] [--redo STAGE] [--set key=value] [--rehearse] [--nproc N]
 # Without CONFIG it says what there is to say. The environment: see scripts/prepare_env.sh.
 set -euo pipefail
 
@@ -14,4 +14,5 @@ if [[ -n $extras && $python == "$root/.venv/bin/python" ]]; then
 fi
 # Threads that wait for work sleep instead of spinning: as fast, an eighth less CPU time, and fair on a shared machine.
 export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-PASSIVE}
+export PATH=$(dirname "$python"):$PATH  # ninja, where DeepSpeed compiles
 exec "$python" -m rlhf run "$@"

@@ -8,8 +8,13 @@ from rlhf.config.load import load_config
 from rlhf.config.schema import Config
 
 
-def needed_extras(config: Config) -> list[str]:
-    """Names from pyproject.toml's optional dependencies."""
+def needed_extras(config: Config, rehearsal: bool = False) -> list[str]:
+    """Names from pyproject.toml's optional dependencies. A rehearsal is on a CPU, without 4 bits."""
+    engine = ["deepspeed"] if config.runtime.deepspeed else []
+    return engine if rehearsal else [*engine, *_gpu(config)]
+
+
+def _gpu(config: Config) -> list[str]:
     tunings = [config.sft.tuning, config.rm.tuning, config.ppo.tuning]
     optimisers = [
         config.sft.optimiser,
@@ -31,15 +36,14 @@ def main() -> None:
     parser.add_argument("config", nargs="?")
     parser.add_argument("--set", dest="overrides", action="append", default=[])
     parser.add_argument("--rehearse", action="store_true")
-    for flag in ("--from", "--only", "--redo"):
+    for flag in ("--from", "--only", "--redo", "--nproc"):
         parser.add_argument(flag)
     try:
         arguments, _ = parser.parse_known_args()
         config = load_config(arguments.config or "", arguments.overrides)
     except (ValueError, argparse.ArgumentError):
         return
-    # A rehearsal needs none: it runs on a CPU.
-    print(*([] if arguments.rehearse else needed_extras(config)))
+    print(*needed_extras(config, arguments.rehearse))
 
 
 if __name__ == "__main__":

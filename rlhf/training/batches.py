@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers import TrainerState
 
-from rlhf.runtime.distributed import gather, world_size
+from rlhf.runtime.distributed import gather, rank, world_size
 
 
 class EachOnce(ABC):
@@ -23,6 +23,7 @@ class EachOnce(ABC):
     args: Any
     state: TrainerState
     data_collator: Any
+    train_dataset: Any
 
     @abstractmethod
     def unlearn(self, batch: dict[str, Any]) -> None:
@@ -50,13 +51,13 @@ class EachOnce(ABC):
         return found
 
     def _own_rows(self, rows: list[Any]) -> dict[str, Any]:
-        loader = self.accelerator.gradient_state
-        left = loader.remainder if loader.end_of_dataloader and world_size() > 1 else 0
-        if left <= 0:
+        at_once = self.args.per_device_train_batch_size
+        left = len(self.train_dataset) % (at_once * world_size())
+        last = self.accelerator.gradient_state.end_of_dataloader
+        if world_size() == 1 or not last or not left:
             batch: dict[str, Any] = self.data_collator(rows)
             return batch
-        place = self.args.process_index * self.args.per_device_train_batch_size
-        mine = rows[: max(0, left - place)]
+        mine = rows[: max(0, left - rank() * at_once)]
         batch = self.data_collator(mine or rows[:1])
         if not mine:
             self.unlearn(batch)

@@ -23,7 +23,7 @@ from transformers import (
 
 from rlhf.config.schema import OptimiserSection
 from rlhf.models.adapter import Task, add_lora
-from rlhf.runtime.distributed import barrier, is_main_process
+from rlhf.runtime.distributed import barrier, is_main_process, once
 from rlhf.runtime.metrics import MetricsLog
 from rlhf.training.checkpoints import SealCheckpoints, checkpoint_root, latest
 from rlhf.training.engine import (
@@ -36,6 +36,7 @@ from rlhf.training.engine import (
     offloaded_optimiser,
     whole_weights,
 )
+from rlhf.training.reshaping import MendOptimiser, fit_to_processes
 
 OnLog = Callable[[int, int, dict[str, float]], None]
 """Called with the step, the number of steps and the row's fields."""
@@ -78,6 +79,8 @@ def arguments(
     optimiser = section.optimiser
     microbatches = accumulation(section)
     precision = {torch.bfloat16: "bf16", torch.float16: "fp16"}.get(model.dtype, "float32")
+    resumed = once(lambda: latest(checkpoint_root(output_dir)))
+    universal = fit_to_processes(resumed, engine)
     on_cpu = model.device.type == "cpu"
     if engine is not None and on_cpu:
         let_accelerate_use_deepspeed()
@@ -101,7 +104,7 @@ def arguments(
         "optim": _optimiser_name(optimiser),
         "bf16": precision == "bf16",
         "fp16": precision == "fp16",
-        "deepspeed": engine and engine_config(engine, section, microbatches, precision),
+        "deepspeed": engine and engine_config(engine, section, microbatches, precision, universal),
         "accelerator_config": {"use_configured_state": engine is not None and on_cpu},
         "ddp_find_unused_parameters": False,
         "use_cpu": on_cpu,
@@ -189,8 +192,11 @@ def fit(
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(watch)
     trainer.add_callback(SealCheckpoints)
+    if engine is not None:
+        trainer.add_callback(MendOptimiser)
     assert trainer.args.output_dir is not None
-    checkpoint = latest(Path(trainer.args.output_dir))
+    root = Path(trainer.args.output_dir)
+    checkpoint = once(lambda: latest(root))
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if engine is not None:
         forget_engine()

@@ -115,13 +115,17 @@ def _check_spread(engine: Engine | None, section: Section) -> None:
 
 
 def engine_config(
-    engine: Engine, section: Section, accumulation: int, precision: str
+    engine: Engine, section: Section, accumulation: int, precision: str, universal: bool
 ) -> dict[str, Any]:
-    """DeepSpeed's whole configuration for a stage. precision: "bf16", "fp16" or "float32"."""
+    """DeepSpeed's whole configuration for a stage.
+
+    precision: "bf16", "fp16" or "float32". universal: it resumes from a universal checkpoint.
+    """
     return {
         **engine,
         "train_micro_batch_size_per_gpu": section.microbatch_size,
         "gradient_accumulation_steps": accumulation,
+        "checkpoint": {"load_universal": universal},
         "gradient_clipping": section.optimiser.grad_clip,
         "bf16": {"enabled": precision == "bf16"},
         "fp16": {"enabled": precision == "fp16"},

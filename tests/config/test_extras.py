@@ -15,6 +15,8 @@ from rlhf.config.extras import main
         (["tiny", "--set", "ppo.critic_optimiser.kind=adamw-8bit"], "gpu"),
         (["tiny", "--set", "dpo.tuning.method=qlora"], "gpu"),
         (["tiny", "--set", "dpo={}"], ""),
+        (["--nproc", "2", "tiny", "--set", "runtime.deepspeed=zero2"], "deepspeed"),
+        (["tiny", "--set", "runtime.deepspeed=zero3", "--rehearse"], "deepspeed"),
         (["tiny", "--set", "rm.tuning.method=qlora", "--rehearse"], ""),
         (["tiny", "--set", "no.such.key=1"], ""),
         (["absent.yaml"], ""),

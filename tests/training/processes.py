@@ -1,12 +1,11 @@
-"""Trainings in several processes: run by the tests with the number of processes and a folder.
+"""Trainings in one process or several: `python -m tests.training.processes FOLDER CASE-ENGINE...`.
 
-Every process does all cases one after the other; the main one writes what it logged and saved.
+Every process does all of them one after the other; the main one writes what was logged.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
@@ -24,78 +23,72 @@ from rlhf.training.engine import Engine, read_engine
 from rlhf.training.reward import train_reward_model
 from rlhf.training.sft import train_sft
 from tests.training import worlds
+from tests.training.test_dpo import dpo_section, pairs
 
-ENGINES = ("ddp", "zero2", "zero3")
-STEPS = 20
-OPTIMISER = OptimiserSection(learning_rate=1e-3, grad_clip=0.3, weight_decay=0.1)
-SHARED = {
-    "max_steps": STEPS,
+ROWS = 37
+"""Neither microbatches nor batches nor processes divide it."""
+SETTINGS: dict[str, Any] = {
+    "max_steps": 20,
     "eval_every": 5,
     "checkpoint_every": 8,
+    "batch_size": 8,
     "microbatch_size": 2,
-    "optimiser": OPTIMISER,
+    "optimiser": OptimiserSection(learning_rate=1e-3, grad_clip=0.3, weight_decay=0.1),
 }
 
 
-def engine(name: str) -> Engine | None:
-    return None if name == "ddp" else read_engine(RuntimeSection(device="cpu", deepspeed=name))
+def sft(packing: bool = False, **common: Any) -> Any:
+    model = worlds.language_model(z_loss_weight=1e-3)
+    data = worlds.conversations(ROWS), worlds.conversations(11, seed=1)
+    section = worlds.sft_section(**SETTINGS, packing=packing)
+    return train_sft(model, worlds.tokenizer(), *data, section, **common)
 
 
-def sft(name: str, output: Path, rows: worlds.Rows, **changes: Any) -> Any:
-    """Of 37 conversations, which neither microbatches nor processes divide."""
-    return train_sft(
-        worlds.language_model(z_loss_weight=1e-3),
-        worlds.tokenizer(),
-        worlds.conversations(37),
-        worlds.conversations(11, seed=1),
-        worlds.sft_section(**SHARED | changes),
-        output_dir=output,
-        seed=0,
-        metrics=rows,
-        engine=engine(name),
-    )
+def packed(**common: Any) -> Any:
+    return sft(packing=True, **common)
 
 
-def packed(name: str, output: Path, rows: worlds.Rows) -> Any:
-    return sft(name, output, rows, packing=True)
+def rm(**common: Any) -> Any:
+    data = worlds.rankings(ROWS), worlds.rankings(11, seed=1)
+    section = worlds.rm_section(**SETTINGS)
+    return train_reward_model(worlds.reward_model(), worlds.tokenizer(), *data, section, **common)
 
 
-def rm(name: str, output: Path, rows: worlds.Rows) -> Any:
-    return train_reward_model(
-        worlds.reward_model(),
-        worlds.tokenizer(),
-        worlds.rankings(37),
-        worlds.rankings(11, seed=1),
-        worlds.rm_section(**SHARED),
-        output_dir=output,
-        seed=0,
-        metrics=rows,
-        engine=engine(name),
-    )
+def dpo(**common: Any) -> Any:
+    model, data = worlds.language_model(), (pairs(ROWS), pairs(11, seed=1))
+    return train_dpo(model, worlds.tokenizer(), *data, dpo_section(**SETTINGS), **common)
 
 
-CASES: dict[str, Callable[[str, Path, worlds.Rows], Any]] = {"sft": sft, "packed": packed, "rm": rm}
+CASES: dict[str, Callable[..., Any]] = {"sft": sft, "packed": packed, "rm": rm, "dpo": dpo}
 
 
-def run(case: str, engine: str, output: Path) -> None:
-    """Train, and write what was logged and the summary beside the model."""
-    rows = worlds.Rows()
+def run(name: str, folder: Path) -> None:
+    """name: CASE-ENGINE. Train into `folder`/name, and write found.json there."""
+    case, engine = name.split("-")
+    rows, output = worlds.Rows(), folder / name
     with quiet():
-        summary = CASES[case](engine, output, rows)
+        summary = CASES[case](
+            output_dir=output,
+            seed=0,
+            metrics=rows,
+            engine=None if engine == "ddp" else zero(engine),
+        )
     if is_main_process():
         found = {"rows": rows.rows, "summary": asdict(summary)}
         (output / "found.json").write_text(json.dumps(found))
 
 
+def zero(name: str) -> Engine | None:
+    return read_engine(RuntimeSection(device="cpu", deepspeed=name))
+
+
 def main() -> None:
     torch.set_num_threads(1)
-    connect(RuntimeSection(device="cpu", timeout=120))
+    connect(RuntimeSection(device="cpu", timeout=300))
     for name in sys.argv[2:]:
-        case, engine = name.split("-")
-        run(case, engine, Path(sys.argv[1]) / name)
+        run(name, Path(sys.argv[1]))
     disconnect()
 
 
 if __name__ == "__main__":
-    os.environ["HF_HUB_OFFLINE"] = "1"
     main()
