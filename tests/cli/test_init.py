@@ -47,7 +47,8 @@ def test_five_questions(place):
     assert (config.runtime.device, config.ppo.roles) == ("cuda", "separate")
     assert config.sft.batch_size % (2 * config.sft.microbatch_size) == 0
     text = (place / "my_model_13b_full.yaml").read_text(encoding="utf-8")
-    assert "几分钟" in text and "torchrun --nproc_per_node 2 -m rlhf run my_model" in text
+    assert "几分钟" in text and "rlhf run my_model_13b_full.yaml --nproc 2" in text
+    assert config.runtime.deepspeed == "zero3"
 
 
 @pytest.mark.parametrize("tuning", questions.TUNINGS)
@@ -60,6 +61,7 @@ def test_every_config_is_valid_and_can_be_rehearsed(place, tuning, gpus):
     assert config.sft.batch_size % (processes * config.sft.microbatch_size) == 0
     assert config.ppo.minibatch % (processes * config.ppo.microbatch) == 0
     assert rehearse(config).demo is not None
+    assert (config.runtime.deepspeed == "zero3") == (tuning == "full" and processes > 1)
 
 
 def test_the_files_say_which_stages(place):

@@ -61,6 +61,7 @@ def _values(answers: Answers) -> dict[str, Any]:
         # Demonstrations alone are enough for the first stage, and what there is says what is meant.
         "sft_alone": demonstrations.is_file() and not prompts.is_file(),
         "processes": processes,
+        "spread": tuning == "full" and processes > 1,  # a copy of all that learns is for no GPU
         "at_once": at_once,
         "sft_batch": _multiple(SFT_BATCH, at_once["sft"] * processes),
         "rm_batch": _multiple(RM_BATCH, at_once["rm"] * processes),
