@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Any
 
-from anyio.to_thread import run_sync
 from starlette.applications import Starlette
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
@@ -24,7 +23,6 @@ from rlhf.apps.serve.replies import CHAT, DONE, TEXT, Reply, Shape, event
 
 LOG = logging.getLogger(__name__)
 OPEN_TO_ALL = "/health"
-CLOSED_BY_CLIENT = 499
 
 
 def make_app(engine: Engine, name: str, key: str | None) -> Any:
@@ -102,7 +100,7 @@ class Service:
         self, http: HTTPRequest, request: ChatRequest | CompletionRequest, shape: Shape
     ) -> Response:
         self._check_name(request.model)
-        job = await run_sync(self.engine.job, request)
+        job = self.engine.job(request)
         reply = Reply(shape, self.name, len(job.prompt))
         if request.stream:
             usage = request.stream_options is not None and request.stream_options.include_usage
@@ -114,8 +112,8 @@ class Service:
                     reply.take(piece)
         except Exception:
             raise _failure() from None
-        if len(reply.ends) < job.answers:
-            return Response(status_code=CLOSED_BY_CLIENT)
+        if len(reply.ends) < job.answers:  # a client that has gone reads nothing of this
+            raise _stopped()
         return JSONResponse(reply.whole)
 
     async def _events(
@@ -128,6 +126,9 @@ class Service:
                         yield told
         except Exception:  # the status has been sent, so that only an event can tell
             yield event(_failure().content)
+            return
+        if len(reply.ends) < job.answers:
+            yield event(_stopped().content)
             return
         if usage:
             yield reply.usage_event()
@@ -166,6 +167,10 @@ async def _refuse(_: HTTPRequest, error: Refused) -> Response:
 async def _no_such(http: HTTPRequest, error: HTTPException) -> Response:
     told = f"{http.method} {http.url.path}: {error.detail}"
     return _answer_to(Refused(told, status=error.status_code))
+
+
+def _stopped() -> Refused:
+    return Refused("the server is being stopped", status=503, kind="server_error")
 
 
 def _failure() -> Refused:

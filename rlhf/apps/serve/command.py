@@ -16,8 +16,6 @@ from rlhf.models.source import find_source
 from rlhf.runtime.quiet import quiet
 
 EXTRA = ("starlette", "uvicorn", "anyio")
-SECONDS_TO_LEAVE = 3
-"""For answers that are being written when the server is stopped."""
 
 
 @dataclass(frozen=True)
@@ -84,13 +82,15 @@ def make_server(
         called = name or (adapter or model).resolve().name
         say(f"loading {model}")
         with quiet():
-            app = make_app(Engine(load_speaker(source, load_in)), called, key)
+            engine = Engine(load_speaker(source, load_in))
     except BaseException:
         listener.close()
         raise
     _introduce(listener, called, key if door.key is None else None, say)
-    settings = {"log_level": "warning", "timeout_graceful_shutdown": SECONDS_TO_LEAVE}
-    return uvicorn.Server(uvicorn.Config(app, **settings)), listener
+    app = make_app(engine, called, key)
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
+    engine.leaving = lambda: server.should_exit
+    return server, listener
 
 
 def choose_key(key: str | None, keyless: bool) -> str | None:

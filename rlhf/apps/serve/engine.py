@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import torch
@@ -49,16 +50,23 @@ class Job:
     chat: bool
 
 
-@dataclass(frozen=True)
 class Engine:
     """The model that answers. A request waits for those before it: they would share one device, and
-    a seed could not be kept."""
+    a seed could not be kept.
 
-    speaker: Speaker
-    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    leaving: whether the server is being stopped.
+    """
+
+    def __init__(self, speaker: Speaker) -> None:
+        self.speaker = speaker
+        self.leaving: Callable[[], bool] = lambda: False
+        self.turn = asyncio.Lock()
+        # Prompts are read while another thread decodes: a fast tokenizer is no thing for both.
+        self.reader = copy.deepcopy(speaker.tokenizer)
 
     def job(self, request: ChatRequest | CompletionRequest) -> Job:
-        """What a request asks for. Raises Refused where this model cannot do it."""
+        """What a request asks for; not for two threads at once. Raises Refused where this model
+        cannot do it."""
         try:
             if isinstance(request, ChatRequest):
                 prompt = self._dialogue(request.messages)
@@ -76,11 +84,12 @@ class Engine:
         )
 
     async def pieces(self, job: Job, gone: Callable[[], Awaitable[bool]]) -> AsyncGenerator[Piece]:
-        """The answers in turn, as they come; nothing more once the client has `gone`."""
+        """The answers in turn, as they come; nothing more once the client has `gone` or the server
+        is leaving."""
         async with self.turn:
             written = self._write(job)
             try:
-                while not await gone():
+                while not self.leaving() and not await gone():
                     piece = await run_sync(next, written, None)
                     if piece is None:
                         return
@@ -119,10 +128,10 @@ class Engine:
         conversation = self.speaker.conversation(Sampling(), system)
         spoken = messages if system is None else messages[1:]
         conversation.rounds += [Message(role=m.role, content=m.content) for m in spoken]
-        return encode_prompt(self.speaker.spec, self.speaker.tokenizer, conversation.messages)
+        return encode_prompt(self.speaker.spec, self.reader, conversation.messages)
 
     def _text(self, text: str) -> list[int]:
-        ids = list(self.speaker.tokenizer.encode(text, split_special_tokens=True))
+        ids = list(self.reader.encode(text, split_special_tokens=True))
         if not ids:
             raise ValueError("the prompt is empty")
         return ids

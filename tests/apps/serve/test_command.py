@@ -44,6 +44,11 @@ def test_another_host_is_warned_of(checkpoint: Checkpoint) -> None:
     assert said[0].startswith("warning: 0.0.0.0 lets other machines in")
 
 
+def test_load_in_is_looked_at(checkpoint: Checkpoint) -> None:
+    with pytest.raises(ValueError, match="--load-in 2bit: choose 4bit or 8bit"):
+        start(checkpoint(), [], load_in="2bit")
+
+
 def test_an_adapter_is_served(checkpoint: Checkpoint, tmp_path: Path) -> None:
     base, adapter = checkpoint(), tmp_path / "my-lora"
     tuning = TuningSection(method="lora", r=4, alpha=8, targets="all-linear")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import http.client
 import json
+import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -213,30 +215,52 @@ def test_without_a_key_only_this_machine_s_names_are_answered(checkpoint_path: P
         assert sent[0] == 415
 
 
-def test_a_client_that_leaves_ends_its_answer(server: Running, say: Say) -> None:
-    """While it reads, and while it waits for the whole."""
-    said = say(server, "A" * 4000)
-    begun, over = threading.Event(), threading.Event()
-    whole = said.__class__.__call__
+class Endless:
+    """In the place of `model.generate`: speaks until it is stopped."""
 
-    def endless(input_ids: torch.Tensor, **options: Any) -> None:
-        begun.set()
-        whole(said, input_ids, **options)
-        over.set()
+    def __init__(self) -> None:
+        self.begun, self.over = threading.Event(), threading.Event()
 
-    server.engine.speaker.model.generate = endless
-    body = {"model": server.name, "messages": ASKED, "max_tokens": 8000}
-    for stream in (True, False):
-        begun.clear(), over.clear()
-        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=WAIT)
-        headers = {"Authorization": f"Bearer {KEY}", "Content-Type": "application/json"}
-        sent = json.dumps(body | {"stream": stream})
-        connection.request("POST", "/v1/chat/completions", sent, headers)
-        if stream:
-            connection.getresponse().read(200)
-        assert begun.wait(WAIT)
-        connection.sock.close()
-        assert over.wait(WAIT)
+    def __call__(self, input_ids: torch.Tensor, **options: Any) -> None:
+        options["streamer"].put(input_ids)
+        while not options["stopping_criteria"](input_ids, torch.empty(0)).all():
+            options["streamer"].put(torch.tensor([5]))
+            self.begun.set()
+            time.sleep(0.01)  # as a model takes its time; other threads get theirs
+        self.over.set()
+
+
+@pytest.mark.parametrize("stream", [True, False], ids=["reading", "waiting for the whole"])
+def test_a_client_that_leaves_ends_its_answer(
+    server: Running, monkeypatch: pytest.MonkeyPatch, stream: bool
+) -> None:
+    endless = Endless()
+    monkeypatch.setattr(server.engine.speaker.model, "generate", endless)
+    body = json.dumps({"model": server.name, "messages": ASKED, "stream": stream})
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=WAIT)
+    headers = {"Authorization": f"Bearer {KEY}", "Content-Type": "application/json"}
+    connection.request("POST", "/v1/chat/completions", body, headers)
+    if stream:
+        connection.getresponse().read(200)
+    assert endless.begun.wait(WAIT)
+    connection.sock.shutdown(socket.SHUT_RDWR)  # close waits for the response to be let go
+    assert endless.over.wait(WAIT)
+
+
+def test_a_server_that_is_stopped_tells_those_who_wait(checkpoint_path: Path) -> None:
+    endless = Endless()
+    with ThreadPoolExecutor(2) as pool:
+        with serving(checkpoint_path) as running:
+            running.engine.speaker.model.generate = endless
+            ask = running.client().chat.completions.create
+            options: Any = {"model": running.name, "messages": ASKED}
+            streamed = ask(**options, stream=True)
+            next(streamed)
+            read = pool.submit(list, streamed)
+            waiting = pool.submit(ask, **options)
+            assert endless.begun.wait(WAIT)
+        assert "being stopped" in str(read.exception(WAIT))
+        assert isinstance(waiting.exception(WAIT), openai.APIError)
 
 
 def test_a_failure_is_told_and_the_next_request_answered(
