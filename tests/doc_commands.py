@@ -15,7 +15,7 @@ DOCUMENTS = [
     *(ROOT / name for name in ("README.md", "README.zh.md", "CONTRIBUTING.md")),
     *sorted((ROOT / "docs").rglob("*.md")),
 ]
-_PROGRAMS = r"rlhf|make|pip|python|torchrun|accelerate|deepspeed|vllm|curl|ssh|git|docker"
+_PROGRAMS = r"rlhf|make|pip|python|torchrun|srun|accelerate|deepspeed|vllm|curl|ssh|git|docker"
 _COMMAND = rf"(?:[A-Z_]+=\S+ )*(?:{_PROGRAMS}|(?:\./|scripts/|\.ci/|\.venv/)[\w./-]+)(?: .*)?"
 
 

