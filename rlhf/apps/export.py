@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
+import yaml
 from transformers import PreTrainedModel
 
+from rlhf.evaluation.card import CARD, card
 from rlhf.models.export import save_checkpoint, save_reward_model, set_chat_template
 from rlhf.models.llama import check_llama, check_rope, from_llama, to_llama
 from rlhf.models.llama_files import import_tokenizer, name_rope_base, save_llama_tokenizer
 from rlhf.models.llama_source import load_llama, read_llama_config
 from rlhf.models.load import check_vocabulary, load_tokenizer, score_statistics
 from rlhf.models.official import check_official, write_official
-from rlhf.models.registry import read_config
+from rlhf.models.registry import read_config, spec_of
 from rlhf.models.source import find_source
+from rlhf.models.spec import ModelSpec
+from rlhf.runtime.files import hash_section, write_text
 from rlhf.runtime.quiet import quiet
+from rlhf.runtime.run_dir import MANIFEST, Artifact, StageManifest, outputs_of
+from rlhf.runtime.usage import versions
 
 Layout = Literal["native", "llama", "official"]
 SPECIAL_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
@@ -53,6 +60,9 @@ def export(model: Path, out: Path, layout: str = "native", adapter: Path | None 
             save_checkpoint(whole, tokenizer, out)
             if layout == "official":
                 write_official(out)
+    inputs = {"model": source.base} | ({"adapter": source.adapter} if source.adapter else {})
+    what = f"`{model}` in the layout {layout}; the card there says how it was trained."
+    _record("export", out, spec_of(source.base), inputs, {"layout": layout}, what, source.reward)
 
 
 def import_llama(source: Path, out: Path) -> None:
@@ -73,6 +83,35 @@ def import_llama(source: Path, out: Path) -> None:
             ids = {name: getattr(tokenizer, name) for name in SPECIAL_IDS}
             model.config.update({"chat_turns": asdict(turns), **ids})
         save_checkpoint(model, tokenizer, out)
+    what = f"`{source}` in the layout of Baichuan-7B."
+    _record("import-llama", out, spec_of(out), {"model": source}, {}, what, False)
+
+
+def _record(
+    stage: str,
+    out: Path,
+    spec: ModelSpec,
+    inputs: dict[str, Path],
+    settings: dict[str, str],
+    what: str,
+    scores: bool,
+) -> None:
+    """Leave a manifest, which lineage and doctor read, and a card."""
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    manifest = StageManifest(
+        stage=stage,
+        status="done",
+        config_hash=hash_section(settings),
+        inputs={name: Artifact.of(path.resolve()) for name, path in inputs.items()},
+        outputs=outputs_of(out),
+        versions=versions(),
+        started=now,
+        finished=now,
+    )
+    write_text(out / MANIFEST, manifest.model_dump_json(indent=2) + "\n")
+    config = yaml.safe_dump(settings)
+    text = card(out, spec, title=out.name, what=what, notes=(), config=config, scores=scores)
+    write_text(out / CARD, text)
 
 
 def _save_llama(model: Any, tokenizer: Any, out: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from rlhf.models.spec import ModelSpec
 from rlhf.runtime.distributed import Runtime, StageResult
 from rlhf.runtime.files import write_text
 from rlhf.runtime.lineage import Origin, trace
+from rlhf.runtime.run_dir import maker_of
 
 CARD = "README.md"
 WHAT = {
@@ -49,7 +50,7 @@ def with_cards(result: StageResult, config: Config, runtime: Runtime) -> StageRe
     borrowed = result.directory.is_symlink()
     if runtime.main_process and result.waiting is None and not borrowed:
         for model in models(result.directory):
-            write_text(model / CARD, card(model, config, runtime))
+            write_text(model / CARD, stage_card(model, config, runtime))
     return result
 
 
@@ -60,27 +61,55 @@ def models(directory: Path) -> Iterator[Path]:
             yield folder
 
 
-def card(model: Path, config: Config, runtime: Runtime) -> str:
-    """The text of a model's card, from the manifests, the config and nothing else."""
-    origin = trace(model)
-    made, spec = origin.manifest, spec_of(model)
+def stage_card(model: Path, config: Config, runtime: Runtime) -> str:
+    """The text of the card of a model that a stage has made."""
+    made = maker_of(model)
     assert made is not None, "a stage has made it"
-    kind = model.name if model.name in WHAT else made.stage
-    scores = kind in ("rm", "critic")
-    text: str = _template().render(
+    stage = made[1].stage
+    kind = model.name if model.name in WHAT else stage
+    return card(
+        model,
+        spec_of(model),
         title=f"{config.name}: {model.relative_to(runtime.run_dir.root)}",
         what=WHAT[kind],
-        notes=notes(config, made.stage),
+        notes=notes(config, stage),
+        config=dump_config(section(config, kind, stage)),
+        scores=kind in ("rm", "critic"),
+    )
+
+
+def card(
+    model: Path,
+    spec: ModelSpec,
+    *,
+    title: str,
+    what: str,
+    notes: Sequence[str],
+    config: str,
+    scores: bool,
+) -> str:
+    """The text of a card, from this and from the manifests behind the model.
+
+    what: a sentence. notes: what has to be known before a number is believed. config: YAML.
+    scores: whether it is a model that gives scores, not text.
+    """
+    origin = trace(model)
+    made = origin.manifest
+    assert made is not None, "only what has a manifest has a card"
+    text: str = _template().render(
+        title=title,
+        what=what,
+        notes=notes,
         stage=made.stage,
         architecture=spec.name,
         base=origin.base,
         inputs=origin.inputs,
         metrics={name: _short(value) for name, value in made.summary.items()},
         manifest=made,
-        config=dump_config(section(config, kind, made.stage)),
+        config=config,
         auto_class="AutoModelForSequenceClassification" if scores else "AutoModelForCausalLM",
         adapter=is_adapter(model),
-        licence=licence(spec, origin.base, runtime.run_dir.root),
+        licence=licence(spec, origin.base),
     )
     return text
 
@@ -103,9 +132,9 @@ def section(config: Config, kind: str, stage: str) -> Section:
     return found
 
 
-def licence(spec: ModelSpec, base: Origin, run: Path) -> str:
+def licence(spec: ModelSpec, base: Origin) -> str:
     """A reminder of what holds for models made from these weights."""
-    if base.path.resolve().is_relative_to((run / "demo").resolve()):
+    if base.path.parts[-3:-1] == ("demo", "models"):  # of a run directory
         return RANDOM
     return IMPORTED if spec.turns is not None else LICENCES[spec.family]
 
@@ -118,6 +147,7 @@ def _template() -> Any:
         autoescape=False,  # Markdown
         trim_blocks=True,
         lstrip_blocks=True,
+        keep_trailing_newline=True,
         undefined=StrictUndefined,
     ).get_template("card.md.jinja")
 

@@ -20,6 +20,8 @@ from rlhf.models.load import (
     load_tokenizer,
     score_statistics,
 )
+from rlhf.runtime.files import hash_path
+from rlhf.runtime.lineage import trace
 from tests.checkpoints import ARCHITECTURES
 from tests.llamas import SPECIAL, byte_level_tokenizer, write_llama, write_sentencepiece
 
@@ -48,6 +50,16 @@ def texts(count: int, also: tuple[str, ...] = ()) -> list[str]:
     draw = random.Random(0)
     parts = [*FRAGMENTS, *also, *(chr(draw.randrange(0x20, 0x2500)) for _ in range(200))]
     return ["".join(draw.choices(parts, k=draw.randrange(1, 20))) for _ in range(count)]
+
+
+def test_an_export_can_be_traced(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    """Through its manifest, which names what it was made from, and its card."""
+    path, out = checkpoint("baichuan-7b"), tmp_path / "llama"
+    export(path, out, "llama")
+    (model,) = trace(out).inputs
+    assert (model.path, model.hash, model.state) == (path, hash_path(path), "there")
+    text = (out / "README.md").read_text(encoding="utf-8")
+    assert "in the layout llama" in text and "Baichuan community licence" in text
 
 
 def lora(base: Path, out: Path, targets: tuple[str, ...] = ("W_pack", "o_proj")) -> torch.Tensor:

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -78,11 +77,10 @@ def test_notes_and_sections():
 
 
 def test_licences(made, tmp_path):
-    run = RunDir(tmp_path).root
     base = trace(made.directory).base
-    assert "Baichuan community licence" in cards.licence(named("baichuan-7b"), base, run)
-    assert "MOSS" in cards.licence(named("moss-moon-003"), base, run)
+    assert "Baichuan community licence" in cards.licence(named("baichuan-7b"), base)
+    assert "MOSS" in cards.licence(named("moss-moon-003"), base)
     imported = replace(named("baichuan-7b"), turns=Turns("", "", ""))
-    assert "imported from another family" in cards.licence(imported, base, run)
-    demo = replace(base, path=Path(run / "demo" / "models" / "rope"))
-    assert "random" in cards.licence(named("baichuan-7b"), demo, run)
+    assert "imported from another family" in cards.licence(imported, base)
+    demo = replace(base, path=tmp_path / "demo" / "models" / "rope")
+    assert "random" in cards.licence(named("baichuan-7b"), demo)
