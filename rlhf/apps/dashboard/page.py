@@ -147,6 +147,7 @@ def launch(
         ssr_mode=False,
         pwa=False,
         mcp_server=False,
+        _frontend=False,  # else it asks itself, and gives up on a busy machine or behind a proxy
         theme=gr.themes.Base(font=FONT, font_mono=("ui-monospace", "monospace")),
         css_paths=[STATIC / "style.css"],
     )

@@ -61,7 +61,7 @@ def curve_panel(page: Page) -> None:
 def sample_panel(page: Page) -> None:
     say = page.say
     with gr.Row(equal_height=True):
-        source = gr.Dropdown([], label=say("Samples"), scale=3)
+        source = gr.Dropdown([], label=say("Samples"), scale=3, min_width=250)
         number = gr.Number(1, label=say("Page"), minimum=1, precision=0, min_width=100)
     html = _html()
 
