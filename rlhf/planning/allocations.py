@@ -61,18 +61,21 @@ class Allocations(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if any(isinstance(leaf, Tensor) and leaf.is_meta for leaf in tree_leaves((args, kwargs))):
-            if func is torch.ops.aten.index.Tensor:  # how many a mask keeps is a matter of numbers
-                args = (args[0], [part for index in args[1] for part in _places(index)])
+        tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        meta = [tensor.is_meta for tensor in tensors]
+        if any(meta):
             if func is torch.ops.aten._local_scalar_dense.default:
                 return 0  # whether a mask can be left out: not when some row is padded
+            if func is torch.ops.aten.index.Tensor:  # how many a mask keeps is a matter of numbers
+                args = (args[0], [part for index in args[1] for part in _places(index)])
             if kwargs.get("device") is not None:
                 kwargs = {**kwargs, "device": torch.device("meta")}
-            args, kwargs = tree_map_only(Tensor, lambda tensor: tensor.to("meta"), (args, kwargs))
+            if not all(meta):
+                args, kwargs = tree_map_only(Tensor, _without_numbers, (args, kwargs))
         result = func(*args, **kwargs)
-        for leaf in tree_leaves(result):
-            if isinstance(leaf, Tensor) and leaf.is_meta:
-                self._count(leaf)
+        for made in (result,) if isinstance(result, Tensor) else tree_leaves(result):
+            if isinstance(made, Tensor) and made.is_meta:
+                self._count(made)
         return result
 
     def _count(self, tensor: Tensor) -> None:
@@ -92,6 +95,10 @@ class Allocations(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._live[kind] += size
         if self.live > sum(self.peak.values()):
             self.peak = {kind: size for kind, size in self._live.items() if size}
+
+
+def _without_numbers(tensor: Tensor) -> Tensor:
+    return tensor.to("meta")
 
 
 def _places(index: Tensor | None) -> list[Tensor | None]:

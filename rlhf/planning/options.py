@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -29,22 +29,24 @@ class Option:
     fits: bool
 
 
-def smaller(setting: Setting, name: str) -> Iterator[Option]:
-    """Options for a stage that does not fit, smallest change first; ends with one that fits."""
+def smaller(setting: Setting, name: str) -> list[Option]:
+    """Options for a stage that does not fit: each harmless change and all of them together, then
+    other methods and then more GPUs, up to the first of each that fits."""
     stage = name.partition("/")[0]
-    harmless: Change = {}
-    for change in _harmless(setting.config, stage):
-        harmless |= change
-        yield from _tried(setting, name, change)
-    if len(harmless) > 1:
-        yield from _tried(setting, name, harmless)
-    for change in _other_methods(setting.config, stage):
-        yield from _tried(setting, name, harmless | change)
-    if stage in ("sft", "rm", "dpo"):
+    section: Any = getattr(setting.config, stage)
+    changes = list(_harmless(setting.config, stage))
+    harmless = {key: value for change in changes for key, value in change.items()}
+    if len(changes) > 1:
+        changes.append(harmless)
+    found = [option for change in changes for option in _tried(setting, name, change)]
+    methods = [harmless | change for change in _other_methods(setting.config, stage)]
+    found += _until_one_fits(_tried(setting, name, change) for change in methods)
+    if getattr(section, "roles", "separate") == "separate" and hasattr(section, "tuning"):
         spread = {**harmless, "loss_chunk": None} if stage == "sft" else harmless
-        for gpus in (count for count in MORE_GPUS if count >= setting.gpus):
-            more = replace(setting, gpus=gpus)
-            yield from _tried(more, name, spread, {"runtime.deepspeed": "zero3"})
+        more = [replace(setting, gpus=gpus) for gpus in MORE_GPUS if gpus >= setting.gpus]
+        zero = {"runtime.deepspeed": "zero3"}
+        found += _until_one_fits(_tried(one, name, spread, zero) for one in more)
+    return found
 
 
 def _harmless(config: Config, stage: str) -> Iterator[Change]:
@@ -75,6 +77,14 @@ def _other_methods(config: Config, stage: str) -> Iterator[Change]:
         yield {"tuning.method": "lora"}
     if tuning.method != "qlora":
         yield {"tuning.method": "qlora"}
+
+
+def _until_one_fits(tried: Iterable[Iterable[Option]]) -> Iterator[Option]:
+    for options in tried:
+        for option in options:
+            yield option
+            if option.fits:
+                return
 
 
 def _tried(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from rlhf.config.schema import PPOSection
 from rlhf.models.adapter import Task
 from rlhf.planning import traces
@@ -18,8 +20,6 @@ FLOAT32 = 4
 def ppo_phases(setting: Setting) -> list[Phase]:
     """Sampling, reading, the two backward passes, the steps."""
     section, spec, width = setting.config.ppo, setting.main, setting.dtype.itemsize
-    tuned = _learners(setting)
-    others = _others(setting)
     sizes = (section.max_prompt_tokens, section.sampling.max_new_tokens)
     rows = microbatch(section, setting.gpus)
     accumulates = section.minibatch // setting.gpus > rows
@@ -35,38 +35,47 @@ def ppo_phases(setting: Setting) -> list[Phase]:
         )
         for role, task in LEARNERS.items()
     }
-    at_rest = (*others, *_resident(tuned, gradients=False))
-    in_update = (*others, *_resident(tuned, gradients=True))
-    kinds = rollout(section, setting.gpus).held(spec, width, _free(setting, at_rest))
+    at_rest, in_update = _resident(setting, gradients=False), _resident(setting, gradients=True)
+    whole = _gathered(setting, "actor", "causal", whole=True)
+    free = setting.usable - sum(part.size for part in (*at_rest, *whole))
+    kinds = rollout(section, setting.gpus).held(spec, width, free)
+    passes = {
+        "reading": ("actor", traces.reading(learning["actor"], rows, sizes)),
+        "actor's update": ("actor", traces.actor_step(learning["actor"], rows, sizes)),
+        "critic's update": ("critic", traces.trunk_step(learning["critic"], rows, sum(sizes))),
+    }
     return [
-        Phase("sampling", (*at_rest, *passing("actor", kinds))),
-        Phase(
-            "reading", (*at_rest, *passing("actor", traces.reading(learning["actor"], rows, sizes)))
+        Phase("sampling", (*at_rest, *whole, *passing("actor", kinds))),
+        *(
+            Phase(
+                name,
+                (
+                    *(at_rest if name == "reading" else in_update),
+                    *_gathered(setting, role, LEARNERS[role], whole=setting.engine.stage == 2),
+                    *passing(role, found),
+                ),
+            )
+            for name, (role, found) in passes.items()
         ),
-        Phase(
-            "actor's update",
-            (*in_update, *passing("actor", traces.actor_step(learning["actor"], rows, sizes))),
-        ),
-        Phase(
-            "critic's update",
-            (
-                *in_update,
-                *passing("critic", traces.trunk_step(learning["critic"], rows, sum(sizes))),
-            ),
-        ),
-        Phase("optimiser step", (*in_update, *_step(tuned))),
+        Phase("optimiser step", (*in_update, *_step(setting))),
     ]
 
 
 def ppo_slots(setting: Setting) -> int:
     """Sequences that a GPU decodes together."""
-    at_rest = (*_others(setting), *_resident(_learners(setting), gradients=False))
+    held = (
+        *_resident(setting, gradients=False),
+        *_gathered(setting, "actor", "causal", whole=True),
+    )
+    free = setting.usable - sum(part.size for part in held)
     work = rollout(setting.config.ppo, setting.gpus)
-    return work.slots(setting.main, setting.dtype.itemsize, _free(setting, at_rest))
+    return work.slots(setting.main, setting.dtype.itemsize, free)
 
 
-def _free(setting: Setting, held: tuple[Part, ...]) -> float:
-    return setting.usable - sum(part.size for part in held)
+def spreads(setting: Setting) -> bool:
+    """Whether the four models are spread over the GPUs (`rlhf.models.spread`), learners and frozen
+    ones alike. A shared trunk never is."""
+    return setting.config.ppo.roles == "separate" and setting.engine.stage > 0
 
 
 def microbatch(section: PPOSection, gpus: int) -> int:
@@ -90,7 +99,7 @@ def rollout(section: PPOSection, gpus: int) -> Rollout:
 
 
 def _learners(setting: Setting) -> dict[str, Tuned]:
-    """Data parallel in several processes."""
+    """Each of them whole, as data parallelism has it."""
     section, width = setting.config.ppo, setting.dtype.itemsize
     adapters = section.tuning.method != "full"
     optimisers = {"actor": section.actor_optimiser, "critic": section.critic_optimiser}
@@ -100,7 +109,7 @@ def _learners(setting: Setting) -> dict[str, Tuned]:
             task,
             section.tuning,
             optimisers[role],
-            Engine(setting.gpus),
+            Engine(1 if spreads(setting) else setting.gpus),
             width=width,
             master=FLOAT32 if adapters else width,
             on_shared_trunk=section.roles == "shared",
@@ -125,12 +134,32 @@ def _others(setting: Setting) -> tuple[Part, ...]:
     return tuple(Part(role, "weights", size) for role, size in sizes.items())
 
 
-def _resident(tuned: dict[str, Tuned], *, gradients: bool) -> tuple[Part, ...]:
-    return tuple(
-        part for role, one in tuned.items() for part in one.resident(role, gradients=gradients)
+def _resident(setting: Setting, *, gradients: bool) -> tuple[Part, ...]:
+    """What every GPU holds in all phases; gradients from the first backward pass to the step."""
+    learners = (
+        part
+        for role, one in _learners(setting).items()
+        for part in one.resident(role, gradients=gradients)
     )
+    return _shares(setting, (*_others(setting), *learners))
 
 
-def _step(tuned: dict[str, Tuned]) -> tuple[Part, ...]:
+def _gathered(setting: Setting, role: str, task: Task, *, whole: bool) -> tuple[Part, ...]:
+    """Weights that are made whole for a pass: all of a model, or two layers at a time."""
+    if not spreads(setting):
+        return ()
+    counts = weights(setting.main, task, None)
+    some = counts.plain if whole else 2 * counts.blocks // setting.main.layers
+    return (Part(role, "weights", some * setting.dtype.itemsize),)
+
+
+def _shares(setting: Setting, parts: tuple[Part, ...]) -> tuple[Part, ...]:
+    if not spreads(setting):
+        return parts
+    return tuple(replace(part, size=-(-part.size // setting.gpus)) for part in parts)
+
+
+def _step(setting: Setting) -> tuple[Part, ...]:
     """One learner after the other; the actor's is the larger."""
-    return (Part("actor", "optimiser", tuned["actor"].held.step),)
+    held = _learners(setting)["actor"].held
+    return _shares(setting, (Part("actor", "optimiser", held.step),))

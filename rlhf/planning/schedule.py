@@ -10,6 +10,7 @@ from rlhf.models.spec import ModelSpec
 from rlhf.planning.cost import Cost
 from rlhf.planning.engines import Engine
 from rlhf.planning.memory import Rollout
+from rlhf.planning.ppo_phases import microbatch, spreads
 from rlhf.planning.ppo_phases import rollout as ppo_rollout
 from rlhf.planning.rates import H100
 from rlhf.planning.setting import Setting
@@ -87,13 +88,14 @@ def ppo_duration(setting: Setting, slots: int) -> Duration:
         setting.main,
         section.tuning,
         section.gradient_checkpointing,
-        Engine(setting.gpus),
+        setting.engine if spreads(setting) else Engine(setting.gpus),
         H100,
         setting.dtype.itemsize,
     )
+    passes = max(1, section.minibatch // setting.gpus // microbatch(section, setting.gpus))
     steps = section.epochs * section.episodes // section.minibatch
     update = 2 * section.epochs * (cost.training(tokens, length, 1) - cost.exchange(1))
-    update += 2 * steps * cost.exchange(1)
+    update += 2 * steps * cost.exchange(passes)
     reading = 4 * cost.reading(tokens, length)
     sampling = cost.sampling(work, slots)
     return Duration("iteration", sampling + reading + update, section.iterations * config.rounds)

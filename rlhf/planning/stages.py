@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from rlhf.planning import phases, schedule
+from rlhf.planning.engines import Engine
 from rlhf.planning.memory import KINDS, Phase
-from rlhf.planning.ppo_phases import ppo_phases, ppo_slots
+from rlhf.planning.ppo_phases import ppo_phases, ppo_slots, spreads
 from rlhf.planning.schedule import Duration
 from rlhf.planning.setting import GIB, Setting
 
@@ -91,8 +92,8 @@ def _rm(setting: Setting) -> list[StagePlan]:
 
 def _ppo(setting: Setting) -> list[StagePlan]:
     duration = schedule.ppo_duration(setting, ppo_slots(setting))
-    name = "one process" if setting.gpus == 1 else "data parallel"
-    return [_stage(setting, "ppo", ppo_phases(setting), duration, name)]
+    engine = setting.engine if spreads(setting) else Engine(setting.gpus)
+    return [_stage(setting, "ppo", ppo_phases(setting), duration, engine.name)]
 
 
 def _evaluate(setting: Setting) -> list[StagePlan]:

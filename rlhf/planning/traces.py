@@ -183,9 +183,10 @@ def _pass(who: Learning, work: Callable[[Any], Tensor]) -> Kinds:
 
 
 def _extrapolated(who: Learning, work: Callable[[Any], Tensor], *, learns: bool) -> Kinds:
-    for fewer in (1, 2, 3):
-        low, high = (_peak(who, work, layers, learns) for layers in (fewer, fewer + 1))
-        # The height of few layers may be at the head, that of many in a layer.
+    # The height of few layers may be at the head, that of many in a layer: then one more is taken.
+    fewer, high = 1, _peak(who, work, 1, learns)
+    for fewer in range(1, 4):
+        low, high = high, _peak(who, work, fewer + 1, learns)
         if ("logits" in low) == ("logits" in high):
             break
     more = who.spec.layers - fewer

@@ -13,7 +13,15 @@ from rlhf.planning.setting import GIB, Setting
 from tests.planning.sizes import SMALL
 
 WHOLE = "configs/baichuan2_7b.yaml"
-TUNED = "configs/baichuan2_7b_full.yaml"
+TUNED = (
+    "configs/baichuan2_7b.yaml",
+    "stages=[sft]",
+    "sft.tuning.method=full",
+    "sft.microbatch_size=1",
+)
+
+BLOCKS = 5 * (4 * 64**2 + 3 * 64 * 96 + 2 * 64) + 64
+"""Weights of the small model but for the embedding and the head."""
 
 
 def config_of(name, *overrides):
@@ -49,7 +57,7 @@ def test_every_stage_of_a_run(whole):
 def test_roles_of_a_shared_trunk(whole):
     sampling = whole.stages[3].phases[0]
     trunk = next(part.size for part in sampling.parts if part.role == "trunk")
-    assert trunk == 2 * (2 * 1000 * 64 + 5 * (4 * 64**2 + 3 * 64 * 96 + 2 * 64) + 64)
+    assert trunk == 2 * (2 * 1000 * 64 + BLOCKS)
     slots = 128  # as many as are sampled together, for all fit
     assert sampling.of("kv cache") == slots * 1024 * 2 * 5 * 64 * 2
 
@@ -64,13 +72,14 @@ def test_json(whole):
 
 def test_says_what_would_fit():
     """Every weight of 7B is too much for one GPU: 16 bytes a weight, and 4 for the step."""
-    found = plan(config_of(TUNED, "stages=[sft]"))
+    found = plan(config_of(*TUNED))
     (stage,) = found.stages
     assert not found.fits and stage.height.name == "optimiser step"
     assert stage.height.peak == 20 * 7_505_973_248
     fitting = {option.keys for option in found.options if option.fits}
     assert ("sft.tuning.method=lora",) in fitting
-    assert any(option.fits and option.gpus == 8 for option in found.options)
+    spread = [option for option in found.options if "runtime.deepspeed=zero3" in option.keys]
+    assert [(option.gpus, option.fits) for option in spread] == [(2, False), (4, True)]
 
 
 def test_a_batch_that_the_gpus_do_not_divide():
@@ -85,6 +94,18 @@ def test_zero_3_is_refused_what_a_run_refuses():
         plan(config, gpus=2, specs=specs)
 
 
+def test_ppo_spreads_four_models():
+    """At rest a GPU of four holds a quarter of the weights, and the actor whole to sample with."""
+    config, specs = small("ppo.roles=separate", "ppo.tuning.method=full", "stages=[ppo]")
+    spread = config.model_copy(
+        update={"runtime": config.runtime.model_copy(update={"deepspeed": "zero3"})}
+    )
+    one, many = (plan(each, gpus=4, specs=specs).stages[0] for each in (config, spread))
+    assert (one.engine, many.engine) == ("data parallel", "ZeRO-3")
+    whole, weights = 2 * (2 * 1000 * 64 + BLOCKS), one.phases[0].of("weights")
+    assert many.phases[0].of("weights") == pytest.approx(weights / 4 + whole, abs=8)
+
+
 def test_sources_that_are_not_there_go_by_their_size():
     setting = Setting(config_of(WHOLE))
     assert setting.source("weights/Baichuan2-13B-Chat", "13b").layers == 40
@@ -92,7 +113,7 @@ def test_sources_that_are_not_there_go_by_their_size():
 
 
 def test_deepspeed_spreads_no_more_than_it_must():
-    config = config_of(TUNED, "stages=[sft]")
+    config = config_of(*TUNED)
     assert decide(config, gpus=8).values["zero_optimization"]["stage"] == 2
     tight = decide(config, gpus=16, gpu_memory=24)
     zero = tight.values["zero_optimization"]
@@ -121,8 +142,8 @@ def kept_layers(zero, layer) -> int:
 
 def test_deepspeed_needs_gpus_and_a_stage():
     with pytest.raises(ValueError, match="give --gpus 2"):
-        decide(config_of(TUNED), gpus=1)
+        decide(config_of(*TUNED), gpus=1)
     with pytest.raises(ValueError, match="has none of them"):
         decide(config_of(WHOLE, "stages=[ppo]"), gpus=2)
     with pytest.raises(ValueError, match="no engine fits 2 GPUs of 2 GiB"):
-        decide(config_of(TUNED, "stages=[sft]"), gpus=2, gpu_memory=2)
+        decide(config_of(*TUNED), gpus=2, gpu_memory=2)

@@ -27,37 +27,29 @@ def sft(chunk=None, **changes):
 
 
 def test_two_layers_tell_of_five(monkeypatch):
-    """What is reckoned from one and two layers is what five hold."""
-    found = sft()
-    one_by_one = traces._peak
-    monkeypatch.setattr(
-        traces, "_peak", lambda who, work, _, learns: one_by_one(who, work, 5, learns)
-    )
-    traces.sft_step.cache_clear()
-    whole = sft()
-    traces.sft_step.cache_clear()
-    assert total(found) == pytest.approx(total(whole), rel=0.01)
+    """A layer more holds its adapters' copies and, of all it computes, the state it began with."""
+    peaks, look = {}, traces._peak
+
+    def remembered(who, work, layers, learns):
+        for depth in (layers, 5):
+            peaks[depth] = peaks.get(depth) or total(look(who, work, depth, learns))
+        return {"activations": peaks[layers]}
+
+    monkeypatch.setattr(traces, "_peak", remembered)
+    reckoned = total(traces.sft_step.__wrapped__(learning(), 2, 256, True, None, 2e-4))
+    assert reckoned == pytest.approx(peaks[5], rel=0.01)
+    state, copies = 2 * 256 * 64 * 2, 2 * 2 * ((64 + 192) + 2 * 64 + 3 * (64 + 96))
+    assert state <= (peaks[5] - peaks[2]) / 3 <= state + copies + 512 * 12
 
 
-def test_checkpointing_and_chunks_save_memory():
-    plain = sft(checkpointing=False)
-    assert total(sft(checkpointing=True)) < total(plain)
-    assert total(sft(chunk=64)) < total(sft())
-
-
-def test_checkpoints_are_one_state_a_layer():
-    deeper = replace(SMALL, layers=6)
-    more = total(sft(spec=deeper)) - total(sft(spec=SMALL))
-    adapters = 2 * 2 * ((64 + 192) + 2 * 64 + 3 * (64 + 96))  # autocast's copies
-    state = 2 * 256 * 64 * 2
-    assert state <= more <= state + adapters + 512 * 12
+def test_checkpointing_saves_memory():
+    assert total(sft(chunk=64)) < total(sft(chunk=64, checkpointing=False)) / 2
 
 
 def test_shared_prompts_are_kept_once():
     reward = learning(task="reward", checkpointing=False)
     shared, separate = (traces.rm_step(reward, 1, 4, (192, 64), share) for share in (True, False))
     assert total(shared) < 0.7 * total(separate)
-    assert total(traces.rm_scoring(reward, 1, 4, (192, 64), True)) < total(shared)
 
 
 def test_packed_weights_are_unpacked_one_at_a_time():
@@ -75,7 +67,6 @@ def test_ppo_keeps_the_logits_of_responses_alone():
     actor = learning(under="ppo", spec=replace(SMALL, vocab_size=8000))
     half, whole = (traces.actor_step(actor, 2, (256 - r, r)) for r in (64, 128))
     assert half["logits"] == pytest.approx(whole["logits"] / 2, rel=0.02)
-    assert "logits" in traces.reading(actor, 2, (192, 64))
 
 
 @pytest.mark.parametrize("under", ["deepspeed", "autocast"])
