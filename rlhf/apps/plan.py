@@ -44,7 +44,9 @@ def write_deepspeed(
     config: Config, path: Path, *, gpus: int, gpu_memory: float, per_host: int
 ) -> Decision:
     """Decide, and write the JSON that `runtime.deepspeed` takes."""
-    decision = decide(config, gpus=gpus, gpu_memory=gpu_memory, per_host=per_host)
+    decision = decide(
+        config, gpus=gpus, gpu_memory=gpu_memory, per_host=per_host, specs=_demo_specs(config)
+    )
     write_text(path, json.dumps(decision.values, indent=2) + "\n")
     return decision
 

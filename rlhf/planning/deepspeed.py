@@ -7,12 +7,13 @@ several hosts ZeRO-3 keeps a copy of the weights in each (hpZ) where that fits t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from rlhf.config.schema import Config
 from rlhf.models.adapter import Task
+from rlhf.models.spec import ModelSpec
 from rlhf.planning.engines import HALF, Engine
 from rlhf.planning.models import layer_sizes
 from rlhf.planning.setting import GIB, Setting
@@ -35,18 +36,26 @@ class Decision:
     peak_gib: float
 
 
-def decide(config: Config, *, gpus: int, gpu_memory: float = 80.0, per_host: int = 8) -> Decision:
+def decide(
+    config: Config,
+    *,
+    gpus: int,
+    gpu_memory: float = 80.0,
+    per_host: int = 8,
+    specs: Mapping[str, ModelSpec] | None = None,
+) -> Decision:
     """The configuration for the supervised stages of a config.
 
     Args:
         gpus: of all hosts. gpu_memory: GiB of each. per_host: how many share a host.
+        specs: as in `rlhf.planning.plan`.
 
     Raises:
         ValueError: one GPU only, no supervised stage, or no engine makes the stages fit.
     """
     if gpus < 2:
         raise ValueError("--deepspeed spreads a model over GPUs: give --gpus 2 or more")
-    setting = Setting(config, gpus, gpu_memory)
+    setting = Setting(config, gpus, gpu_memory, specs or {})
     stages = [stage for stage in SUPERVISED if stage in setting.stages]
     if not stages:
         raise ValueError(

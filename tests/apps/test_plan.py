@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from rlhf.cli import app
+
+SAMPLING = ("configs/baichuan2_7b.yaml", "--set", "stages=[collect, evaluate]")
+
+
+def rlhf(*arguments: object):
+    return CliRunner().invoke(app, ["plan", *map(str, arguments)])
+
+
+def test_a_table_of_phases():
+    shown = rlhf(*SAMPLING)
+    assert shown.exit_code == 0
+    for text in ("baichuan2_7b: GiB on each GPU", "sampling 13b ppo", "fits", "judge 13.0"):
+        assert text in shown.stdout
+    assert "All stages: 54 min, on 1 x 80 GiB." in shown.stdout
+
+
+def test_what_does_not_fit_comes_with_options():
+    shown = rlhf(*SAMPLING, "--gpu-memory", 24)
+    assert "too much" in shown.stdout
+    assert "What would make it fit" in shown.stdout and "batch_size=16" in shown.stdout
+
+
+def test_json_of_the_demo_s_own_small_models():
+    found = json.loads(rlhf("configs/tiny.yaml", "--set", "stages=[evaluate]", "--json").stdout)
+    (stage,) = found["stages"]
+    assert found["fits"] and stage["peak_gib"] < 1
+
+
+def test_a_deepspeed_configuration(tmp_path):
+    out = tmp_path / "zero.json"
+    wanted = (
+        "--set",
+        "stages=[sft]",
+        "--set",
+        "sft.microbatch_size=4",
+        "--gpus",
+        2,
+        "--deepspeed",
+        out,
+    )
+    told = rlhf("configs/tiny.yaml", *wanted)
+    assert told.exit_code == 0, told.output
+    assert json.loads(out.read_text())["zero_optimization"]["stage"] == 2
+    assert told.stdout.splitlines()[0].startswith("ZeRO-2 on 2 GPUs")
+    assert f"--set runtime.deepspeed={out}" in told.stdout
+
+
+def test_mistakes_are_answered_in_a_line():
+    failed = rlhf("configs/tiny.yaml", "--deepspeed", "zero.json")
+    assert isinstance(failed.exception, ValueError)
+    with pytest.raises(ValueError, match="give --gpus 2 or more"):
+        raise failed.exception
