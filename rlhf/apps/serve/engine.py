@@ -16,7 +16,6 @@ from transformers import GenerationConfig
 
 from rlhf.apps.chat.command import Sampling, Speaker
 from rlhf.apps.serve.protocol import ChatMessage, ChatRequest, CompletionRequest, Refused
-from rlhf.data.records import Message
 from rlhf.models.chat import answer_config, answer_ends, check_turns, context_length, text_so_far
 from rlhf.models.prompts import encode_prompt
 from rlhf.models.streaming import stream_tokens
@@ -122,13 +121,13 @@ class Engine:
         yield Piece(choice, text[shown:], len(drawn), finish)
 
     def _dialogue(self, messages: Sequence[ChatMessage]) -> list[int]:
-        """As `rlhf chat` builds it, but that nothing is left out."""
+        """As `rlhf chat` builds it, but nothing is left out. A blank system message is none."""
         check_turns(messages)
-        system = messages[0].content if messages[0].role == "system" else None
-        conversation = self.speaker.conversation(Sampling(), system)
+        first = messages[0]
+        system = (first.content.strip() and first.content) if first.role == "system" else None
         spoken = messages if system is None else messages[1:]
-        conversation.rounds += [Message(role=m.role, content=m.content) for m in spoken]
-        return encode_prompt(self.speaker.spec, self.reader, conversation.messages)
+        before = self.speaker.conversation(Sampling(), system).messages
+        return encode_prompt(self.speaker.spec, self.reader, [*before, *spoken])
 
     def _text(self, text: str) -> list[int]:
         ids = list(self.reader.encode(text, split_special_tokens=True))

@@ -170,6 +170,15 @@ def test_completions_go_on_with_the_text(server: Running, say: Say) -> None:
     assert streamed[-1].choices[0].finish_reason == "stop"
 
 
+def test_a_message_may_be_blank(server: Running, say: Say) -> None:
+    said = say(server, "A</s>")
+    answered = [{"role": "system", "content": " "}, *ASKED, {"role": "assistant", "content": ""}]
+    messages: Any = [*answered, *ASKED]
+    server.client().chat.completions.create(model=server.name, messages=messages)
+    user, assistant = said.tokenizer.convert_ids_to_tokens([195, 196])
+    assert said.prompts == [f"{user}你好{assistant}{user}你好{assistant}"]
+
+
 def test_refusals(server: Running) -> None:
     ask = server.client().chat.completions.create
     long: Any = [{"role": "user", "content": "天气" * 300}]
