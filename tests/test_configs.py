@@ -27,6 +27,7 @@ FILES = sorted([*CONFIGS.glob("*.yaml"), *CONFIGS.glob("ablations/*.yaml")])
 PRESETS = sorted(CONFIGS.glob("presets/*.yaml"))
 STAGES = {"sft/main", "collect", "rm", "ppo", "evaluate/policy"}
 SHORTER = (
+    "runtime.deepspeed=null",  # one process: several are what tests/training and tests/ppo run
     "sft.max_steps=2",
     "sft.eval_every=2",
     "rm.max_steps=2",
