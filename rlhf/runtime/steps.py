@@ -6,6 +6,7 @@ one step, SFT one for each model.
 
 from __future__ import annotations
 
+import gc
 import json
 import shutil
 from collections.abc import Callable
@@ -75,7 +76,9 @@ def execute(step: Step, runtime: Runtime) -> StageResult:
         place = f" in {step.directory.resolve()}" if step.directory.is_symlink() else ""
         runtime.console.print(f"{step.key}: finished before{place}, reused")
         return StageResult(step.directory, manifest.summary)
-    # Here, so that a step gives the same numbers whatever ran before it in this process.
+    # Here, so that a step gives the same numbers whatever ran before it in this process, and has
+    # the memory to itself: trainers and models stand in cycles, and would stay for a while.
+    gc.collect()
     seed_everything(runtime.seed)
     meter = Meter(Usage(manifest.seconds, manifest.cpu_seconds, manifest.peak_memory_gib))
     try:

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import gc
 import json
 import random
+import weakref
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -150,6 +152,27 @@ def test_a_step_draws_the_same_numbers_whatever_ran_before_it(world, monkeypatch
     torch.rand(7)
     world.run(setting=1)
     assert drawn[0] == drawn[1]
+
+
+def test_a_step_has_the_memory_of_the_one_before(world, monkeypatch):
+    """A model and its trainer name each other; reference counts alone never free them."""
+    left, alive = [], []
+
+    def work(step: Step) -> dict[str, float | int | str | None]:
+        alive.append([model() for model in left if model() is not None])
+        model = torch.nn.Linear(2, 2)
+        model.trainer = SimpleNamespace(model=model)
+        left.append(weakref.ref(model))
+        return {}
+
+    monkeypatch.setattr(world, "work", work)
+    gc.disable()
+    try:
+        world.run(setting=0)
+        world.run(setting=1)
+    finally:
+        gc.enable()
+    assert alive == [[], []]
 
 
 def test_checkpoints_go_once_the_step_is_done_and_not_before(world):
