@@ -100,17 +100,22 @@ def _fill(blocks: Any, paths: Sequence[Path], speakers: Speakers, say: Say) -> N
             with gr.Tab(say(title)):
                 panel(page)
 
-    def look(chosen: list[str]) -> tuple[str, Any]:
+    def look(chosen: list[str], known: list[str]) -> list[Any]:
         found = find_runs(paths)
-        new = [run.name for run in found if run.name not in names]
-        names.extend(new)
-        choices = [run.name for run in found]
-        return signature(found), gr.update(
-            choices=choices, value=[*chosen, *new], visible=len(choices) > 1
-        )
+        names = [run.name for run in found]
+        if names == known:
+            return [signature(found), gr.skip(), known]
+        chosen = [name for name in names if name in chosen or name not in known]
+        update = gr.update(choices=names, value=chosen, visible=len(names) > 1)
+        return [signature(found), update, names]
 
+    known = gr.State(names)
     gr.Timer(EVERY).tick(
-        look, chosen, [page.seen, chosen], show_progress="hidden", api_visibility="private"
+        look,
+        [chosen, known],
+        [page.seen, chosen, known],
+        show_progress="hidden",
+        api_visibility="private",
     )
 
 

@@ -116,6 +116,10 @@ def test_every_tab_shows_the_run_and_goes_on_with_it(browser: Any, served: Serve
         file.write(json.dumps(line) + "\n")
     page.get_by_role("tab", name="Samples").click()
     page.get_by_text("just now").wait_for()
+    make_run(served.runs / "c")
+    page.get_by_role("tab", name="Overview").click()
+    page.locator(".rlhf-card h3").filter(has_text="c").wait_for()
+    assert page.get_by_label("c", exact=True).is_checked()
     others = [url for url in page.asked if not url.startswith((served.address, "data:", "blob:"))]
     assert others == []
 
