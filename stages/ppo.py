@@ -10,7 +10,7 @@ from pathlib import Path
 from torch import Tensor
 
 from rlhf.config.base import check_multiple
-from rlhf.config.schema import Config
+from rlhf.config.schema import Config, PPOSection
 from rlhf.data.chat_format import encode_prompt
 from rlhf.data.jsonl import read_jsonl
 from rlhf.data.records import PromptRecord, TextRecord
@@ -20,11 +20,13 @@ from rlhf.evaluation.card import with_cards
 from rlhf.generation import Completion
 from rlhf.models.load import score_statistics
 from rlhf.models.roles import Roles, build_roles
+from rlhf.models.spread import ZeroStage
 from rlhf.ppo.loop import OnAnswers, train
 from rlhf.ppo.measure import Judge
-from rlhf.runtime.distributed import Runtime, StageResult, world_size
+from rlhf.runtime.distributed import Runtime, StageResult, is_main_process, world_size
 from rlhf.runtime.metrics import MetricsLog, progress
 from rlhf.runtime.steps import Step, Summary, execute
+from rlhf.training.engine import read_engine
 
 STAGE = "ppo"
 KEPT = 4
@@ -35,6 +37,7 @@ def run(config: Config, runtime: Runtime) -> StageResult:
     """Train the actor, saved in `ppo/actor`, and the critic, saved in `ppo/critic`; with
     `ppo.ema_decay` also `ppo/actor_ema`, the average of the actor's weights."""
     check_multiple("ppo.minibatch", config.ppo.minibatch, "the number of processes", world_size())
+    _check_spread(config.ppo, _zero(config))
     result = execute(steps(config, runtime)[0], runtime)
     return with_cards(result, config, runtime)
 
@@ -69,6 +72,7 @@ def _train(config: Config, runtime: Runtime, step: Step) -> Summary:
         tuning=config.ppo.tuning,
         dtype=runtime.dtype,
         device=runtime.device,
+        zero=_zero(config),
     )
     records = list(read_jsonl(step.inputs["prompts"], PromptRecord))
     with (
@@ -88,17 +92,53 @@ def _train(config: Config, runtime: Runtime, step: Step) -> Summary:
             on_answers=_kept(metrics, roles, records),
             on_iteration=bar.update,
         )
-    if runtime.main_process:
-        _save(roles, trained.averaged_actor, step.directory)
+    _save(roles, trained.averaged_actor, step.directory)
     return asdict(trained.summary)
 
 
 def _save(roles: Roles, averaged_actor: Mapping[str, Tensor] | None, directory: Path) -> None:
-    roles.save_actor(directory / "actor")
-    roles.save_critic(directory / "critic")
+    """The main process writes; weights that are spread are gathered, which all take part in."""
+    with roles.gathered("actor"):
+        if is_main_process():
+            roles.save_actor(directory / "actor")
+    with roles.gathered("critic"):
+        if is_main_process():
+            roles.save_critic(directory / "critic")
     if averaged_actor is not None:
         roles.load_actor_state(averaged_actor)
-        roles.save_actor(directory / "actor_ema")
+        with roles.gathered("actor"):
+            if is_main_process():
+                roles.save_actor(directory / "actor_ema")
+
+
+def _zero(config: Config) -> ZeroStage | None:
+    """How the weights are spread: by the stage that the DeepSpeed configuration names."""
+    engine = read_engine(config.runtime)
+    if engine is None or world_size() == 1:
+        return None
+    options = engine.get("zero_optimization", {})
+    if options.get("offload_optimizer", {}).get("device", "none") != "none":
+        raise ValueError(
+            "runtime.deepspeed puts the optimiser on the CPU, which ppo cannot; set zero3 for ppo"
+        )
+    return options["stage"] if options.get("stage") in (2, 3) else None
+
+
+def _check_spread(section: PPOSection, zero: ZeroStage | None) -> None:
+    """Raises ValueError where processes would compute differently often: each would wait for
+    weights that the others do not send."""
+    if zero is None or section.roles == "shared":
+        return
+    if section.microbatch_tokens is not None:
+        raise ValueError(
+            "ppo.microbatch_tokens gives processes differently many microbatches, which ZeRO does "
+            "not allow; set it to null, and ppo.microbatch"
+        )
+    if section.pretraining is not None:
+        rows = section.pretraining.rows
+        check_multiple("ppo.pretraining.rows", rows, "the number of processes", world_size())
+    if "adamw-8bit" in (section.actor_optimiser.kind, section.critic_optimiser.kind):
+        raise ValueError("ppo optimiser kind adamw-8bit is not spread by ZeRO; set adamw")
 
 
 def _texts(roles: Roles, path: Path | None) -> list[list[int]]:

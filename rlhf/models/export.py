@@ -65,6 +65,15 @@ def merge_adapter(model: PeftModel) -> PreTrainedModel:
     return plain
 
 
+def unspread(model: PreTrainedModel) -> PreTrainedModel:
+    """A plain model on the CPU of one that is spread over processes, and gathered right now."""
+    kind: Any = type(model)  # of what `fully_shard` derives it makes the class it derives from
+    plain = assemble(kind, model.config, {n: p.detach().cpu() for n, p in model.named_parameters()})
+    if plain.can_generate():
+        plain.generation_config = model.generation_config
+    return plain
+
+
 def merged_weights(model: PeftModel, adapter: str) -> dict[str, torch.Tensor]:
     """The plain model's weights, one adapter folded into them: a whole copy, on the CPU."""
     base = model.get_base_model()

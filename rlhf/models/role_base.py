@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Literal
 
@@ -15,6 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlhf.models.export import save_checkpoint
 from rlhf.models.spec import ModelSpec
+from rlhf.models.spread import collected, own_part, spread_as
 from rlhf.ops.masking import last_index, positions
 
 Speaker = Literal["actor", "reference"]
@@ -57,6 +58,10 @@ class Roles(ABC):
     def enable_gradient_checkpointing(self) -> None:
         """Recompute activations in the backward pass of the actor and the critic."""
 
+    def gathered(self, role: Learner) -> AbstractContextManager[None]:
+        """Every process holds the role's whole weights in here, also where they are spread."""
+        return nullcontext()
+
     def actor_logits(self, input_ids: Tensor, attention_mask: Tensor, keep: int) -> Tensor:
         """input_ids, attention_mask: [B, T] -> [B, keep, V], predicting the last `keep` tokens."""
         with self.language_model("actor") as model:
@@ -81,8 +86,9 @@ class Roles(ABC):
 
     @contextmanager
     def generating(self) -> Iterator[PreTrainedModel]:
-        """The actor as a model that generates: in evaluation mode, without gradients."""
-        with torch.no_grad(), self.language_model("actor") as model:
+        """The actor as a model that generates: in evaluation mode, without gradients, and without
+        a word to the other processes, which may be done earlier."""
+        with torch.no_grad(), self.gathered("actor"), self.language_model("actor") as model:
             learning = model.training
             model.train(False)
             try:
@@ -109,19 +115,20 @@ class Roles(ABC):
         _load_state(self.trainable("critic"), state)
 
     def save_actor(self, path: str | Path) -> None:
-        """A whole language model's directory."""
+        """A whole language model's directory; for one process, where all are inside `gathered`."""
         save_checkpoint(self.whole("actor"), self.tokenizer, path)
 
     def save_critic(self, path: str | Path) -> None:
-        """A whole reward model's directory, whose score at a token is the critic's value."""
+        """A whole reward model's directory, whose score at a token is the critic's value; for one
+        process, where all are inside `gathered`."""
         save_checkpoint(self.whole("critic"), self.tokenizer, path)
 
     def frozen_fingerprint(self) -> str:
-        """sha256 of all that must not change."""
+        """sha256 of all that must not change, as far as this process holds it."""
         total = hashlib.sha256()
         for name, tensor in self.frozen():
             total.update(name.encode())
-            raw = tensor.detach().cpu().contiguous().view(-1).view(torch.uint8)
+            raw = own_part(tensor.detach()).cpu().contiguous().view(-1).view(torch.uint8)
             total.update(raw.numpy().tobytes())
         return total.hexdigest()
 
@@ -143,7 +150,7 @@ def _predicting_logits(
 
 
 def _state(parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
-    return {name: parameter.detach().clone() for name, parameter in parameters.items()}
+    return {name: collected(p.detach().clone()) for name, p in parameters.items()}
 
 
 @torch.no_grad()
@@ -154,4 +161,4 @@ def _load_state(parameters: Mapping[str, nn.Parameter], state: Mapping[str, Tens
             f"the state is another model's: {odd[0]} is on one side only; start afresh"
         )
     for name, parameter in parameters.items():
-        parameter.copy_(state[name])
+        parameter.copy_(spread_as(state[name], parameter))

@@ -15,17 +15,21 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlhf.config.schema import TuningSection
 from rlhf.models.adapter import add_lora
-from rlhf.models.export import merge_adapter
+from rlhf.models.export import merge_adapter, unspread
 from rlhf.models.load import load_causal_lm, load_reward_model
 from rlhf.models.quantise import Quantization
 from rlhf.models.role_base import Learner, Roles, Scorer, Speaker
 from rlhf.models.spec import ModelSpec
+from rlhf.models.spread import ZeroStage, apart, spread, whole_weights
 from rlhf.ops.masking import positions
 
 
 class SeparateRoles(Roles):
     """Four models: the SFT model as reference and as the actor's start, the reward model as itself
-    and as the critic's start. With `lora` or `qlora` the two that learn do so through adapters."""
+    and as the critic's start. With `lora` or `qlora` the two that learn do so through adapters.
+
+    Spread over the processes are with ZeRO-2 the two that learn, with ZeRO-3 all four.
+    """
 
     def __init__(
         self,
@@ -36,6 +40,7 @@ class SeparateRoles(Roles):
         tuning: TuningSection,
         dtype: torch.dtype,
         device: torch.device,
+        zero: ZeroStage | None = None,
     ) -> None:
         super().__init__(spec, tokenizer)
         place: dict[str, Any] = {"dtype": dtype, "device": device}
@@ -49,6 +54,13 @@ class SeparateRoles(Roles):
         if tuning.method != "full":
             actor, critic = add_lora(actor, tuning, "causal"), add_lora(critic, tuning, "reward")
         self.actor, self.critic = actor.eval(), critic.eval()
+        self._zero = zero
+        if zero:
+            spread(_inner(self.actor), zero)
+            spread(_inner(self.critic), zero)
+        if zero == 3:
+            spread(self.reference, zero)
+            spread(self.reward, zero)
 
     def language_model(self, role: Speaker) -> AbstractContextManager[PreTrainedModel]:
         return nullcontext(_inner(self.actor) if role == "actor" else self.reference)
@@ -59,15 +71,20 @@ class SeparateRoles(Roles):
         return scores
 
     def trainable(self, role: Learner) -> Mapping[str, nn.Parameter]:
-        model = self.actor if role == "actor" else self.critic
+        model = apart(self.actor if role == "actor" else self.critic)
         return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+    def gathered(self, role: Learner) -> AbstractContextManager[None]:
+        return whole_weights(self.actor if role == "actor" else self.critic, self._zero)
 
     def frozen(self) -> Iterable[tuple[str, Tensor]]:
         return chain(self.reference.named_parameters(), self.reward.named_parameters())
 
     def whole(self, role: Learner) -> PreTrainedModel:
         model: Any = self.actor if role == "actor" else self.critic
-        return merge_adapter(model) if isinstance(model, PeftModel) else model
+        if isinstance(model, PeftModel):
+            return merge_adapter(model)
+        return unspread(model) if self._zero else model
 
     def enable_gradient_checkpointing(self) -> None:
         for model in (self.actor, self.critic):

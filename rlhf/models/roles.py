@@ -13,6 +13,7 @@ from rlhf.models.registry import read_config, spec_of
 from rlhf.models.role_base import Roles
 from rlhf.models.role_separate import SeparateRoles
 from rlhf.models.role_shared import SharedRoles
+from rlhf.models.spread import ZeroStage
 
 __all__ = ["Roles", "build_roles"]
 
@@ -25,29 +26,31 @@ def build_roles(
     tuning: TuningSection,
     dtype: torch.dtype,
     device: str | torch.device,
+    zero: ZeroStage | None = None,
 ) -> Roles:
     """The SFT model becomes the actor and the reference, the reward model itself and the critic.
 
     kind: `shared` puts all four on one frozen trunk, `separate` gives each its own weights.
     tuning: how the actor learns, without its dropout: PPO compares two passes of one policy.
+    zero: spread separate weights over the processes (`rlhf.models.spread`). A shared trunk, which
+        has no gradient, stays whole on every process.
 
-    Raises ValueError for incomplete checkpoints, for two that do not read the same tokens, and for
-    `shared` when the reward model is no adapter of this very trunk.
+    Raises ValueError for incomplete checkpoints, for two that do not read the same tokens, for
+    `shared` when the reward model is no adapter of this very trunk, and for 4-bit weights that
+    would have to be spread.
     """
     actor, reward = Path(actor_path), Path(reward_path)
     for path in (actor, reward):
         check_checkpoint(path)
     _check_same_tokens(actor, reward)
-    roles = SharedRoles if kind == "shared" else SeparateRoles
-    return roles(
-        spec_of(actor),
-        load_tokenizer(actor),
-        actor,
-        reward,
-        tuning.model_copy(update={"dropout": 0.0}),
-        dtype,
-        torch.device(device),
-    )
+    if kind == "separate" and zero and tuning.method == "qlora":
+        raise ValueError(
+            "ppo.tuning.method: qlora, and ZeRO does not spread 4-bit weights; set it to lora, or "
+            "ppo.roles to shared"
+        )
+    made = (spec_of(actor), load_tokenizer(actor), actor, reward)
+    how = (tuning.model_copy(update={"dropout": 0.0}), dtype, torch.device(device))
+    return SharedRoles(*made, *how) if kind == "shared" else SeparateRoles(*made, *how, zero)
 
 
 def _check_same_tokens(actor: Path, reward: Path) -> None:

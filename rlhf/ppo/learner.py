@@ -7,8 +7,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from rlhf.config.schema import OptimiserSection
+from rlhf.models.spread import collected, spread_as
 from rlhf.ppo.controllers import learning_rate
 from rlhf.runtime.distributed import sum_gradients
 
@@ -42,7 +44,7 @@ class Learner:
         """Add up the processes' gradients, bound the norm of that and return what it was."""
         sum_gradients(self._parameters)
         norm = nn.utils.clip_grad_norm_(self._parameters, self._section.grad_clip)
-        return norm.item()
+        return (norm.full_tensor() if isinstance(norm, DTensor) else norm).item()
 
     def step(self) -> None:
         """Move along the gradient and forget it."""
@@ -57,20 +59,30 @@ class Learner:
                 average.lerp_(_float(parameter), 1 - self._decay)
 
     def state(self) -> dict[str, Any]:
+        """What is spread over the processes is whole in the main one's; all of them call this."""
+        optimiser = self._optimiser.state_dict()
+        moments = {
+            number: {name: collected(value) for name, value in values.items()}
+            for number, values in optimiser["state"].items()
+        }
         return {
             "taken": self.taken,
             "scale": self.scale,
-            "optimiser": self._optimiser.state_dict(),
-            "average": self.average,
+            "optimiser": {**optimiser, "state": moments},
+            "average": self.average and [collected(average) for average in self.average],
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
         self.taken, self.scale = state["taken"], state["scale"]
-        self._optimiser.load_state_dict(state["optimiser"])
+        moments = {
+            number: {n: spread_as(value, self._parameters[number]) for n, value in values.items()}
+            for number, values in state["optimiser"]["state"].items()
+        }
+        self._optimiser.load_state_dict({**state["optimiser"], "state": moments})
         self._optimiser.zero_grad()  # what a step that was refused has left
         if state["average"] is not None:
             self.average = [
-                average.to(p.device)
+                spread_as(average.to(p.device), p)
                 for average, p in zip(state["average"], self._parameters, strict=True)
             ]
 

@@ -218,7 +218,7 @@ def _iterate(run: _Run, state: TrainingState) -> dict[str, float]:
     row = broadcast(row)  # all processes have it, but to the last bit only if they are alike
     if train_actor:  # until then the actor is the reference, and a KL of 0 says nothing
         state.kl.observe(row["kl"], section.episodes)
-    with roles.generating() as model:
+    with roles.language_model("actor") as model:
         parameters = model.num_parameters(exclude_embeddings=True)
     tokens = int(rollout.sequences.lengths.sum())
     state.progress.add(row, iteration_flops(parameters, tokens, section, train_actor=train_actor))

@@ -103,8 +103,6 @@ class TrainingState:
 
         It says nothing of the number of processes: any other number can go on from it.
         """
-        if not is_main_process():
-            return
         state: dict[str, Any] = {
             "actor": self.roles.actor_state(),
             "critic": self.roles.critic_state(),
@@ -115,8 +113,9 @@ class TrainingState:
             "progress": asdict(self.progress),
             "rng": checkpoint.rng_state(),
         }
-        progress = self.progress
-        checkpoint.save(directory, progress.iteration, state, keep=keep, spare=progress.best)
+        done, best = self.progress.iteration, self.progress.best
+        if is_main_process():
+            checkpoint.save(directory, done, state, keep=keep, spare=best)
 
     def resume(self, directory: Path) -> TrainingState:
         """The state of the newest checkpoint, or this one when there is none."""

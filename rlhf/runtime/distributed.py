@@ -23,6 +23,7 @@ import torch
 import torch.distributed as dist
 from rich.console import Console
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from rlhf.config.schema import Config, RuntimeSection
 from rlhf.runtime.devices import choose_device, choose_dtype
@@ -186,9 +187,13 @@ def all_sum(value: Tensor) -> Tensor:
 
 
 def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Put the sum over processes in place of every gradient, the same parameters having one."""
+    """Put the sum over processes in place of every gradient, the same parameters having one.
+
+    Those of weights that are spread over the processes (DTensor) have been summed already.
+    """
     if _grouped():
-        gradients = (p.grad for p in parameters if p.grad is not None)
+        summed = (p.grad for p in parameters if not isinstance(p, DTensor))
+        gradients = (gradient for gradient in summed if gradient is not None)
         for sent in [dist.all_reduce(gradient, async_op=True) for gradient in gradients]:
             sent.wait()
 

@@ -29,6 +29,8 @@ def quiet() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
+            # Of scores, which are a view of the head's output; nobody changes them in place.
+            warnings.filterwarnings("ignore", "FSDP2-wrapped module")
             yield
     finally:
         bitsandbytes.setLevel(told)

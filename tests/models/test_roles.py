@@ -62,6 +62,12 @@ def step(roles: Roles, *, critic_too: bool = True) -> None:
     optimiser.step()
 
 
+def test_four_bit_weights_are_not_spread(world: World) -> None:
+    tuning = TuningSection(method="qlora")
+    with pytest.raises(ValueError, match="ZeRO does not spread 4-bit weights; set it to lora"):
+        build_roles("separate", world.sft, world.reward, tuning=tuning, zero=3, **CPU)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @torch.no_grad()
 def test_roles_are_the_models_they_come_from(world: World, kind: str) -> None:

@@ -16,7 +16,7 @@ from rlhf.runtime import checkpoint
 from rlhf.runtime.metrics import read_rows
 from tests.checkpoints import write_checkpoint
 from tests.models.test_roles import adapter_on
-from tests.ppo.two_processes import Weights, everything, process, run
+from tests.ppo.two_processes import Weights, everything, process, run, spread
 
 
 @dataclass
@@ -38,15 +38,18 @@ def found(tmp_path_factory: pytest.TempPathFactory, pieces: Callable[[int], byte
     one, two = folder / "one", folder / "two"
     for side in (one, two):
         side.mkdir()
-    adapter_on(write_checkpoint(folder / "sft", pieces), folder / "rm")
+    adapter_on(write_checkpoint(folder / "sft", "baichuan2-7b", pieces), folder / "rm")
     alone = everything(one)
     shutil.copytree(one / "cut", two / "begun_by_one")
+    shutil.copytree(one / "zero3 cut", two / "begun_whole")
     mp.start_processes(process, (2, two), nprocs=2, start_method="forkserver")
     together = [torch.load(two / f"found-{n}", weights_only=False) for n in range(2)]
     return Found(folder, alone, together)
 
 
-@pytest.mark.parametrize("run", ["whole", "rollback", "shared/run/ppo", "separate/run/ppo"])
+@pytest.mark.parametrize(
+    "run", ["whole", "rollback", "zero2", "zero3", "shared/run/ppo", "separate/run/ppo"]
+)
 def test_metrics_are_those_of_one_process(found: Found, run: str) -> None:
     alone, together = found.rows(run)
     assert len(together) == len(alone) > 2
@@ -77,9 +80,10 @@ def test_gradients_are_those_of_one_process(found: Found) -> None:
 
 
 def _close(weights: Weights, expected: Weights) -> None:
+    """As a whole, for Adam makes a step of an element's gradient that is nothing but rounding."""
     for role in ("actor", "critic"):
         for name, tensor in expected[role].items():
-            torch.testing.assert_close(weights[role][name], tensor, rtol=1e-4, atol=1e-5)
+            assert (weights[role][name] - tensor).norm() <= 1e-4 * tensor.norm(), name
 
 
 def test_processes_end_with_the_same_weights(found: Found) -> None:
@@ -92,6 +96,24 @@ def test_processes_end_with_the_same_weights(found: Found) -> None:
 def test_what_one_began_two_finish_and_the_reverse(found: Found) -> None:
     _close(found.two[0]["begun by one"], found.one["whole"])
     _close(run(found.folder / "two" / "cut"), found.one["whole"])
+
+
+@pytest.mark.parametrize("stage", ["zero2", "zero3"])
+def test_spread_weights_learn_as_whole_ones(found: Found, stage: str) -> None:
+    _close(found.two[0][stage], found.one[stage])
+
+
+def test_what_one_began_whole_two_finish_spread_and_the_reverse(found: Found) -> None:
+    _close(found.two[0]["begun whole"], found.one["zero3"])
+    _close(spread(found.folder / "two" / "zero3 cut", 3), found.one["zero3"])
+
+
+def test_a_process_without_answers_to_give_waits_for_none(found: Found) -> None:
+    alone, (first, last) = found.one["early"], (part["early"] for part in found.two)
+    assert first["sums"] == pytest.approx(alone["sums"]) and last["sums"] == []
+    for part in (first, last):
+        assert 0.4 < part["kept"] < 0.6
+        torch.testing.assert_close(part["after"], alone["after"], rtol=1e-5, atol=1e-5)
 
 
 def test_ctrl_c_in_one_process_stops_all_after_the_same_iteration(found: Found) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Sequence
+from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from rlhf.config.schema import TuningSection
+from rlhf.models.roles import Roles, build_roles
+from rlhf.models.spread import ZeroStage, own_part
 from rlhf.ppo import NonFinite, train
 from rlhf.ppo.batching import generator
 from rlhf.ppo.controllers import ScoreNormaliser
@@ -23,7 +28,7 @@ from rlhf.runtime.distributed import rank, world_size
 from rlhf.runtime.metrics import MetricsLog
 from tests.models.test_roles import World
 from tests.ppo.conftest import ppo_section
-from tests.ppo.fakes import FakeRoles, Score, count_of
+from tests.ppo.fakes import FakeRoles, count_of
 from tests.stages.test_ppo import run_stage
 
 Weights = dict[str, dict[str, Tensor]]
@@ -46,6 +51,14 @@ SECTION: dict[str, Any] = {
 
 
 KINDS = {"shared": "lora", "separate": "full"}
+SPREAD: dict[str, Any] = {
+    "iterations": 3,
+    "epochs": 1,
+    "checkpoint_every": 1,
+    "microbatch_tokens": None,
+    "microbatch": 2,
+    "pretraining": {"data": "texts.jsonl", "rows": 2},
+}
 STAGE: dict[str, Any] = {"rollout_batch": 4, "minibatch": 2, "epochs": 2, "checkpoint_every": 2}
 
 
@@ -54,7 +67,7 @@ class Interrupt(Exception):
 
 
 def run(
-    directory: Path, stop_at: int | None = None, score: Score | None = None, **changes: Any
+    directory: Path, stop_at: int | None = None, roles: Roles | None = None, **changes: Any
 ) -> Weights:
     """The loop, a judge beside it; the actor's and the critic's weights."""
 
@@ -65,7 +78,7 @@ def run(
     def judge(numbers: Sequence[int], completions: Sequence[Any]) -> list[float]:
         return [number - len(c.token_ids) for number, c in zip(numbers, completions, strict=True)]
 
-    roles = FakeRoles(score or count_of(5))
+    roles = roles or FakeRoles(count_of(5))
     with MetricsLog(directory) as metrics:
         train(
             roles,
@@ -82,7 +95,7 @@ def run(
     return {"actor": roles.actor_state(), "critic": roles.critic_state()}
 
 
-def stopped(directory: Path, at: int) -> None:
+def stopped(directory: Path, at: int, run: Callable[..., Any]) -> None:
     """The loop, ended after so many iterations."""
     try:
         run(directory, stop_at=at)
@@ -137,7 +150,8 @@ def ctrl_c_here(directory: Path) -> str:
         return count_of(5)(input_ids, attention_mask)
 
     try:
-        run(directory, score=score, checkpoint_every=100, microbatch=1, microbatch_tokens=None)
+        each = {"checkpoint_every": 100, "microbatch": 1, "microbatch_tokens": None}
+        run(directory, roles=FakeRoles(score), **each)
     except KeyboardInterrupt:
         return "interrupted"
     return "ended"
@@ -151,7 +165,7 @@ def nan_here(directory: Path) -> str:
         return scores / 0 if rank() == world_size() - 1 else scores
 
     try:
-        run(directory, score=score)
+        run(directory, roles=FakeRoles(score))
     except NonFinite as error:
         return str(error)
     return "ended"
@@ -160,15 +174,19 @@ def nan_here(directory: Path) -> str:
 EVERYTHING: dict[str, Callable[[Path], Any]] = {
     "whole": run,
     "gradients": lambda folder: gradients(),
-    "cut": lambda folder: stopped(folder, 4),
+    "cut": lambda folder: stopped(folder, 4, run),
     "rollback": lambda folder: run(
         folder,
-        iterations=5,
+        iterations=4,
         monitors={"clip_fraction": {"action": "rollback"}, "step_factor": 0.2},
         actor_optimiser={"learning_rate": 3e-2, "schedule": "constant"},
     ),
     "ctrl_c": ctrl_c_here,
     "nan": nan_here,
+    "zero2": lambda folder: spread(folder, 2),
+    "zero3": lambda folder: spread(folder, 3),
+    "zero3 cut": lambda folder: stopped(folder, 2, partial(spread, zero=3)),
+    "early": lambda folder: early(folder.parent),
     "shared": lambda folder: stage(folder.parent, "shared"),
     "separate": lambda folder: stage(folder.parent, "separate"),
 }
@@ -176,6 +194,44 @@ EVERYTHING: dict[str, Callable[[Path], Any]] = {
 
 def everything(folder: Path) -> dict[str, Any]:
     return {name: job(folder / name) for name, job in EVERYTHING.items()}
+
+
+def real_roles(folder: Path, zero: ZeroStage) -> Roles:
+    """Of the SFT model and the reward model beside `folder`; one process has nobody to share."""
+    return build_roles(
+        "separate",
+        folder.parent / "sft",
+        folder.parent / "rm",
+        tuning=TuningSection(method="full"),
+        dtype=torch.float32,
+        device="cpu",
+        zero=zero if world_size() > 1 else None,
+    )
+
+
+def spread(directory: Path, zero: ZeroStage, **options: Any) -> Weights:
+    """The loop on real roles, whose weights are spread over the processes."""
+    return run(directory, roles=real_roles(directory.parent, zero), **options, **SPREAD)
+
+
+def early(folder: Path) -> dict[str, Any]:
+    """The last process has no answers left to give, while the first still computes.
+
+    The share of every role's weights that this process keeps, and what came of the wait.
+    """
+    roles = real_roles(folder, 3)
+    tensors = [*roles.actor_parameters(), *roles.critic_parameters()]
+    tensors += [tensor for _, tensor in roles.frozen()]
+    kept = sum(own_part(tensor).numel() for tensor in tensors)
+    passes = 3 if rank() == 0 else 0
+    with roles.generating() as model:
+        sums = [model(torch.tensor([PROMPTS[0]])).logits.sum().item() for _ in range(passes)]
+    after = roles.actor_logits(torch.tensor([PROMPTS[0]]), torch.ones(1, 3), 2)
+    return {
+        "kept": kept / sum(tensor.numel() for tensor in tensors),
+        "sums": sums,
+        "after": after.detach(),
+    }
 
 
 def stage(folder: Path, kind: str) -> None:
@@ -188,7 +244,15 @@ def process(number: int, processes: int, folder: Path) -> None:
     """One of several; what it found goes to `folder`/found-NUMBER."""
     torch.set_num_threads(1)
     meeting = f"file://{folder / 'meeting'}"
-    dist.init_process_group("gloo", init_method=meeting, rank=number, world_size=processes)
-    found = everything(folder) | {"begun by one": run(folder / "begun_by_one")}
+    dist.init_process_group(
+        "gloo",
+        init_method=meeting,
+        rank=number,
+        world_size=processes,
+        timeout=timedelta(minutes=5),
+    )
+    found = everything(folder)
+    found["begun by one"] = run(folder / "begun_by_one")
+    found["begun whole"] = spread(folder / "begun_whole", 3)
     torch.save(found, folder / f"found-{number}")
     dist.destroy_process_group()

@@ -75,6 +75,28 @@ def test_text_is_mixed_in_a_judge_watches_and_the_average_is_saved(
     assert 0 < (average - end).norm() < (start - end).norm()
 
 
+@pytest.mark.parametrize(
+    ("engine", "changes", "message"),
+    [
+        ({"stage": 3}, {"microbatch_tokens": 64}, "differently many microbatches"),
+        ({"stage": 2}, {"pretraining": {"data": "x", "rows": 3}}, "rows = 3 is not a multiple"),
+        ({"stage": 3, "offload_optimizer": {"device": "cpu"}}, {}, "optimiser on the CPU"),
+    ],
+)
+def test_what_spread_weights_cannot_do_is_refused(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    engine: dict[str, Any],
+    changes: dict[str, Any],
+    message: str,
+) -> None:
+    monkeypatch.setattr("stages.ppo.world_size", lambda: 2)
+    monkeypatch.setattr("stages.ppo.read_engine", lambda section: {"zero_optimization": engine})
+    world = World(tmp_path / "sft", tmp_path / "rm")
+    with pytest.raises(ValueError, match=message):
+        run_stage(world, tmp_path, minibatch=6, **changes)
+
+
 def test_processes_that_cannot_share_a_minibatch_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,105 @@
+"""Weights spread over the processes: ZeRO (Rajbhandari et al. 2020), by torch's `fully_shard`.
+
+Each process keeps a part of every weight, and with it of its gradient and of its optimiser's state.
+A layer's whole weights are gathered when it computes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import (
+    FSDPModule,
+    MixedPrecisionPolicy,
+    fully_shard,
+    register_fsdp_forward_method,
+)
+from torch.distributed.tensor import DTensor, distribute_tensor
+from transformers import PreTrainedModel
+
+ZeroStage = Literal[2, 3]
+
+
+def spread(model: PreTrainedModel, stage: ZeroStage) -> None:
+    """Leave this process its part of the model, in place; gradients become sums over processes.
+
+    stage: 3 gathers a layer's weights for the forward and again for the backward pass, 2 keeps them
+    from the one to the other.
+    """
+    mesh = init_device_mesh(model.device.type, (dist.get_world_size(),))
+    blocks = model._no_split_modules or ()
+    layers = [part for part in model.modules() if type(part).__name__ in blocks]
+    for part in (*layers, model):
+        fully_shard(
+            part,
+            mesh=mesh,
+            reshard_after_forward=stage == 3,
+            mp_policy=MixedPrecisionPolicy(reduce_dtype=torch.float32),
+        )
+    for part in _parts(model):
+        part.set_gradient_divide_factor(1.0)
+        part.set_force_sum_reduction_for_comms(True)  # gloo has no other
+    if hasattr(model, "token_scores"):
+        register_fsdp_forward_method(model, "token_scores")
+
+
+def apart(model: nn.Module) -> nn.Module:
+    """The same model, whose parameters are this process's parts again where they were whole."""
+    for part in _parts(model):
+        part.reshard()
+    return model
+
+
+@contextmanager
+def whole_weights(model: nn.Module, stage: ZeroStage | None) -> Iterator[None]:
+    """Gather all weights once: in here every process computes as often as it likes, alone."""
+    parts = _parts(model)
+    for part in parts:
+        part.unshard()
+        part.set_reshard_after_forward(False, recurse=False)
+    try:
+        yield
+    finally:
+        for part in parts:
+            part.set_reshard_after_forward(stage == 3, recurse=False)
+            part.reshard()
+
+
+def collected(tensor: Tensor) -> Tensor:
+    """The whole of a tensor that is spread, in the main process's memory; elsewhere an empty one.
+
+    Every process calls it. A tensor that is not spread is returned as it is.
+    """
+    if not isinstance(tensor, DTensor):
+        return tensor
+    whole = tensor.full_tensor()
+    return whole.cpu() if dist.get_rank() == 0 else whole.new_empty(0, device="cpu")
+
+
+def own_part(tensor: Tensor) -> Tensor:
+    """What this process keeps of a tensor: all of it, if it is not spread."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def spread_as(tensor: Tensor, parameter: Tensor) -> Tensor:
+    """A whole tensor, the same on every process, spread as the parameter is, on its device.
+
+    One that is spread already, or of another shape, such as a count of steps, stays as it is.
+    """
+    if not isinstance(parameter, DTensor) or isinstance(tensor, DTensor):
+        return tensor
+    if tensor.shape != parameter.shape:
+        return tensor
+    on_device = tensor.to(parameter.device)
+    mesh, placements = parameter.device_mesh, parameter.placements
+    return distribute_tensor(on_device, mesh, placements, src_data_rank=None)
+
+
+def _parts(model: nn.Module) -> list[Any]:
+    return [part for part in model.modules() if isinstance(part, FSDPModule)]
