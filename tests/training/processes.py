@@ -29,8 +29,8 @@ ROWS = 37
 """Neither microbatches nor batches nor processes divide it."""
 SETTINGS: dict[str, Any] = {
     "max_steps": 20,
-    "eval_every": 5,
-    "checkpoint_every": 8,
+    "eval_every": 10,
+    "checkpoint_every": 16,
     "batch_size": 8,
     "microbatch_size": 2,
     "optimiser": OptimiserSection(learning_rate=1e-3, grad_clip=0.3, weight_decay=0.1),
@@ -63,15 +63,19 @@ CASES: dict[str, Callable[..., Any]] = {"sft": sft, "packed": packed, "rm": rm, 
 
 
 def run(name: str, folder: Path) -> None:
-    """name: CASE-ENGINE. Train into `folder`/name, and write found.json there."""
+    """Train into `folder`/name, and write found.json there.
+
+    name: CASE-ENGINE, the engine being ddp, a packaged configuration or one in `folder`.
+    """
     case, engine = name.split("-")
+    own = folder / f"{engine}.json"
     rows, output = worlds.Rows(), folder / name
     with quiet():
         summary = CASES[case](
             output_dir=output,
             seed=0,
             metrics=rows,
-            engine=None if engine == "ddp" else zero(engine),
+            engine=None if engine == "ddp" else zero(str(own) if own.is_file() else engine),
         )
     if is_main_process():
         found = {"rows": rows.rows, "summary": asdict(summary)}

@@ -98,7 +98,13 @@ def test_one_process_goes_on_from_two(name: str, alone: Path, resumed_in_one: Pa
     assert_same(resumed_in_one, name, alone, start=17)
 
 
-def test_two_processes_go_on_from_one(alone: Path, resumed_in_one: Path, tmp_path: Path) -> None:
+def test_four_processes_share_weights_by_twos_and_go_on_from_one(
+    alone: Path, resumed_in_one: Path, tmp_path: Path
+) -> None:
+    """ZeRO++ hpZ, as with two hosts of two."""
+    hpz = {"stage": 3, "zero_hpz_partition_size": 2, "stage3_param_persistence_threshold": 0}
+    (tmp_path / "hpz.json").write_text(json.dumps({"zero_optimization": hpz}))
     begun(resumed_in_one / "sft-zero3", tmp_path / "sft-zero3")
-    launch(2, tmp_path, ["sft-zero3"])
+    launch(4, tmp_path, ["sft-hpz", "sft-zero3"])
+    assert_same(tmp_path, "sft-hpz", alone)
     assert_same(tmp_path, "sft-zero3", alone, start=17)
