@@ -33,7 +33,7 @@ def show(found: Plan, console: Console) -> None:
         roles = _roles(stage)
         if roles:
             console.print(f"{stage.name}, {stage.height.name}: {roles}")
-    whole = "a time that the data decide, which are not there"
+    whole = "not known before the data are there"
     whole = whole if found.hours is None else _span(3600 * found.hours)
     console.print(f"All stages: {whole}, on {found.gpus} x {found.gpu_memory:g} GiB.")
     if found.options:
@@ -113,7 +113,7 @@ def _time(stage: StagePlan) -> str:
     duration = stage.duration
     lines = []
     if duration.unit != "pass":
-        lines.append(f"{_span(duration.seconds)} a {duration.unit}")
+        lines.append(f"{_span(duration.seconds)} per {duration.unit}")
     if duration.hours is not None:
         lines.append(f"{_span(3600 * duration.hours)} in all")
     return "\n".join(lines)

@@ -11,7 +11,7 @@ import typer
 from rlhf.cli.stages import ConfigPath, Overrides
 
 app = typer.Typer()
-WIDTH = 132
+WIDTH = 144
 """Of the table where no terminal says how wide it is."""
 
 
