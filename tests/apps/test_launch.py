@@ -1,0 +1,53 @@
+"""`--nproc`: a process that dies ends the others with a line; the same command then goes on."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.stages.worlds import miniature, statuses
+
+pytestmark = pytest.mark.slow
+
+
+def start(*arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "rlhf", *arguments, "--nproc", "2"],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        cwd=Path(__file__).parents[2],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def process(launcher: int, rank: int) -> psutil.Process:
+    ranks = ((child, child.environ().get("RANK")) for child in psutil.Process(launcher).children())
+    return next(child for child, number in ranks if number == str(rank))
+
+
+def test_a_killed_process_ends_all_and_the_run_goes_on(tmp_path: Path) -> None:
+    config, run_dir = miniature("two", tmp_path), tmp_path / "two"
+    changes = ("stages=[sft]", "sft.max_steps=60")
+    options = [part for change in changes for part in ("--set", change)]
+    launched = start("run", str(config), *options)
+    while not list(run_dir.glob("sft/main/checkpoints/*/complete.json")):
+        assert launched.poll() is None, launched.communicate()
+        time.sleep(0.1)
+    process(launched.pid, rank=1).send_signal(signal.SIGKILL)
+    _, errors = launched.communicate(timeout=600)
+    assert launched.returncode == 1
+    assert "process 1 was killed by SIGKILL" in errors and "goes on from the last" in errors
+    assert statuses(run_dir) == {"sft/main": "running"}
+
+    launched = start("run", str(config), *options)
+    _, errors = launched.communicate(timeout=900)
+    assert launched.returncode == 0, errors
+    assert statuses(run_dir) == {"sft/main": "done"}
