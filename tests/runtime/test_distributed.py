@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,11 @@ from rlhf.runtime.distributed import (
     all_sum,
     barrier,
     broadcast,
+    in_order,
     is_main_process,
     make_runtime,
+    once,
+    own_turns,
     seed_everything,
     world_size,
 )
@@ -79,6 +83,10 @@ def test_one_process_needs_no_group():
     assert value.tolist() == [1.0, 2.0]
 
 
+def _fail(rank: int) -> None:
+    raise ValueError(f"by {rank}")
+
+
 def _process(rank: int, meeting: str, directory: str) -> None:
     dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=2)
     value = torch.tensor([1.0, 10.0]) * (rank + 1)
@@ -86,6 +94,12 @@ def _process(rank: int, meeting: str, directory: str) -> None:
     assert value.tolist() == [rank + 1.0, 10.0 * (rank + 1)]
     assert broadcast(f"from {rank}") == "from 0"
     assert (is_main_process(), world_size()) == (rank == 0, 2)
+    assert once(lambda: f"by {rank}") == "by 0"
+    with pytest.raises(ValueError, match="by 0"):  # on both
+        once(partial(_fail, rank))
+    dealt = {0: [(0, "a"), (2, "c")], 1: [(1, "b"), (2, "c")]}
+    assert own_turns("abc") == dealt[rank]
+    assert in_order({place: item.upper() for place, item in dealt[rank]}) == ["A", "B", "C"]
     with MetricsLog(Path(directory)) as log:
         log.log(1, {"rank": rank})
     barrier()
