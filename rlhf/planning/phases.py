@@ -75,12 +75,11 @@ def rm_sizes(setting: Setting) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class Answering:
-    """A plain model that answers prompts. beside: what else is in memory then."""
+    """A plain model that answers prompts."""
 
     name: str
     spec: ModelSpec
     rollout: Rollout
-    beside: tuple[Part, ...] = ()
 
     def slots(self, setting: Setting) -> int:
         """Sequences that are decoded together."""
@@ -88,13 +87,13 @@ class Answering:
 
     def phase(self, setting: Setting) -> Phase:
         held = self.rollout.held(self.spec, setting.dtype.itemsize, self._free(setting))
-        return Phase(self.name, (*self._weights(setting), *passing(MODEL, held)))
+        return Phase(self.name, (self._weights(setting), *passing(MODEL, held)))
 
-    def _weights(self, setting: Setting) -> tuple[Part, ...]:
-        return (plain(MODEL, self.spec, "causal", setting), *self.beside)
+    def _weights(self, setting: Setting) -> Part:
+        return plain(MODEL, self.spec, "causal", setting)
 
     def _free(self, setting: Setting) -> float:
-        return setting.usable - sum(part.size for part in self._weights(setting))
+        return setting.usable - self._weights(setting).size
 
 
 def plain(role: str, spec: ModelSpec, task: Task, setting: Setting) -> Part:
@@ -125,7 +124,7 @@ def collecting(setting: Setting) -> list[Answering]:
 
 
 def answering(setting: Setting) -> list[Answering]:
-    """The policies that are judged, one after another, beside the reward model that judges."""
+    """The policies that are judged, one after another."""
     section, config = setting.config.evaluate, setting.config
     rollout = Rollout(
         section.prompts,
@@ -133,9 +132,20 @@ def answering(setting: Setting) -> list[Answering]:
         config.ppo.max_prompt_tokens,
         section.sampling.max_new_tokens,
     )
-    judge = () if config.demo else (plain("judge", setting.main, "reward", setting),)
-    policies = 1 + config.rounds + (config.dpo is not None) + config.evaluate.extra_sft
-    return [Answering("answers", setting.main, rollout, judge)] * policies
+    policies = 1 + config.rounds + (config.dpo is not None) + section.extra_sft
+    return [Answering("answers", setting.main, rollout)] * policies
+
+
+def judging(setting: Setting) -> list[Phase]:
+    """The reward model that judges, when the policies are gone; the demo has its rubric."""
+    section, config = setting.config.evaluate, setting.config
+    if config.demo:
+        return []
+    sizes = config.ppo.max_prompt_tokens, section.sampling.max_new_tokens
+    judge = _learning(setting, config.rm, setting.main, "reward", False)
+    scored = traces.rm_scoring(judge, section.batch_size, 1, sizes, False)
+    weights_of_it = plain("judge", setting.main, "reward", setting)
+    return [Phase("judging", (weights_of_it, *passing("judge", scored)))]
 
 
 def _learning(

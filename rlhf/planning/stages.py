@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -97,10 +97,16 @@ def _ppo(setting: Setting) -> list[StagePlan]:
 
 
 def _evaluate(setting: Setting) -> list[StagePlan]:
-    return _sampling(setting, "evaluate", phases.answering(setting))
+    return _sampling(setting, "evaluate", phases.answering(setting), phases.judging(setting))
 
 
-def _sampling(setting: Setting, name: str, models: list[phases.Answering]) -> list[StagePlan]:
+def _sampling(
+    setting: Setting,
+    name: str,
+    models: list[phases.Answering],
+    then: Sequence[Phase] = (),
+) -> list[StagePlan]:
+    """then: what follows the sampling, in the same time."""
     if not models:
         return []
     seconds = sum(
@@ -109,7 +115,8 @@ def _sampling(setting: Setting, name: str, models: list[phases.Answering]) -> li
     )
     one_each = {model.name: model.phase(setting) for model in models}
     duration = Duration("pass", seconds, setting.config.rounds if name == "collect" else 1)
-    return [_stage(setting, name, list(one_each.values()), duration, "a copy a GPU")]
+    found = [*one_each.values(), *then]
+    return [_stage(setting, name, found, duration, "a copy a GPU")]
 
 
 def _stage(

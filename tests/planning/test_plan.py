@@ -62,6 +62,13 @@ def test_roles_of_a_shared_trunk(whole):
     assert sampling.of("kv cache") == slots * 1024 * 2 * 5 * 64 * 2
 
 
+def test_policies_are_gone_when_the_judge_comes(whole):
+    answers, judging = whole.stages[4].phases
+    weights = {part.role for part in answers.parts}, {part.role for part in judging.parts}
+    assert weights == ({"model"}, {"judge"})
+    assert judging.parts[0].size == 2 * (1000 * 64 + BLOCKS + 64)  # the scalar head has 64
+
+
 def test_json(whole):
     read = json.loads(json.dumps(whole.as_dict()))
     assert read["fits"] and read["stages"][3]["unit"] == "iteration"
