@@ -33,6 +33,8 @@ T = TypeVar("T")
 Summary = Mapping[str, float | int | str | None]
 _objects: dict[str, dist.ProcessGroup] = {}
 """The "group" for objects and barriers, where it is not the default one."""
+_patience: dict[str, timedelta] = {}
+"""The time for which a "barrier" waits; torch does not give a group's own to monitored_barrier."""
 
 
 @dataclass(frozen=True)
@@ -113,19 +115,17 @@ def connect(section: RuntimeSection) -> None:
             "WORLD_SIZE and RANK"
         )
     on_gpu = choose_device(section).type == "cuda"
-    dist.init_process_group(
-        "cpu:gloo,cuda:nccl" if on_gpu else "gloo", timeout=timedelta(seconds=section.timeout)
-    )
+    timeout = _patience["barrier"] = timedelta(seconds=section.timeout)
+    dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo", timeout=timeout)
     if on_gpu:
-        _objects["group"] = dist.new_group(
-            backend="gloo", timeout=timedelta(seconds=section.timeout)
-        )
+        _objects["group"] = dist.new_group(backend="gloo", timeout=timeout)
 
 
 def disconnect() -> None:
     """Leave the group of processes, at the end of a run."""
     if _grouped():
         _objects.clear()
+        _patience.clear()
         dist.destroy_process_group()
 
 
@@ -155,7 +155,7 @@ def barrier() -> None:
     Raises RuntimeError on the main process after `runtime.timeout`, naming the ranks that are not.
     """
     if _grouped():
-        dist.monitored_barrier(_objects.get("group"), wait_all_ranks=True)
+        dist.monitored_barrier(_objects.get("group"), _patience.get("barrier"), wait_all_ranks=True)
 
 
 def once(work: Callable[[], T]) -> T:

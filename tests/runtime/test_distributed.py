@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import random
+import time
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from rlhf.config.load import load_config
+from rlhf.runtime import distributed
 from rlhf.runtime.distributed import (
     Runtime,
     all_sum,
@@ -103,7 +106,19 @@ def _process(rank: int, meeting: str, directory: str) -> None:
     with MetricsLog(Path(directory)) as log:
         log.log(1, {"rank": rank})
     barrier()
+    _comes_too_late(rank, Path(meeting).with_name("given up"))
     dist.destroy_process_group()
+
+
+def _comes_too_late(rank: int, sign: Path) -> None:
+    """The second process does not come to the barrier; the first says so and goes on."""
+    if rank == 0:
+        distributed._patience["barrier"] = timedelta(seconds=1)
+        with pytest.raises(RuntimeError, match="Ranks 1 failed"):
+            barrier()
+        sign.touch()
+    while not sign.exists():
+        time.sleep(0.05)
 
 
 @pytest.mark.slow
