@@ -89,6 +89,8 @@ def make_runtime(config: Config, run_dir: RunDir, round: int | None = None) -> R
         torch.set_num_threads(config.runtime.threads)
     seed_everything(config.seed)
     device = choose_device(config.runtime)
+    if device.type == "cpu":  # DeepSpeed, which accelerate imports, would warn that it looked
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
     return Runtime(
         run_dir=run_dir,
         device=device,
