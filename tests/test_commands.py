@@ -115,7 +115,7 @@ def check(command: str, whole: bool) -> None:
     match words:
         case ["rlhf" | ".venv/bin/rlhf", *arguments]:
             run_or_read(command.partition("rlhf ")[2], arguments, whole)
-        case ["python", "-m", "rlhf"] | ["accelerate", "launch"]:
+        case ["python", "-m", "rlhf"] | ["accelerate", "launch"] | ["torchrun"]:
             pass  # names of programs
         case ["./run_all.sh", *arguments]:
             read(["run", *arguments], whole)

@@ -9,7 +9,7 @@ from rlhf.config.schema import Config
 
 
 def needed_extras(config: Config, rehearsal: bool = False) -> list[str]:
-    """Names from pyproject.toml's optional dependencies. A rehearsal is on a CPU, without 4 bits."""
+    """Names from pyproject.toml's optional dependencies. A rehearsal on a CPU has no 4 bits."""
     engine = ["deepspeed"] if config.runtime.deepspeed else []
     return engine if rehearsal else [*engine, *_gpu(config)]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -74,19 +74,21 @@ def recorded_hash(path: Path, directory: Path, manifest: StageManifest) -> str |
 
 
 def _origin(name: str, path: Path, read: Artifact, state: State, traced: Traced) -> Origin:
-    if (name, path, read.hash) in traced:
-        return traced[name, path, read.hash]
+    key = (name, path, read.hash)
+    if key in traced:
+        return traced[key]
     made = maker_of(path.resolve()) if state != "gone" else None
-    inputs: tuple[Origin, ...] = ()
-    if made is not None:
-        inputs = tuple(
-            _input(each, artifact, made[0], traced) for each, artifact in made[1].inputs.items()
-        )
+    directory, manifest = made if made is not None else (None, None)
     lines = path.is_file() and path.suffix == ".jsonl"
     records = sum(1 for line in path.open("rb") if line.strip()) if lines else None
-    directory, manifest = made if made is not None else (None, None)
-    origin = Origin(name, path, read.hash or None, state, records, directory, manifest, inputs)
-    return traced.setdefault((name, path, read.hash), origin)
+    origin = Origin(name, path, read.hash or None, state, records, directory, manifest, ())
+    # Nothing is made from itself: what leads back here, a judge say, was replaced by its result.
+    traced[key] = replace(origin, state="changed")
+    if made is not None:
+        inputs = (_input(each, of, made[0], traced) for each, of in made[1].inputs.items())
+        origin = replace(origin, inputs=tuple(inputs))
+    traced[key] = origin
+    return origin
 
 
 def _input(name: str, read: Artifact, directory: Path, traced: Traced) -> Origin:

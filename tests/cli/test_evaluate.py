@@ -16,8 +16,10 @@ def called(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """What would have run, instead of running it."""
     calls: list[dict[str, Any]] = []
 
-    def record(path: Path, overrides: list[str] | None, **options: Any) -> None:
-        calls.append({"path": path, "overrides": overrides, **options})
+    def record(
+        path: Path, overrides: list[str] | None, processes: int | None, **options: Any
+    ) -> None:
+        calls.append({"path": path, "overrides": overrides, "processes": processes, **options})
 
     monkeypatch.setattr(stages, "_run", record)
     return calls
@@ -41,10 +43,12 @@ def test_a_config_runs_the_stage(called: list[dict[str, Any]], arguments: tuple[
         {
             "path": Path("tiny"),
             "overrides": ["a=1"],
+            "processes": None,
             "start": None,
             "only": "evaluate",
             "redo": "evaluate",
             "rehearsal": False,
+            "dry": False,
         }
     ]
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -87,3 +88,15 @@ def test_a_run_that_was_moved(world, monkeypatch):
     actor = trace(Path("moved/b/ppo/actor"))
     assert [one.state for one in actor.inputs] == ["there", "there"]
     assert actor.inputs[1].path == (world / "moved/b/rm")
+
+
+def test_a_model_trained_again_on_what_it_judged(world):
+    """Its place is in its own past: the way back ends there, marked."""
+    labels = make(Path("runs/b"), "collect", judge=Path("runs/b/rm"))
+    shutil.rmtree("runs/b/rm")
+    again = make(Path("runs/b"), "rm", model=Path("runs/a/sft/main"), rankings=labels)
+    rankings = trace(again).inputs[1]
+    judge = rankings.inputs[0]
+    assert (rankings.name, judge.name, judge.path) == ("rankings", "judge", world / "runs/b/rm")
+    ends = judge.inputs[1]
+    assert (ends.name, ends.state, ends.inputs) == ("rankings", "changed", ())
