@@ -9,7 +9,7 @@ lint: setup
 	scripts/in_env.sh -m mypy
 
 test: lint
-	HF_HUB_OFFLINE=1 scripts/in_env.sh -m pytest
+	HF_HUB_OFFLINE=1 scripts/in_env.sh -m pytest -n 2 --dist loadfile
 
 docs:
 	python=$$(scripts/prepare_env.sh docs) && NO_MKDOCS_2_WARNING=1 "$$python" -m mkdocs build --strict
