@@ -22,8 +22,8 @@ def convert(
         str,
         typer.Option(
             "--in",
-            help="A file or folder of JSON (.gz too), CSV or Parquet; or user/name[:split] on the "
-            "hub.",
+            help="A file or folder of JSON or CSV (.gz too), or Parquet; or user/name[:split] on "
+            "the hub.",
         ),
     ],
     format: Annotated[
@@ -52,7 +52,9 @@ def convert(
     if len(report.reasons) > len(shown):
         typer.echo(f"  and for {len(report.reasons) - len(shown)} other reasons")
     if report.ignored:
-        typer.echo(f"not read, being no JSON, CSV or Parquet: {', '.join(report.ignored)}")
+        typer.echo(
+            f"not read, being no JSON, CSV, TSV, Parquet or Arrow: {', '.join(report.ignored)}"
+        )
     if strict and report.rejected:
         raise typer.Exit(2)
 

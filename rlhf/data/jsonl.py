@@ -16,6 +16,9 @@ from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 MAX_LINE_BYTES = 4 * 1024 * 1024  # a longer line is damage or an attack, not a conversation
 CONTENT_BYTES = 1000  # of a rejected line that are shown
 
+# What else than "\n" splits a text into lines for many readers. JSON leaves them as they are.
+_BREAKS = {mark.encode(): f"\\u{ord(mark):04x}".encode() for mark in "\u0085\u2028\u2029"}
+
 Text = Annotated[str, StringConstraints(pattern=r"\S")]
 
 
@@ -54,23 +57,29 @@ class Rejection(NamedTuple):
 
     def to_json(self) -> bytes:
         """A line of rejected.jsonl."""
-        return json.dumps(self._asdict(), ensure_ascii=False).encode() + b"\n"
+        return one_line(json.dumps(self._asdict(), ensure_ascii=False).encode())
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """(line number from 1, raw line) of a text file, plain or .gz; blank lines are skipped.
+    """(line number from 1, raw line) of a text file, plain or gzip; blank lines are skipped.
 
     Raises:
         ValueError: the file does not exist.
     """
     if not path.is_file():
         raise ValueError(f"{path}: no such file")
-    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
+    with gzip.open(path) if is_gzip(path) else path.open("rb") as stream:
         for number, line in enumerate(stream, start=1):
             if number == 1:
                 line = line.removeprefix(codecs.BOM_UTF8)
             if line.strip():
                 yield number, line
+
+
+def is_gzip(path: Path) -> bool:
+    """Whether a file is packed, whatever its name."""
+    with path.open("rb") as stream:
+        return stream.read(2) == b"\x1f\x8b"
 
 
 def parse(line: bytes | str, model: type[M]) -> M:
@@ -99,6 +108,8 @@ def in_one_line(error: ValidationError) -> str:
             reason = "the text is empty"
         case "extra_forbidden":
             reason = "there is no such field"
+        case "too_short":
+            reason = "it is empty"
         case "json_invalid":
             reason = f"not JSON: {first['ctx']['error']}"
         case _:
@@ -118,12 +129,24 @@ def read_jsonl(path: str | Path, model: type[R]) -> Iterator[R]:
     return _stream(path, model)
 
 
+def to_line(record: Record) -> bytes:
+    """A record as a line of JSONL."""
+    return one_line(record.model_dump_json(exclude_none=True).encode())
+
+
+def one_line(text: bytes) -> bytes:
+    """JSON as one line for whoever reads it: Unicode's own line breaks become escapes."""
+    for mark, escape in _BREAKS.items():
+        text = text.replace(mark, escape)
+    return text + b"\n"
+
+
 def write_jsonl(path: str | Path, records: Iterable[Record]) -> int:
     """Writes records as JSONL, complete or not at all, and returns how many."""
     count = 0
     with whole_files(Path(path)) as (stream,):
         for record in records:
-            stream.write(record.model_dump_json(exclude_none=True).encode() + b"\n")
+            stream.write(to_line(record))
             count += 1
     return count
 

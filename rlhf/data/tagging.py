@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from rlhf.data.jsonl import read_jsonl, whole_files
+from rlhf.data.jsonl import read_jsonl, to_line, whole_files
 from rlhf.data.records import PromptRecord
 from rlhf.data.taxonomy import CategoryPath, Taxonomy, Tertiary
 
@@ -144,7 +144,7 @@ def tag_file(source: Path, out: Path, tagger: Tagger, threshold: float) -> TagCo
                 left += 1
                 stream = unsure
                 record = _noted(record, tag, tag_suggestion="/".join(tag.path))
-            stream.write(record.model_dump_json(exclude_none=True).encode() + b"\n")
+            stream.write(to_line(record))
     return TagCounts(tagged, had, left)
 
 

@@ -10,6 +10,7 @@ from rlhf.data.formats.reading import (
     optional_text,
     reader,
     rest,
+    structure,
     system_turn,
     text,
     transcript,
@@ -33,7 +34,7 @@ def question(row: Fields) -> list[Turn]:
     BELLE's conversations of several turns lie in `instruction`: "Human: ...\\nAssistant: ...",
     up to the last "Assistant:".
     """
-    turns = system_turn(optional_text(row, "system")) + _history(row.get("history"))
+    turns = system_turn(optional_text(row, "system")) + _history(structure(row, "history"))
     asked = [text(row, "instruction"), optional_text(row, "input")]
     whole = "\n".join(part for part in asked if part.strip())
     if whole.startswith("Human:") and whole.rstrip().endswith("\nAssistant:"):

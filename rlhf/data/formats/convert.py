@@ -14,8 +14,7 @@ from pydantic import ValidationError
 from rlhf.data.formats.reading import READERS, Origin, Reader
 from rlhf.data.formats.rows import Row
 from rlhf.data.formats.sources import Sources, sources
-from rlhf.data.jsonl import in_one_line, whole_files
-from rlhf.data.records import PromptRecord, RankingRecord, SFTRecord
+from rlhf.data.jsonl import MAX_LINE_BYTES, in_one_line, one_line, to_line, whole_files
 
 
 @dataclass(frozen=True)
@@ -41,8 +40,8 @@ def convert(format: str, path: str | Path, out_dir: str | Path) -> ConvertReport
     A rejected line has the reason, the source file, the line, the number of the row, and its text.
 
     Args:
-        path: a file, a folder, of which every JSON, CSV and Parquet file is read, or the name of a
-            dataset on the hub, "user/name" or "user/name:split".
+        path: a file, a folder, of which every JSON, CSV, TSV, Parquet and Arrow file is read, or
+            the name of a dataset on the hub, "user/name" or "user/name:split".
 
     Raises:
         ValueError: unknown format, nothing to read, or an output folder inside the input folder.
@@ -66,16 +65,16 @@ def convert(format: str, path: str | Path, out_dir: str | Path) -> ConvertReport
         for name, number, row in _rows(found):
             counts[name] += 1
             try:
-                record = _read(READERS[format], row, Origin(f"{name}:{number}", name))
+                line = _read(READERS[format], row, Origin(f"{name}:{number}", name))
             except ValueError as error:
                 reasons[str(error)] += 1
                 first.setdefault(str(error), f"{name}:{row.line}")
                 place = {"file": name, "line": row.line, "row": number, "content": row.text}
-                line = json.dumps({"reason": str(error), **place}, ensure_ascii=False)
+                text = json.dumps({"reason": str(error), **place}, ensure_ascii=False)
                 # Text that is not UTF-8 becomes JSON escapes.
-                bad.write(line.encode(errors="backslashreplace") + b"\n")
+                bad.write(one_line(text.encode(errors="backslashreplace")))
             else:
-                good.write(record.model_dump_json(exclude_none=True).encode() + b"\n")
+                good.write(line)
         if not counts:
             raise ValueError(f"{path}: no rows to convert")
     dropped = reasons.total()
@@ -96,11 +95,14 @@ def _rows(found: Sources) -> Iterator[tuple[str, int, Row]]:
             yield name, number, row
 
 
-def _read(read: Reader, row: Row, origin: Origin) -> SFTRecord | PromptRecord | RankingRecord:
-    """The row's record; raises ValueError with the reason when there is none."""
+def _read(read: Reader, row: Row, origin: Origin) -> bytes:
+    """The row's record as a line; raises ValueError with the reason when there is none."""
     if row.value is None:
         raise ValueError(row.problem)
     try:
-        return read(row.value, origin)
+        line = to_line(read(row.value, origin))
     except ValidationError as error:
         raise ValueError(in_one_line(error)) from None
+    if len(line) > MAX_LINE_BYTES:
+        raise ValueError(f"longer than {MAX_LINE_BYTES} bytes, which no record may be")
+    return line

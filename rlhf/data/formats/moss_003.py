@@ -15,6 +15,7 @@ from rlhf.data.formats.reading import (
     optional_text,
     reader,
     rest,
+    structure,
     system_turn,
     text,
     turn,
@@ -40,11 +41,11 @@ def read(row: Fields, origin: Origin) -> SFTRecord | RankingRecord:
     system = system_turn(optional_text(row, "meta_instruction"))
     metadata = rest(row, "meta_instruction", "chat", "chosen", "rejected")
     if row.get("chosen") is None and row.get("rejected") is None:
-        turns, others = _turns(row.get("chat"))
+        turns, others = _turns(structure(row, "chat"))
         return demonstration(origin, system + turns, metadata | others)
     conversations: list[list[Turn]] = []
     for key in ("chosen", "rejected"):
-        given = row.get(key)
+        given = structure(row, key)
         turns, others = _turns(given if isinstance(given, dict) else _answered(row, key))
         others |= turns[-1].pop("plugins", {})  # a response that is ranked is its text alone
         conversations.append(system + turns)
@@ -55,11 +56,12 @@ def read(row: Fields, origin: Origin) -> SFTRecord | RankingRecord:
 
 def _answered(row: Fields, key: str) -> Fields:
     """The row's chat, its last turn ending with the answer in a field."""
-    name, last = _ordered(row.get("chat"))[-1]
+    chat = structure(row, "chat")
+    name, last = _ordered(chat)[-1]
     answers = [row.get("chosen"), row.get("rejected")]
     if optional_text(last, "MOSS").strip() and last["MOSS"] not in answers:
         raise ValueError(f"{name} has an answer that is neither chosen nor rejected")
-    return {**row["chat"], name: {**last, "MOSS": text(row, key)}}
+    return {**chat, name: {**last, "MOSS": text(row, key)}}
 
 
 def _turns(chat: object) -> tuple[list[Turn], dict[str, str]]:

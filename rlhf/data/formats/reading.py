@@ -41,6 +41,8 @@ def text(fields: Fields, key: str) -> str:
     """A field that must be there and be text."""
     if key not in fields:
         raise ValueError(f"field {key!r} is missing")
+    if fields[key] is None:
+        raise ValueError(f"field {key!r} is null")
     if not isinstance(fields[key], str):
         raise ValueError(f"field {key!r} is not text but {type(fields[key]).__name__}")
     return str(fields[key])
@@ -51,9 +53,22 @@ def optional_text(fields: Fields, key: str) -> str:
     return "" if fields.get(key) is None else text(fields, key)
 
 
+def structure(fields: Fields, key: str) -> Any:
+    """A field that is no text but lists and objects; a table's cell may have them as JSON."""
+    value = fields.get(key)
+    if isinstance(value, str):
+        try:
+            return json.loads(value) if value.strip() else None
+        except (ValueError, RecursionError):
+            return value
+    return value
+
+
 def objects(fields: Fields, key: str) -> list[Fields]:
     """A field that must be a list of objects."""
-    value = fields.get(key)
+    value = structure(fields, key)
+    if value is None:
+        raise ValueError(f"field {key!r} is missing")
     if not isinstance(value, list) or not all(isinstance(each, dict) for each in value):
         raise ValueError(f"field {key!r} must be a list of objects")
     return value

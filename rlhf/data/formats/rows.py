@@ -1,4 +1,4 @@
-"""Rows of others' JSON files: JSONL, arrays, single objects, plain or .gz, as a stream."""
+"""Rows of others' JSON files: JSONL, arrays, single objects, plain or gzip, as a stream."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TextIO
 
-from rlhf.data.jsonl import MAX_LINE_BYTES
+from rlhf.data.jsonl import MAX_LINE_BYTES, is_gzip
 
 _CHUNK = 1024 * 1024
 _MARK = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*(?:"|(?P<unfinished>\\?\Z))|[\[\]{},]', re.DOTALL)
@@ -57,8 +57,8 @@ def read_rows(path: Path) -> Iterator[Row]:
 
 
 def open_text(path: Path, newline: str) -> TextIO:
-    """The file as text, plain or .gz. What is not UTF-8 becomes lone surrogates."""
-    packed = path.suffix == ".gz"
+    """The file as text, plain or gzip. What is not UTF-8 becomes lone surrogates."""
+    packed = is_gzip(path)
     with gzip.open(path) if packed else path.open("rb") as stream:
         wide = stream.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
     encoding, errors = ("utf-16", "surrogatepass") if wide else ("utf-8-sig", "surrogateescape")

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import datasets
-import pyarrow.parquet
 
-from rlhf.data.formats.rows import NOT_TEXT, Row, open_text, read_rows
-from rlhf.data.jsonl import MAX_LINE_BYTES
+from rlhf.data.formats.rows import Row, read_rows
+from rlhf.data.formats.tables import arrow_rows, parquet_rows, table_rows
 from rlhf.runtime.quiet import quiet
 
-SUFFIXES = (".json", ".jsonl", ".json.gz", ".jsonl.gz", ".parquet", ".csv")
+_TABLES = {".csv": ",", ".tsv": "\t"}  # and what stands between two cells
+_TEXTS = (".json", ".jsonl", ".ndjson", *_TABLES)
+_BINARIES = {".parquet": parquet_rows, ".arrow": arrow_rows}
+SUFFIXES = (*_TEXTS, *(f"{suffix}.gz" for suffix in _TEXTS), *_BINARIES)
 _HUB_NAME = re.compile(r"([\w.-]+/[\w.-]+)(?::([\w.-]+))?")
-_ROWS_A_BATCH = 1024
 
 Sources = dict[str, Callable[[], Iterator[Row]]]
 """The name of a file, or of a split -> its rows."""
@@ -46,52 +46,20 @@ def sources(place: str) -> tuple[Sources, tuple[str, ...]]:
 def _folder(folder: Path) -> tuple[Sources, tuple[str, ...]]:
     files = sorted(file for file in folder.rglob("*") if file.is_file())
     names = {file.relative_to(folder).as_posix(): file for file in files}
-    chosen = {name: _reader(file) for name, file in names.items() if name.endswith(SUFFIXES)}
+    chosen = {
+        name: _reader(file) for name, file in names.items() if name.lower().endswith(SUFFIXES)
+    }
     if not chosen:
         raise ValueError(f"{folder}: no file in it ends with {', '.join(SUFFIXES)}")
     return chosen, tuple(name for name in names if name not in chosen)
 
 
 def _reader(path: Path) -> Callable[[], Iterator[Row]]:
-    read = {".parquet": _parquet, ".csv": _csv}.get(path.suffix, read_rows)
+    suffix = Path(path.name.lower().removesuffix(".gz")).suffix
+    if suffix in _TABLES:
+        return lambda: table_rows(path, _TABLES[suffix])
+    read = _BINARIES.get(suffix, read_rows)
     return lambda: read(path)
-
-
-def _parquet(path: Path) -> Iterator[Row]:
-    number = 0
-    try:
-        for batch in pyarrow.parquet.ParquetFile(path).iter_batches(_ROWS_A_BATCH):
-            for row in batch.to_pylist():
-                number += 1
-                yield Row.of(number, row)
-    except (OSError, pyarrow.ArrowException) as error:
-        yield Row.damage(number + 1, error)
-
-
-def _csv(path: Path) -> Iterator[Row]:
-    """The first line names the columns. A row's line is the one that it starts on."""
-    csv.field_size_limit(MAX_LINE_BYTES)
-    line = 1
-    try:
-        with open_text(path, newline="") as stream:
-            reader = csv.DictReader(stream)
-            for row in reader:
-                yield _cells(line + 1, row)
-                line = reader.line_num
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        yield Row.damage(line + 1, error)
-
-
-def _cells(line: int, row: dict[Any, Any]) -> Row:
-    extra = row.pop(None, None)
-    found = Row.of(line, row)
-    try:
-        found.text.encode()
-    except UnicodeEncodeError:
-        return Row(line, found.text, None, NOT_TEXT)
-    if extra is not None:
-        return Row(line, f"{found.text} {extra}", None, "more cells than the first line names")
-    return found
 
 
 def _hub(name: str, split: str | None) -> Sources:

@@ -22,14 +22,15 @@ def read(row: Fields, origin: Origin) -> RankingRecord:
     """Two answers to one prompt, each of the three either plain text or a list of messages."""
     chosen, of_chosen = answer(row, "chosen")
     rejected, of_rejected = answer(row, "rejected")
+    ends = {"chosen": chosen, "rejected": rejected}
     metadata = rest(row, "prompt", "chosen", "rejected") | of_chosen | of_rejected
     if row.get("prompt") is not None:
         prompt, of_prompt = answer(row, "prompt", role="user")
         metadata |= of_prompt
-        # Some publish the prompt twice: alone, and at the head of both conversations.
-        if chosen[: len(prompt)] == rejected[: len(prompt)] == prompt:
+        # Some publish the prompt twice: alone, and before the answer in both conversations.
+        if all(each[:-1][-len(prompt) :] == prompt for each in ends.values()):
             prompt = []
-    elif isinstance(row["chosen"], str) and isinstance(row["rejected"], str):
+    elif all(said == [turn("assistant", row[key])] for key, said in ends.items()):
         return _split(origin, row["chosen"], row["rejected"], metadata)
     else:
         prompt = []

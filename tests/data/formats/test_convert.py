@@ -71,6 +71,27 @@ def test_lone_surrogates_and_wrong_encoding_are_kept_readable(tmp_path: Path) ->
     assert rejected(out)[1]["content"] == "\udcff"
 
 
+def test_a_record_is_one_line_for_every_reader(tmp_path: Path) -> None:
+    source, out = tmp_path / "a.jsonl", tmp_path / "out"
+    text = "a\u2028b\u2029c\x85d\re\x0bf"
+    source.write_text(alpaca(text) + "\n" + alpaca(text).replace("instruction", "q"), newline="")
+    report = convert("alpaca", source, out)
+    assert (report.records, report.rejected) == (1, 1)
+    for name in ("records.jsonl", "rejected.jsonl"):
+        assert len((out / name).read_text().splitlines()) == 1
+    (record,) = read_jsonl(out / "records.jsonl", SFTRecord)
+    assert record.messages[1].content == text
+    assert text in json.loads(rejected(out)[0]["content"]).values()
+
+
+def test_a_cell_too_long_for_a_record(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(f"instruction,output\nq,{'x' * 5_000_000}\nq,a\n")
+    report = convert("alpaca", tmp_path / "a.csv", tmp_path / "out")
+    assert (report.records, report.rejected) == (1, 1)
+    assert "longer than" in rejected(tmp_path / "out")[0]["reason"]
+    assert len(list(read_jsonl(tmp_path / "out" / "records.jsonl", SFTRecord))) == 1
+
+
 def test_a_second_conversion_replaces_the_first(tmp_path: Path) -> None:
     source, out = tmp_path / "a.jsonl", tmp_path / "out"
     for output in ("one", "two"):

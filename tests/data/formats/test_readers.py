@@ -124,6 +124,18 @@ def test_sharegpt_in_pairs_and_with_more_to_say() -> None:
     assert turns(record) == [(U, "a"), (A, "b")] and record.metadata == {"message_1.lang": "en"}
 
 
+@pytest.mark.parametrize("asker", ["human", "Human", "USER", "prompter"])
+@pytest.mark.parametrize("answerer", ["gpt", "GPT", "Assistant", "chatgpt", "model", "bot", "AI"])
+def test_roles_have_many_names(asker: str, answerer: str) -> None:
+    record = read("sharegpt", {"conversations": said(**{asker: "a", answerer: "b"})})
+    assert turns(record) == [(U, "a"), (A, "b")]
+
+
+def test_an_empty_system_turn_is_none() -> None:
+    row = {"messages": [message(S, ""), message(U, "a"), message(A, "b")]}
+    assert turns(read("openai", row)) == [(U, "a"), (A, "b")]
+
+
 def test_openai() -> None:
     parts = [{"type": "text", "text": "one"}, {"type": "text", "text": "more"}]
     messages = [
@@ -291,6 +303,30 @@ def test_trl_preference_in_all_its_shapes() -> None:
     assert turns(record) == [(U, "The sky is")] and answers(record) == [" blue.", " green."]
 
 
+def test_trl_prompt_that_conversations_repeat_after_a_system_turn() -> None:
+    start = [message(S, "rules"), message(U, "sky?")]
+    ends = {key: [*start, message(A, key)] for key in ("chosen", "rejected")}
+    record = read("trl-preference", {"prompt": "sky?", **ends})
+    assert turns(record) == [(S, "rules"), (U, "sky?")]
+    assert answers(record) == ["chosen", "rejected"]
+
+
+def test_cells_of_tables_with_json_in_them() -> None:
+    ask, good, bad = message(U, "sky?"), message(A, "blue"), message(A, "green")
+    expected = [(U, "sky?"), (A, "blue")]
+    assert turns(read("openai", {"messages": json.dumps([ask, good])})) == expected
+    row = {"instruction": "sky?", "output": "blue", "history": "", "system": ""}
+    assert turns(read("alpaca", row)) == expected
+    row["history"] = '[["a", "b"]]'
+    assert turns(read("alpaca", row)) == [(U, "a"), (A, "b"), *expected]
+    chat = json.dumps({"turn_1": moss_turn(1), "turn_2": None})
+    assert turns(read("moss-003", {"chat": chat})) == [(U, "ask 1"), (A, "say 1")]
+    both = {"chosen": json.dumps([ask, good]), "rejected": json.dumps([ask, bad])}
+    assert answers(read("trl-preference", both)) == ["blue", "green"]
+    texts = {"prompt": "a list?", "chosen": '[{"colour": "blue"}]', "rejected": "[]"}
+    assert answers(read("trl-preference", texts)) == [texts["chosen"], "[]"]
+
+
 def test_trl_prompt_completion() -> None:
     expected = [(U, "sky?"), (A, "blue")]
     plain = {"prompt": "sky?", "completion": "blue"}
@@ -352,7 +388,7 @@ def test_label_studio_json_min() -> None:
         ("alpaca", {"instruction": "a"}, "field 'output' is missing"),
         ("alpaca", {"instruction": "a", "output": 5}, "field 'output' is not text but int"),
         ("alpaca", {"instruction": ["a", "b"], "output": "c"}, "is not text but list"),
-        ("alpaca", {"instruction": "a", "output": None}, "is not text but NoneType"),
+        ("alpaca", {"instruction": "a", "output": None}, "field 'output' is null"),
         ("alpaca", {"instruction": "a", "output": " "}, "messages.1.content: the text is empty"),
         ("alpaca", {"instruction": "a", "output": "b", "history": "x"}, "field 'history'"),
         ("sharegpt", {"conversations": said(gpt="a", human="b")}, "'user' was expected"),
@@ -362,7 +398,7 @@ def test_label_studio_json_min() -> None:
         ("openai", {"messages": [message(U, [{"type": "image_url"}])]}, "not text but 'image_url'"),
         ("openai", {"messages": [message(A, None) | {"tool_calls": [1]}]}, "calls a tool"),
         ("openai", {"messages": [message(U, "a"), message("tool", "b")]}, "role 'tool' is none"),
-        ("openai", {"messages": [message(U, "a"), message(A, None)]}, "'content' is not text"),
+        ("openai", {"messages": [message(U, "a"), message(A, None)]}, "field 'content' is null"),
         ("openai", {"messages": [message(U, "a"), message(A, [])]}, "the text is empty"),
         ("prompts", {"prompt": [message(U, "a"), message(A, "b")]}, "last turn must be 'user'"),
         (

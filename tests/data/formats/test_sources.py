@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -42,9 +43,61 @@ def test_csv_cells_may_span_lines_and_a_bad_row_is_told(tmp_path: Path) -> None:
     assert rows(path)["a.csv"] == [
         (2, {"instruction": "one\nmore", "output": "好"}),
         (4, "more cells than the first line names"),
-        (5, {"instruction": "d", "output": None}),
+        (6, {"instruction": "d", "output": None}),
         (7, "not UTF-8, or an escape of half a character"),
     ]
+
+
+def test_text_that_is_not_utf_8_costs_its_parquet_row_alone(tmp_path: Path) -> None:
+    path, places = tmp_path / "a.parquet", pyarrow.array([0, 1, 2, 3], pyarrow.int32()).buffers()[1]
+    damaged = pyarrow.StringArray.from_buffers(3, places, pyarrow.py_buffer(b"a\xffc"))
+    pyarrow.parquet.write_table(pyarrow.table({"q": damaged, "a": ["1", "2", "3"]}), path)
+    first, second, third = rows(path)["a.parquet"]
+    assert (first, third) == ((1, {"q": "a", "a": "1"}), (3, {"q": "c", "a": "3"}))
+    assert second == (2, "not UTF-8, or an escape of half a character")
+    (row,) = (row for row in sources(str(path))[0]["a.parquet"]() if row.problem)
+    assert '"a": "2"' in row.text
+
+
+def test_a_dataset_saved_to_disk(tmp_path: Path) -> None:
+    table = [{"instruction": "q", "output": "1"}, {"instruction": "q", "output": "2"}]
+    datasets.Dataset.from_list(table).save_to_disk(tmp_path / "saved")
+    found = rows(tmp_path / "saved")["data-00000-of-00001.arrow"]
+    assert found == [(1, table[0]), (2, table[1])]
+
+
+def test_tables_separated_by_tabs_packed_or_with_capitals_in_their_names(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.tsv").write_text("q\ta\n1,5\t2\n")
+    (tmp_path / "in" / "B.CSV").write_text("\n\nq,a\n3,4\n")
+    (tmp_path / "in" / "c.csv.gz").write_bytes(gzip.compress(b"q,a\n5,6\n"))
+    assert rows(tmp_path / "in") == {
+        "B.CSV": [(4, {"q": "3", "a": "4"})],
+        "a.tsv": [(2, {"q": "1,5", "a": "2"})],
+        "c.csv.gz": [(2, {"q": "5", "a": "6"})],
+    }
+
+
+def test_a_bad_row_of_a_csv_hides_none_after_it(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    long = "x" * 5_000_000
+    path.write_text(f'q,a\n1,"open\n2,b\n3,"c"d\n4,{long}\n5,"e\nf"\n6,"end\n7,g\n')
+    found = rows(path)["a.csv"]
+    assert [line for line, _ in found] == [2, 3, 4, 5, 6, 8, 9]
+    problems = {line: value for line, value in found if isinstance(value, str)}
+    assert sorted(problems) == [2, 4, 8] and all("not CSV" in each for each in problems.values())
+    values = [value for _, value in found if not isinstance(value, str)]
+    assert values == [
+        {"q": "2", "a": "b"},
+        {"q": "4", "a": long},
+        {"q": "5", "a": "e\nf"},
+        {"q": "7", "a": "g"},
+    ]
+
+
+def test_two_columns_of_one_name(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("q,a,a\n1,2,3\n")
+    assert rows(tmp_path / "a.csv")["a.csv"] == [(2, "two columns have the same name")]
 
 
 def test_a_folder_of_tables(tmp_path: Path) -> None:
@@ -84,7 +137,7 @@ def test_a_dataset_on_the_hub_or_one_split_of_it(tmp_path: Path) -> None:
     assert report.files == {"user/name:train": 2, "user/name:test": 1}
     (rejected,) = map(json.loads, (out / "rejected.jsonl").read_text().splitlines())
     assert (rejected["file"], rejected["line"]) == ("user/name:train", 2)
-    assert rejected["reason"] == "field 'output' is not text but NoneType"
+    assert rejected["reason"] == "field 'output' is null"
     assert convert("alpaca", "user/name:test", out).files == {"user/name:test": 1}
     (record,) = read_jsonl(out / "records.jsonl", SFTRecord)
     assert record.id == "user/name:test:1" and record.source == "user/name:test"
