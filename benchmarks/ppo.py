@@ -82,9 +82,9 @@ def main() -> None:
     shutil.rmtree(work)
 
 
-def write_models(work: Path, name: str, tiny: bool) -> None:
+def write_models(work: Path, name: str, tiny: bool, layers: int | None = None) -> None:
     """A random language model in `base`, and in `reward` an adapter on it with a scalar head."""
-    random_models.write_base(work / "base", name, tiny=tiny, dtype=DTYPE)
+    random_models.write_base(work / "base", name, tiny=tiny, dtype=DTYPE, layers=layers)
     section = load_config(resource("configs/baichuan2_7b.yaml"), []).rm
     model = load_reward_model(work / "base", dtype=DTYPE, device=DEVICE)
     tuned = prepare(model, section, "reward", 0)

@@ -15,10 +15,10 @@ from rlhf.models.registry import named
 TEXTS = [f"{number} 个 random words {number * 7919} and more" for number in range(400)]
 
 
-def describe(path: Path, name: str, *, tiny: bool) -> None:
+def describe(path: Path, name: str, *, tiny: bool, layers: int | None = None) -> None:
     """A checkpoint directory of that architecture, whose config.json has its true size.
 
-    The weights in it are tiny all the same; `tiny` leaves the size to them.
+    The weights in it are tiny all the same; `tiny` leaves the size to them. layers: None for all.
     """
     spec = named(name)
     tokenizer = models.train_tokenizer(TEXTS, 480, dummy_prefix=spec.generation == 1)
@@ -30,7 +30,7 @@ def describe(path: Path, name: str, *, tiny: bool) -> None:
         "hidden_size": spec.hidden_size,
         "intermediate_size": spec.intermediate_size,
         "num_attention_heads": spec.heads,
-        "num_hidden_layers": spec.layers,
+        "num_hidden_layers": layers or spec.layers,
     }
     length = "max_position_embeddings" if spec.position == "rope" else "model_max_length"
     file = path / "config.json"
@@ -48,10 +48,16 @@ def config_of(path: Path, *, llama: bool) -> Any:
 
 
 def write_base(
-    path: Path, name: str, *, tiny: bool, dtype: torch.dtype = torch.bfloat16, llama: bool = False
+    path: Path,
+    name: str,
+    *,
+    tiny: bool,
+    dtype: torch.dtype = torch.bfloat16,
+    llama: bool = False,
+    layers: int | None = None,
 ) -> None:
     """A language model of random weights in that directory, made on the GPU where there is one."""
-    describe(path, name, tiny=tiny)
+    describe(path, name, tiny=tiny, layers=layers)
     for weights in (*path.glob("*.bin"), *path.glob("*.safetensors")):
         weights.unlink()
     with torch.device("cuda" if torch.cuda.is_available() else "cpu"):

@@ -15,6 +15,8 @@ BUCKET, PREFETCH = 500_000_000, 50_000_000
 BUCKETS = 9
 """With overlap_comm, buckets in memory at once: 4.5 to reduce and 4.5 to gather (transformers'
 documentation of its DeepSpeed integration)."""
+PARTS = 1_000_000_000
+"""DeepSpeed's sub_group_size by default, in parameters of a GPU's own: ZeRO-3's steps at once."""
 HALF = 2
 """Bytes of a weight or gradient that DeepSpeed computes with."""
 
@@ -38,16 +40,11 @@ class Learner:
         """Bytes a learning weight of AdamW's two averages; in 8 bits one each."""
         return 2 if self.optimiser.kind == "adamw-8bit" else 2 * self.width
 
-    @property
-    def step(self) -> int:
-        """Bytes a learning weight that a step needs on top: PyTorch's AdamW takes all roots of the
-        second average at once. In 8 bits it goes weight by weight."""
-        return 0 if self.optimiser.kind == "adamw-8bit" else self.width
-
 
 @dataclass(frozen=True)
 class Held:
-    """Bytes on one GPU; host: in the memory of its computer, for this GPU."""
+    """Bytes on one GPU. step: what the optimiser's step needs on top, which is nothing where it is
+    fused or goes weight by weight. host: in the memory of its computer, for this GPU."""
 
     weights: int
     gradients: int
@@ -87,10 +84,12 @@ class Engine:
             copies = _share(weights, self.gpus) + (_share(weights, self.hpz) if self.hpz > 1 else 0)
             kept = HALF * self.whole * (self.gpus - 1) // self.gpus
             weights = min(weights, copies + kept + learner.layer + HALF * self.prefetch)
-        # The optimiser's own weights are float32 ones, and so is the gradient that it takes.
+        # The optimiser's own weights are float32 ones, and so is the gradient that it takes: made
+        # of all of a flat copy under ZeRO-2, and of one part after another under ZeRO-3.
         states = _share(learner.learning * (4 + 2 * 4), self.gpus)
         gradients = _share(HALF * learner.learning, self.gpus) + bucket
-        step = 0 if self.offload else _share(2 * 4 * learner.learning, self.gpus)
+        own = _share(learner.learning, self.gpus)
+        step = 0 if self.offload else (HALF + 4) * (min(own, PARTS) if self.stage == 3 else own)
         if self.offload:
             host = states + _share(4 * learner.learning, self.gpus)
             return Held(weights, gradients, 0, step, host)
@@ -104,7 +103,7 @@ class Engine:
             learner.frozen + own,
             gradients,
             learner.learning * learner.states,
-            learner.learning * learner.step,
+            step=0,
         )
 
 

@@ -6,7 +6,7 @@ import importlib.util
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -38,6 +38,7 @@ from rlhf.training.engine import (
 )
 from rlhf.training.reshaping import MendOptimiser, fit_to_processes
 
+Args = TypeVar("Args", bound=TrainingArguments)
 OnLog = Callable[[int, int, dict[str, float]], None]
 """Called with the step, the number of steps and the row's fields."""
 
@@ -101,7 +102,7 @@ def arguments(
         "adam_beta1": optimiser.beta1,
         "adam_beta2": optimiser.beta2,
         "max_grad_norm": optimiser.grad_clip,
-        "optim": _optimiser_name(optimiser),
+        "optim": _optimiser_name(optimiser, model.device),
         "bf16": precision == "bf16",
         "fp16": precision == "fp16",
         "deepspeed": engine and engine_config(engine, section, microbatches, precision, universal),
@@ -117,6 +118,13 @@ def arguments(
         "report_to": "none",
         "disable_tqdm": True,
     }
+
+
+def for_one_gpu(args: Args) -> Args:
+    """The same arguments. Alone on a host of several GPUs, the Trainer would give each of them a
+    batch of its own, and so multiply it; here every GPU has a process (`--nproc`)."""
+    args._n_gpu = min(args.n_gpu, 1)
+    return args
 
 
 class Reticent:
@@ -237,9 +245,9 @@ def _schedule(optimiser: OptimiserSection) -> tuple[str, dict[str, float]]:
     return "polynomial", {"power": 1.0, "lr_end": optimiser.minimum * optimiser.learning_rate}
 
 
-def _optimiser_name(optimiser: OptimiserSection) -> str:
-    if optimiser.kind == "adamw":
-        return "adamw_torch"
+def _optimiser_name(optimiser: OptimiserSection, device: torch.device) -> str:
+    if optimiser.kind == "adamw":  # fused, a step needs no copies of what learns
+        return "adamw_torch_fused" if device.type == "cuda" else "adamw_torch"
     if importlib.util.find_spec("bitsandbytes") is None:
         raise ValueError("optimiser.kind: adamw-8bit needs bitsandbytes; pip install '.[gpu]'")
     return "adamw_8bit"

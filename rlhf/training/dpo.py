@@ -31,6 +31,7 @@ from rlhf.training.common import (
     arguments,
     evaluations,
     fit,
+    for_one_gpu,
     prepare,
     save_whole,
     trained,
@@ -95,16 +96,17 @@ def train_dpo(
     _check_pairs("held-out", evaluation)
     dtype, parameters = model.dtype, model.num_parameters(exclude_embeddings=True)
     settings = arguments(section, model, output_dir=output_dir, seed=seed, engine=engine)
+    config = DPOConfig(
+        **settings,
+        beta=section.beta,
+        max_length=None,
+        precompute_ref_log_probs=True,
+        per_device_eval_batch_size=section.microbatch_size,
+    )
     with _own_head(model):
         trainer = _DPOTrainer(
             model=prepare(model, section, "causal", seed),
-            args=DPOConfig(
-                **settings,
-                beta=section.beta,
-                max_length=None,
-                precompute_ref_log_probs=True,
-                per_device_eval_batch_size=section.microbatch_size,
-            ),
+            args=for_one_gpu(config),
             train_dataset=train,
             eval_dataset=evaluation,
             processing_class=tokenizer,

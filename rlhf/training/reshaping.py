@@ -79,7 +79,7 @@ class MendOptimiser(TrainerCallback):
 
     All weights share one tensor that counts steps, which torch's AdamW raises once for each of
     them; and all groups have the weight decay of the first, the second being the Trainer's group of
-    weights without it.
+    weights without it. And the count of a fused optimiser has to be on its weight's own GPU.
     """
 
     def on_train_begin(
@@ -90,6 +90,8 @@ class MendOptimiser(TrainerCallback):
             optimiser = optimiser.optimizer
         for group, decay in zip(optimiser.param_groups, (args.weight_decay, 0.0), strict=False):
             group["weight_decay"] = decay
-        for values in optimiser.state.values():
+        fused = any(group.get("fused") for group in optimiser.param_groups)
+        for parameter, values in optimiser.state.items():
             if isinstance(values.get("step"), Tensor):
-                values["step"] = values["step"].clone()
+                device = parameter.device if fused else "cpu"
+                values["step"] = values["step"].to(device, copy=True)

@@ -29,6 +29,7 @@ from rlhf.training.common import (
     arguments,
     evaluations,
     fit,
+    for_one_gpu,
     prepare,
     save_whole,
     trained,
@@ -103,7 +104,7 @@ def train_reward_model(
         compile_blocks(learner)
     trainer = _RankingTrainer(
         model=learner,
-        args=TrainingArguments(**settings, remove_unused_columns=False),
+        args=for_one_gpu(TrainingArguments(**settings, remove_unused_columns=False)),
         data_collator=_Collator(pad_id),
         train_dataset=train,
         processing_class=tokenizer,

@@ -27,6 +27,7 @@ from rlhf.training.common import (
     arguments,
     evaluations,
     fit,
+    for_one_gpu,
     prepare,
     save_whole,
     trained,
@@ -199,12 +200,13 @@ def _check_answers(name: str, data: Dataset) -> None:
 
 
 def _config(section: SFTSection, settings: dict[str, Any]) -> SFTConfig:
-    return SFTConfig(
+    config = SFTConfig(
         **settings,
         neftune_noise_alpha=section.neftune_alpha,
         max_length=None,
         dataset_kwargs={"skip_prepare_dataset": True},
     )
+    return for_one_gpu(config)
 
 
 def _collator(section: SFTSection, model: PreTrainedModel, tokenizer: Any) -> Any:

@@ -7,6 +7,7 @@ import torch
 from transformers import TrainingArguments, get_scheduler
 
 from rlhf.config.schema import OptimiserSection
+from rlhf.training import common
 from rlhf.training.common import arguments, prepare
 from tests.training.worlds import language_model, sft_section
 
@@ -68,3 +69,15 @@ def test_computing_follows_the_model_and_learning_is_in_float32() -> None:
 def test_eight_bit_optimiser_names_its_extra() -> None:
     with pytest.raises(ValueError, match=r"\.\[gpu\]"):
         settings(optimiser=OptimiserSection(kind="adamw-8bit"))
+
+
+def test_on_a_gpu_the_optimiser_is_fused() -> None:
+    for kind, name in (("cpu", "adamw_torch"), ("cuda", "adamw_torch_fused")):
+        assert common._optimiser_name(OptimiserSection(), torch.device(kind)) == name
+
+
+def test_a_process_takes_one_gpu_of_several(monkeypatch: pytest.MonkeyPatch) -> None:
+    args = TrainingArguments(**settings(batch_size=12, microbatch_size=4))
+    monkeypatch.setattr(args, "_n_gpu", 8)
+    assert args.train_batch_size == 32
+    assert common.for_one_gpu(args).train_batch_size == 4
