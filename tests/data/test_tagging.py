@@ -120,7 +120,7 @@ def test_the_command_says_how_many_are_left(tmp_path: Path) -> None:
 
 
 def test_accuracy_on_hand_written_prompts_stays_where_it_was() -> None:
-    """Measured (benchmarks/results/tagging.json): 0.68, 0.585, 0.5; of the sure 0.833 to 0.726."""
+    """Measured (benchmarks/results/tagging.json): 0.716, 0.592, 0.524; of the sure 0.83 to 0.72."""
     records = list(read_jsonl(EVALUATION, PromptRecord))
     tags = Tagger(Taxonomy.load(SHIPPED))([record.text for record in records])
     right = np.array(
@@ -130,5 +130,5 @@ def test_accuracy_on_hand_written_prompts_stays_where_it_was() -> None:
         ]
     )
     sure = np.array([tag.confidence[-1] >= 0.5 for tag in tags])
-    assert len(records) == 200 and (right.mean(axis=0) >= [0.67, 0.575, 0.49]).all()
-    assert sure.mean() >= 0.4 and (right[sure].mean(axis=0) >= [0.82, 0.79, 0.71]).all()
+    assert len(records) == 250 and (right.mean(axis=0) >= [0.70, 0.58, 0.51]).all()
+    assert sure.mean() >= 0.36 and (right[sure].mean(axis=0) >= [0.81, 0.78, 0.71]).all()
