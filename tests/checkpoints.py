@@ -51,8 +51,8 @@ def pieces() -> Callable[[int], bytes]:
     return made.__getitem__
 
 
-def official_config(architecture: str) -> dict[str, Any]:
-    """config.json as the official checkpoints write it."""
+def official_config(architecture: str, **other: Any) -> dict[str, Any]:
+    """config.json as the official checkpoints write it, with other numbers where they are given."""
     rope, second = architecture.endswith("-7b"), architecture.startswith("baichuan2")
     name = "BaichuanForCausalLM" if architecture != "baichuan-7b" else "BaiChuanForCausalLM"
     fields: dict[str, Any] = {
@@ -75,12 +75,12 @@ def official_config(architecture: str) -> dict[str, Any]:
         "torch_dtype": "float32",
         "max_position_embeddings" if rope else "model_max_length": 256,
     }
-    return fields | ({"z_loss_weight": 0} if second else {})
+    return fields | ({"z_loss_weight": 0} if second else {}) | other
 
 
-def tiny_model(architecture: str, seed: int = 0) -> BaichuanForCausalLM:
+def tiny_model(architecture: str, seed: int = 0, **other: Any) -> BaichuanForCausalLM:
     torch.manual_seed(seed)
-    config = BaichuanConfig(**official_config(architecture), initializer_range=0.2)
+    config = BaichuanConfig(**official_config(architecture, **other), initializer_range=0.2)
     return BaichuanForCausalLM(config).eval()
 
 
@@ -88,19 +88,21 @@ def tiny_model(architecture: str, seed: int = 0) -> BaichuanForCausalLM:
 def checkpoint(tmp_path: Path, pieces: Callable[[int], bytes]) -> Callable[..., Path]:
     """Writes official directories."""
 
-    def write(architecture: str = "baichuan2-7b", *, name: str = "base", seed: int = 0) -> Path:
-        return write_checkpoint(tmp_path / name, architecture, pieces, seed)
+    def write(
+        architecture: str = "baichuan2-7b", *, name: str = "base", seed: int = 0, **other: Any
+    ) -> Path:
+        return write_checkpoint(tmp_path / name, architecture, pieces, seed, **other)
 
     return write
 
 
 def write_checkpoint(
-    path: Path, architecture: str, pieces: Callable[[int], bytes], seed: int = 0
+    path: Path, architecture: str, pieces: Callable[[int], bytes], seed: int = 0, **other: Any
 ) -> Path:
     """An official directory whose Python files must never run."""
     path.mkdir()
     generation = 2 if architecture.startswith("baichuan2") else 1
-    (path / "config.json").write_text(json.dumps(official_config(architecture)))
+    (path / "config.json").write_text(json.dumps(official_config(architecture, **other)))
     (path / "tokenizer.model").write_bytes(pieces(generation))
     spelling = "BaiChuanTokenizer" if architecture == "baichuan-7b" else "BaichuanTokenizer"
     tokenizer = {
@@ -111,7 +113,7 @@ def write_checkpoint(
     (path / "tokenizer_config.json").write_text(json.dumps(tokenizer))
     for part in ("configuration", "modeling", "tokenization"):
         (path / f"{part}_baichuan.py").write_text("raise SystemExit('remote code has run')\n")
-    weights = dict(tiny_model(architecture, seed).state_dict())
+    weights = dict(tiny_model(architecture, seed, **other).state_dict())
     if generation == 2:
         save_file(weights, path / "model.safetensors", metadata={"format": "pt"})
     else:

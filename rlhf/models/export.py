@@ -11,11 +11,11 @@ from accelerate import init_empty_weights
 from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 from peft.utils import ModulesToSaveWrapper
-from peft.utils.integrations import dequantize_module_weight
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from rlhf.models.adapter import write_record
 from rlhf.models.load import checkpoint_hash
+from rlhf.models.quantise import is_quantised, plain_weight
 from rlhf.models.registry import spec_of
 
 
@@ -85,6 +85,9 @@ def merged_weights(model: PeftModel, adapter: str) -> dict[str, torch.Tensor]:
     inside = tuple(f"{name}." for name in changed)
     # To the CPU one by one: an accelerator that holds the model in 4 bits has no room for all.
     weights = {n: p.detach().cpu() for n, p in base.named_parameters() if not n.startswith(inside)}
+    for name, layer in base.named_modules():
+        if is_quantised(layer) and f"{name}.weight" in weights:
+            weights[f"{name}.weight"] = plain_weight(layer).cpu()
     for name, part in changed.items():
         if isinstance(part, LoraLayer):
             weights[f"{name}.weight"] = _folded(part, adapter).cpu()
@@ -119,7 +122,7 @@ def unquantised(config: PreTrainedConfig) -> PreTrainedConfig:
 
 def _folded(layer: Any, adapter: str) -> torch.Tensor:
     """Sums in float32 and rounds once."""
-    weight: torch.Tensor = dequantize_module_weight(layer.get_base_layer()).detach()
+    weight = plain_weight(layer.get_base_layer())
     if adapter not in layer.lora_A:
         return weight
     delta: torch.Tensor = layer.get_delta_weight(adapter).detach()

@@ -29,7 +29,7 @@ from rlhf.models.adapter import (
     read_record,
 )
 from rlhf.models.files import check_weights, weight_files
-from rlhf.models.quantise import Quantization, bitsandbytes_config
+from rlhf.models.quantise import Quantization, bitsandbytes_config, exact_products
 from rlhf.models.registry import named, read_config, spec_of
 from rlhf.models.reward_model import RewardModel
 
@@ -199,6 +199,8 @@ def _load(
             f"{path}: {len(wrong)} tensors missing, left over or not of config.json's shape (first "
             f"{wrong[0]}); copy the whole checkpoint again"
         )
+    if getattr(model, "is_quantized", False):
+        exact_products(model)
     if quantization is None:
         model.to(device)
         if torch.device(device).type == "cpu":

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import torch
+from peft.utils.integrations import dequantize_module_weight
 from torch import nn
 from transformers import BitsAndBytesConfig, PreTrainedModel
 from transformers.quantizers.auto import AutoHfQuantizer
@@ -12,6 +13,8 @@ from transformers.quantizers.auto import AutoHfQuantizer
 Quantization = Literal["nf4", "int8"]
 BY_BITS: dict[int, Quantization] = {4: "nf4", 8: "int8"}
 HEADS = ["lm_head", "score"]
+CPU_KERNEL_BLOCK = (32, 64)
+"""Rows and columns of a weight that bitsandbytes' kernel for AVX512-BF16 takes at once."""
 
 
 def bitsandbytes_config(quantization: Quantization, dtype: torch.dtype) -> BitsAndBytesConfig:
@@ -61,6 +64,39 @@ def quantise(model: PreTrainedModel, bits: int) -> None:
         del source
     model.hf_quantizer = quantizer
     quantizer.postprocess_model(model)
+    fast_products(model)
+
+
+def plain_weight(layer: nn.Module) -> torch.Tensor:
+    """[out, in] of a linear layer, quantised or not."""
+    weight: torch.Tensor = dequantize_module_weight(layer).detach()
+    return weight
+
+
+def is_quantised(part: nn.Module) -> bool:
+    """Whether it is a linear layer whose weight is kept in 4 or 8 bits."""
+    return type(getattr(part, "weight", None)).__name__ in ("Params4bit", "Int8Params")
+
+
+def exact_products(model: nn.Module) -> None:
+    """From now on 4-bit weights are made plain and then multiplied, on every kind of processor.
+
+    On one with AVX512-BF16 a kernel of bitsandbytes would take over in evaluation. It rounds to
+    bfloat16, lets no gradient through, and leaves weights behind that nobody else can read.
+    """
+    for part in _in_4_bits(model):
+        part.support_avx512bf16_for_cpu = False
+
+
+def fast_products(model: nn.Module) -> None:
+    """Lets that kernel take over where it can, for a model that only answers: one row then takes a
+    tenth of the time."""
+    from bitsandbytes.functional import has_avx512bf16
+
+    rows, columns = CPU_KERNEL_BLOCK
+    for part in _in_4_bits(model):
+        whole = part.out_features % rows == 0 and part.in_features % columns == 0
+        part.support_avx512bf16_for_cpu = whole and has_avx512bf16()
 
 
 def move_scales(model: nn.Module) -> None:
@@ -75,3 +111,9 @@ def move_scales(model: nn.Module) -> None:
                 if holder.SCB is not None:
                     holder.CB = part.weight.data
                     holder.SCB = holder.SCB.to(part.weight.device)
+
+
+def _in_4_bits(model: nn.Module) -> list[Any]:
+    from bitsandbytes.nn import Linear4bit
+
+    return [part for part in model.modules() if isinstance(part, Linear4bit)]

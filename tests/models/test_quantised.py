@@ -13,12 +13,20 @@ from rlhf.config.schema import TuningSection
 from rlhf.models.adapter import add_lora
 from rlhf.models.export import merge_adapter, save_checkpoint
 from rlhf.models.load import load_causal_lm, load_reward_model, load_tokenizer
+from rlhf.models.quantise import exact_products, fast_products
 from tests.models.moss.conftest import write_checkpoint as write_moss
 
 bitsandbytes = pytest.importorskip("bitsandbytes")
 Params4bit, Int8Params = bitsandbytes.nn.Params4bit, bitsandbytes.nn.Int8Params
 IDS = torch.randint(3, 500, (2, 17), generator=torch.Generator().manual_seed(0))
+# bitsandbytes takes 64 columns at once; on some CPUs it misreads what is left over.
+BLOCKS = {"hidden_size": 192, "intermediate_size": 128, "num_attention_heads": 3}
 QLORA = TuningSection(method="qlora", r=4, alpha=8, targets="all-linear")
+
+
+@pytest.fixture
+def checkpoint(checkpoint):
+    return lambda architecture="baichuan2-7b": checkpoint(architecture, **BLOCKS)
 
 
 def load(path, quantization=None):
@@ -46,7 +54,7 @@ def test_the_trunk_is_quantised_and_nothing_else(checkpoint, architecture, bits)
             own.weight.data = weight
     # NF4 only stores weights in 4 bits; int8 also rounds what it multiplies them with.
     error = (logits(quantised) - logits(plain)).norm() / before.norm()
-    assert error < {"nf4": 1e-5, "int8": 0.05}[bits]
+    assert error < {"nf4": 1e-5, "int8": 0.08}[bits]
     assert (logits(plain) - before).norm() > 0
 
 
@@ -59,12 +67,16 @@ def test_only_adapters_learn_on_a_quantised_trunk(checkpoint):
     assert all(part.grad is not None for part in model.parameters() if part.requires_grad)
 
 
-def test_a_model_tuned_in_4_bits_is_saved_in_plain_weights(checkpoint, tmp_path):
+@pytest.mark.parametrize("targets", ["all-linear", ["W_pack"]])
+def test_a_model_tuned_in_4_bits_is_saved_in_plain_weights(checkpoint, tmp_path, targets):
+    """Also after an evaluation, and where some linear layers have no adapter."""
     path, out = checkpoint(), tmp_path / "out"
-    tuned = add_lora(load(path, "nf4"), QLORA, "causal")
+    tuning = QLORA.model_copy(update={"targets": targets})
+    tuned = add_lora(load(path, "nf4"), tuning, "causal").eval()
     for name, part in tuned.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(part, std=0.05)
+    logits(tuned)
     save_checkpoint(tuned, load_tokenizer(path), out)
     assert "quantization_config" not in json.loads((out / "config.json").read_text())
     saved = load(out)
@@ -99,12 +111,39 @@ def test_quantize_is_loading_quantised(checkpoint, tmp_path, architecture, numbe
     path = write_moss(tmp_path / "moss") if moss else checkpoint(architecture)
     loaded, model = load(path, bits), load(path)
     assert model.quantize(number) is model
+    exact_products(model)  # as loading leaves it
     assert torch.equal(logits(model), logits(loaded))
     assert model.get_memory_footprint() == loaded.get_memory_footprint()
     assert model.config.quantization_config == loaded.config.quantization_config
     assert not any(part.training for part in model.modules())
     with pytest.raises(ValueError, match="quantised already"):
         model.quantize(number)
+
+
+def test_the_kernel_for_answers_takes_whole_blocks_alone(checkpoint, monkeypatch):
+    """It is switched off where models learn, and where it would stumble over what is left."""
+    monkeypatch.setattr("bitsandbytes.functional.has_avx512bf16", lambda: True)
+    model = load(checkpoint(), "nf4")
+    layers = [part for part in model.modules() if isinstance(part, bitsandbytes.nn.Linear4bit)]
+    assert not any(layer.support_avx512bf16_for_cpu for layer in layers)
+    layers[0].in_features, layers[1].out_features = 96, 48
+    fast_products(model)
+    assert [layer.support_avx512bf16_for_cpu for layer in layers] == [
+        False,
+        False,
+        *[True] * (len(layers) - 2),
+    ]
+
+
+@pytest.mark.skipif(
+    not bitsandbytes.functional.has_avx512bf16(), reason="the kernel is for AVX512-BF16"
+)
+def test_the_kernel_for_answers_gives_them(checkpoint):
+    model = load(checkpoint(), "nf4")
+    exact = logits(model)
+    fast_products(model)
+    error = (logits(model) - exact).norm() / exact.norm()
+    assert 0 < error < 0.05
 
 
 def test_quantize_refuses_other_bits(checkpoint):

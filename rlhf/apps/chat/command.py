@@ -21,7 +21,7 @@ from rlhf.config.schema import RuntimeSection
 from rlhf.models.chat import Conversational, answer_config
 from rlhf.models.load import load_causal_lm, load_tokenizer
 from rlhf.models.moss.meta import META_INSTRUCTION
-from rlhf.models.quantise import Quantization
+from rlhf.models.quantise import Quantization, fast_products
 from rlhf.models.registry import spec_of
 from rlhf.models.source import Source, find_source
 from rlhf.models.spec import ModelSpec
@@ -156,6 +156,8 @@ def load_speaker(source: Source, load_in: str | None = None) -> Speaker:
         device=device,
         quantization=None if load_in is None else LOAD_IN[load_in],
     )
+    if load_in == "4bit":
+        fast_products(whole)
     if source.adapter is not None:
         whole = PeftModel.from_pretrained(whole, str(source.adapter)).get_base_model()
     return Speaker(whole.eval(), load_tokenizer(source.base))
