@@ -18,21 +18,20 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 from scaling_cases import CASES, DEFAULT, compared
-from scaling_worker import killed, measure, write_weights
+from scaling_worker import measure, measure_killed, write_weights
 
 from rlhf.runtime.usage import versions
 
 os.environ["NCCL_NVLS_ENABLE"] = "0"
-WAIT = 0.2
 
 
 def main() -> None:
@@ -49,6 +48,8 @@ def main() -> None:
     work.mkdir(parents=True, exist_ok=True)
     if arguments.write:
         write_weights(CASES[arguments.write], work, arguments.tiny)
+    elif arguments.case and CASES[arguments.case].work == "killed":
+        measure_killed(arguments.case, work, arguments.tiny)
     elif arguments.case:
         measure(arguments.case, work, arguments.tiny)
     else:
@@ -83,22 +84,20 @@ def run_group(group: list[str], work: Path, tiny: bool) -> dict[str, Any]:
         if CASES[name].work == "ppo":
             done = Started([sys.executable, __file__, str(work), "-", "--write", name], tiny, 0)
             done.wait(CASES[name].limit)
-    if CASES[group[0]].work == "killed":
-        began = time.monotonic()
-        return {group[0]: {**killed(work, tiny), "seconds": round(time.monotonic() - began, 1)}}
     started = {}
     for place, name in enumerate(group):
         (work / f"{name}.json").unlink(missing_ok=True)
         launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
         gpus = CASES[name].gpus
-        several = [*launcher, str(gpus)] if gpus > 1 else []
+        launches = gpus > 1 and CASES[name].work != "killed"
+        several = [*launcher, str(gpus)] if launches else []
         command = [sys.executable, *several, __file__, str(work), "-", "--case", name]
         started[name] = Started(command, tiny, None if gpus > 1 else place)
     return {name: each.result(work / f"{name}.json", name) for name, each in started.items()}
 
 
 class Started:
-    """A command in a process group of its own, with what it prints. gpu: the one that it sees."""
+    """A command in a process of its own. gpu: the one that it sees, None for all."""
 
     def __init__(self, command: list[str], tiny: bool, gpu: int | None) -> None:
         one = {} if gpu is None else {"CUDA_VISIBLE_DEVICES": str(gpu)}
@@ -107,7 +106,6 @@ class Started:
             [*command, *(["--tiny"] if tiny else [])],
             env={**os.environ, **one},
             stdout=sys.stderr,
-            start_new_session=True,
         )
 
     def wait(self, limit: float) -> str | None:
@@ -115,7 +113,9 @@ class Started:
         try:
             code = self.process.wait(max(1.0, limit - (time.monotonic() - self.began)))
         except subprocess.TimeoutExpired:
-            os.killpg(self.process.pid, signal.SIGKILL)
+            # Those that torch's launcher starts are in sessions of their own.
+            for one in (*psutil.Process(self.process.pid).children(recursive=True), self.process):
+                one.kill()
             self.process.wait()
             return f"took longer than {limit} s"
         return f"exit code {code}" if code else None
