@@ -21,13 +21,23 @@ def never_run_remote_tokenizers() -> None:
     @wraps(read)
     def get_tokenizer_config(path: Any, **kwargs: Any) -> dict[str, Any]:
         settings: dict[str, Any] = read(path, **kwargs)
-        if "auto_map" in settings:
-            fields, _ = PreTrainedConfig.get_config_dict(path, **kwargs)
-            family = fields.get("model_type", "")
-            native: Any = CONFIG_MAPPING[family] if family in CONFIG_MAPPING else None
-            if native is not None and native.__module__.startswith("rlhf."):
-                del settings["auto_map"]
-                settings["tokenizer_class"] = native.tokenizer_class
+        if "auto_map" in settings or not settings.get("tokenizer_class"):
+            native = _native_tokenizer(path, **kwargs)
+            if native is not None:
+                settings.pop("auto_map", None)
+                settings["tokenizer_class"] = native
         return settings
 
     tokenization_auto.get_tokenizer_config = get_tokenizer_config  # type: ignore[assignment]
+
+
+def _native_tokenizer(path: Any, **kwargs: Any) -> str | None:
+    """The class's name where the model beside the tokenizer is of a native family."""
+    try:
+        fields, _ = PreTrainedConfig.get_config_dict(path, **kwargs)
+    except OSError:  # a tokenizer by itself
+        return None
+    family = fields.get("model_type", "")
+    native: Any = CONFIG_MAPPING[family] if family in CONFIG_MAPPING else None
+    ours = native is not None and native.__module__.startswith("rlhf.")
+    return native.tokenizer_class if ours else None

@@ -86,6 +86,11 @@ class Conversational(PreTrainedModel):
         quantise(self, bits)
         return self
 
+    def adjust_generation_fn(self, *args: Any, **options: Any) -> None:
+        """As the base class, which would run `custom_generate` where the caller trusts it."""
+        options["trust_remote_code"] = False
+        super().adjust_generation_fn(*args, **options)  # type: ignore[misc]
+
     def cuda(self, device: int | torch.device | None = None) -> Any:  # type: ignore[override]
         """transformers refuses to move 8-bit weights by this name, though not by `to`."""
         return nn.Module.cuda(self, device)

@@ -41,7 +41,7 @@ def check_weights(directory: Path) -> None:
                     f"{file}: {min(absent)} is not in it, though the index says so; copy the "
                     "shards and the index again, all from one place"
                 )
-        elif not zipfile.is_zipfile(file):
+        elif not _begins_and_ends_as_zip(file):
             raise ValueError(_damaged(file))
 
 
@@ -63,6 +63,11 @@ def tensor_shapes(file: Path) -> dict[str, tuple[int, ...]]:
     if 8 + length + max((entry["data_offsets"][1] for entry in header.values()), default=0) != size:
         raise ValueError(_damaged(file))
     return {name: tuple(entry["shape"]) for name, entry in header.items()}
+
+
+def _begins_and_ends_as_zip(file: Path) -> bool:
+    with file.open("rb") as stream:
+        return stream.read(4) == b"PK\x03\x04" and zipfile.is_zipfile(stream)
 
 
 def _weight_map(index: Path) -> dict[str, str]:

@@ -189,6 +189,10 @@ def _load(
             f"{path}: its .bin files hold more than tensors, which is not read, as it could run "
             "code; copy the original checkpoint again"
         ) from None
+    except RuntimeError as error:
+        if "PytorchStreamReader" not in str(error):
+            raise
+        raise ValueError(f"{path}: a .bin file is damaged; copy the checkpoint again") from None
     # A language model's directory has no score head, and a reward model's no language head.
     fresh = {HEAD} if _language_model(path) else set()
     wrong = sorted(set(info["missing_keys"]) - fresh)

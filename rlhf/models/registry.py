@@ -143,4 +143,6 @@ def read_config(path: str | Path) -> FamilyConfig:
     except StrictDataclassError as error:
         reason = str(error).splitlines()[-1].strip()
         raise ValueError(f"{file}: {reason}; copy the file again") from None
+    except (AttributeError, TypeError) as error:  # a type of numbers that torch does not have
+        raise ValueError(f"{file}: {error}; copy the file again") from None
     return config

@@ -52,6 +52,8 @@ def damage(path: Path, how: str) -> None:
         edit(path, model_type="llama")
     elif how == "a word for a number":
         edit(path, hidden_size="64")
+    elif how == "no such type":
+        edit(path, torch_dtype="int9")
     elif how == "heads do not divide":
         edit(path, num_attention_heads=7)
     elif how == "no weights":
@@ -81,6 +83,7 @@ def damage(path: Path, how: str) -> None:
         ("broken config", "not valid JSON"),
         ("another family", "not a Baichuan or MOSS checkpoint"),
         ("a word for a number", "'hidden_size' expected int"),
+        ("no such type", "has no attribute 'int9'"),
         ("heads do not divide", "not a multiple of the number of attention heads"),
         ("no weights", "no model.safetensors or pytorch_model.bin"),
         ("no tokenizer", "tokenizer.model missing"),
@@ -152,6 +155,18 @@ def test_no_code_runs_from_a_bin_file(checkpoint: Callable[..., Path], tmp_path:
     with pytest.raises(ValueError, match="more than tensors"):
         load_causal_lm(path, **CPU)
     assert not marker.exists()
+
+
+def test_a_bin_file_that_is_damaged_inside(checkpoint: Callable[..., Path]) -> None:
+    """Its end, which says what is in it, is whole."""
+    path = checkpoint("baichuan-7b")
+    for start, said in ((100, r"a \.bin file is damaged; copy"), (0, "truncated or damaged")):
+        with (path / "pytorch_model.bin").open("r+b") as file:
+            file.seek(start)
+            file.write(bytes(4000))
+        with pytest.raises(ValueError, match=said) as caught:
+            load_causal_lm(path, **CPU)
+        assert "\n" not in str(caught.value)
 
 
 def test_hash_follows_the_content(checkpoint: Callable[..., Path]) -> None:

@@ -61,8 +61,9 @@ class BaichuanConfig(LlamaConfig):
         self.z_loss_weight = float(self.z_loss_weight or 0)
         if self.id2label is None:
             kwargs.setdefault("num_labels", 1)  # a classifier of this family is a reward model
-        # The files that auto_map names are never run, and a model saved anew does not carry them.
+        # The files that these name are never run, and a model saved anew does not carry them.
         kwargs.pop("auto_map", None)
+        kwargs.pop("custom_pipelines", None)
         # The official 13B files say [false], which transformers takes for true; a run says it
         # itself.
         kwargs.pop("gradient_checkpointing", None)

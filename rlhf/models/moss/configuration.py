@@ -50,6 +50,7 @@ class MossConfig(CodeGenConfig):
         self.n_inner = self.n_inner or 4 * self.n_embd
         if self.id2label is None:
             kwargs.setdefault("num_labels", 1)  # a classifier of this family is a reward model
-        # The files that auto_map names are never run, and a model saved anew does not carry them.
+        # The files that these name are never run, and a model saved anew does not carry them.
         kwargs.pop("auto_map", None)
+        kwargs.pop("custom_pipelines", None)
         super().__post_init__(**kwargs)

@@ -13,6 +13,8 @@ from transformers import (
     AutoModel,
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
+    TextGenerationPipeline,
+    pipeline,
 )
 
 import rlhf.models  # noqa: F401
@@ -40,6 +42,19 @@ def test_auto_classes_run_no_remote_code(
     assert type(scorer) is BaichuanForSequenceClassification
     assert scorer.score.weight.shape == (1, model.config.hidden_size)
     assert torch.equal(scorer.model.norm.weight, model.model.norm.weight)
+
+
+def test_custom_generate_and_custom_pipelines_are_not_run(checkpoint: Callable[..., Path]) -> None:
+    """What `generate` and `pipeline` would run of a directory, were it not for the native class."""
+    path = checkpoint(custom_pipelines={"text-generation": {"impl": "modeling_baichuan.Pipe"}})
+    (path / "custom_generate").mkdir()
+    (path / "custom_generate/generate.py").write_text("raise SystemExit('remote code has run')\n")
+    for kind in (AutoModelForCausalLM, BaichuanForCausalLM):
+        model = kind.from_pretrained(path, trust_remote_code=True)
+        assert model.generate(torch.tensor([[5, 6]]), max_new_tokens=2).shape == (1, 4)
+    assert type(pipeline("text-generation", str(path), trust_remote_code=True)) is (
+        TextGenerationPipeline
+    )
 
 
 class Payload:

@@ -123,6 +123,20 @@ def test_auto_tokenizer_never_runs_a_file_whatever_the_class_is_called(
     assert type(found) is BaichuanTokenizer and not trace.exists()
 
 
+def test_a_tokenizer_by_itself_is_left_to_its_own_class(
+    checkpoint: Callable[..., Path],
+) -> None:
+    """Where a configuration beside it names a class that nobody knows, the family's is taken."""
+    path = checkpoint()
+    settings = json.loads((path / "config.json").read_text()) | {"tokenizer_class": "Unheard"}
+    (path / "config.json").write_text(json.dumps(settings))
+    (path / "tokenizer_config.json").unlink()
+    assert type(AutoTokenizer.from_pretrained(path)) is BaichuanTokenizer
+    (path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "LlamaTokenizer"}))
+    (path / "config.json").unlink()
+    assert type(AutoTokenizer.from_pretrained(path)).__name__ == "LlamaTokenizer"
+
+
 def test_added_token_outside_the_embedding_is_left_out(
     checkpoint: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
