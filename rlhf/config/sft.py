@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -31,6 +31,15 @@ class SFTSection(Section):
     `max_source_length`, `max_target_length`: tokens of a question and of an answer, each cut off on
     the right, before `max_length` cuts the whole; null: no limit.
     `loss_chunk`: tokens whose logits exist at a time, for large vocabularies; null: all of them.
+    `packed_attention`: how conversations of a packed row are kept apart. varlen: by a kernel that
+    knows where each begins, where the GPU and the model have one (from Ampere on, RoPE, 16 bits);
+    masked: by a mask, always.
+    `gradient_checkpointing`: true computes every block again in the backward pass; a number, only
+    that many of them, for the memory that is left.
+    `compile`: fuse what lies between the matrix products (torch.compile), after a minute.
+    `split_weights`: with full tuning in bfloat16 and adamw-8bit, weights that learn are float32
+    ones in two halves: the model computes with the upper 16 bits, the optimiser keeps the lower.
+    Gradients are in bfloat16, also where microbatches add up.
     """
 
     max_length: Positive = 2048
@@ -46,7 +55,10 @@ class SFTSection(Section):
     loss_chunk: Positive | None = None
     eval_every: Positive = 50
     checkpoint_every: Positive = 200
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: bool | Positive = False
+    packed_attention: Literal["varlen", "masked"] = "varlen"
+    compile: bool = False
+    split_weights: bool = False
     tuning: TuningSection = TuningSection()
     optimiser: OptimiserSection = OptimiserSection()
     curation: CurationSection | None = None
@@ -54,3 +66,13 @@ class SFTSection(Section):
     @model_validator(mode="after")
     def _divides(self) -> SFTSection:
         return check_divides(self, "batch_size", "microbatch_size")
+
+    @model_validator(mode="after")
+    def _splits_what_learns(self) -> SFTSection:
+        full = self.tuning.method == "full" and self.optimiser.kind == "adamw-8bit"
+        if self.split_weights and not full:
+            raise ValueError(
+                "split_weights is for tuning.method: full with optimiser.kind: adamw-8bit; "
+                "set both, or split_weights: false"
+            )
+        return self

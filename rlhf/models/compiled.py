@@ -1,4 +1,4 @@
-"""Training blocks compiled in parts, so that one compilation serves every layer."""
+"""Training blocks compiled so that one compilation serves every layer."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import PreTrainedModel
+
+from rlhf.models.language_model import LanguageModel
 
 RECOMPILE_LIMIT = 64
 """Graphs of one Python function: each kind of part has one for training and one for scoring, and
@@ -28,6 +30,19 @@ def compile_blocks(model: nn.Module) -> None:
             # Of attention, the parts around the product of query, key and value.
             for part in child.children() if hasattr(child, "layer_idx") else (child,):
                 part.compile(dynamic=True)
+
+
+def compile_training(model: nn.Module) -> None:
+    """Compiles every block of a language model whole, and its chunked loss, in place.
+
+    For training without a cache, whose attention needs no layer's number: one graph serves all.
+    """
+    torch._dynamo.config.recompile_limit = RECOMPILE_LIMIT
+    for block in _blocks(model):
+        block.compile(dynamic=True)
+    for part in model.modules():
+        if isinstance(part, LanguageModel):
+            part.compiled_loss = True
 
 
 def _blocks(model: nn.Module) -> list[nn.Module]:

@@ -13,16 +13,18 @@ from transformers.cache_utils import Cache
 from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.utils.generic import can_return_tuple
 
+from rlhf.models.baichuan.head import NormHead
 from rlhf.models.chat import Conversational
+from rlhf.models.head_loss import IGNORED, computing_type, head_loss
 from rlhf.models.max_z import max_z_of_microbatch, predicting
-
-IGNORED = -100
 
 
 class LanguageModel(Conversational):
     """A trunk, found as `base_model`, and a head `lm_head` over its hidden states."""
 
     lm_head: nn.Linear
+    compiled_loss = False
+    """Whether the chunks' loss is compiled (rlhf.models.compiled)."""
 
     @can_return_tuple
     def forward(
@@ -65,8 +67,16 @@ class LanguageModel(Conversational):
                 loss = self._loss(logits, labels, attention_mask, weight, **kwargs)
         else:
             items = kwargs.get("num_items_in_batch")
-            head = self.lm_head
-            loss = chunked_loss(head, hidden, labels, attention_mask, items, weight, loss_chunk)
+            loss = chunked_loss(
+                self.lm_head,
+                hidden,
+                labels,
+                attention_mask,
+                items,
+                weight,
+                loss_chunk,
+                self.compiled_loss,
+            )
         return CausalLMOutputWithPast(
             loss=loss,
             logits=logits,
@@ -99,11 +109,13 @@ def chunked_loss(
     items: Tensor | int | None,
     z_loss_weight: float,
     chunk: int,
+    compiled: bool = False,
 ) -> Tensor:
     """The loss of `LanguageModel.forward`, with no more than [chunk, V] of the logits at a time.
 
-    The backward pass computes a chunk's logits again, so the peak is no higher there. Positions
-    that count neither for the labels nor for Max-z are not projected at all.
+    Gradients are made along with the loss (rlhf.models.head_loss); under a head that is more than
+    its weight, such as one with an adapter, the backward pass computes a chunk's logits again.
+    Positions that count neither for the labels nor for Max-z are not projected at all.
 
     Args:
         head: hidden states [N, H] -> logits [N, V].
@@ -111,6 +123,7 @@ def chunked_loss(
         labels: [B, T], -100 where there is no loss.
         attention_mask: [B, T], 1 on real tokens; None: all are.
         items: labelled tokens of the whole accumulated batch; None: those of this one.
+        compiled: fuse what lies between the matrix products (torch.compile).
 
     Returns:
         A scalar, float32.
@@ -120,14 +133,32 @@ def chunked_loss(
     counted = predicting(learnt, attention_mask) if z_loss_weight else torch.zeros_like(learnt)
     z_shares = counted * learnt.sum() / counted.sum().clamp(min=1)
     wanted = learnt | counted
-    rows = zip(
-        hidden[:, :-1][wanted].split(chunk),
-        targets[wanted].split(chunk),
-        z_shares[wanted].split(chunk),
-        strict=True,
-    )
-    pieces = [checkpoint(_summed, head, *row, z_loss_weight, use_reentrant=False) for row in rows]
-    return torch.stack(pieces).sum() / (learnt.sum() if items is None else items)
+    rows = (hidden[:, :-1][wanted], targets[wanted], z_shares[wanted])
+    weight = _bare_weight(head) if torch.is_grad_enabled() else None
+    if weight is not None:
+        scales = head.inverse_lengths().detach() if isinstance(head, NormHead) else None
+        options: dict[str, Any] = {
+            "z_loss_weight": z_loss_weight,
+            "chunk": chunk,
+            "compiled": compiled,
+        }
+        summed = head_loss(rows[0], weight, scales, *rows[1:], **options)
+    else:
+        pieces = zip(*(each.split(chunk) for each in rows), strict=True)
+        losses = [checkpoint(_summed, head, *p, z_loss_weight, use_reentrant=False) for p in pieces]
+        summed = torch.stack(losses).sum()
+    return summed / (learnt.sum() if items is None else items)
+
+
+def _bare_weight(head: Any) -> Tensor | None:
+    """The weight [V, H] of a head that is nothing but it; None for any other.
+
+    Nor in float16, where gradients come to nothing unless the loss is scaled before they are made.
+    """
+    if type(head) not in (nn.Linear, NormHead) or head.bias is not None:
+        return None
+    weight: Tensor = head.weight
+    return None if computing_type(weight) == torch.float16 else weight
 
 
 def _summed(

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import torch
 
 from rlhf.config.schema import DPOSection, RMSection, SFTSection
 from rlhf.models.adapter import Task
 from rlhf.models.spec import ModelSpec
 from rlhf.planning import traces
+from rlhf.planning.engines import HALF
 from rlhf.planning.memory import Part, Phase, Rollout, Tuned, passing
 from rlhf.planning.models import weights
 from rlhf.planning.setting import Setting
@@ -30,6 +33,9 @@ def sft_phases(setting: Setting, spec: ModelSpec) -> list[Phase]:
         section.max_z_weight or 0.0,
     )
     tuned = _tuned(setting, section, spec, "causal")
+    if _splits(setting, section):  # the lower halves of the weights
+        lower = tuned.held.optimiser + HALF * tuned.counts.learning
+        tuned = replace(tuned, held=replace(tuned.held, optimiser=lower))
     return _supervised(tuned, passing(MODEL, kinds), steps > 1)
 
 
@@ -161,8 +167,9 @@ def _learning(
         task,
         section.tuning,
         setting.dtype,
-        checkpointing=section.gradient_checkpointing,
-        under="deepspeed" if setting.engine.stage else "autocast",
+        # Of a number of blocks the height is planned as if it were 0.
+        checkpointing=section.gradient_checkpointing is True,
+        under="deepspeed" if setting.engine.stage or _splits(setting, section) else "autocast",
         accumulates=accumulates,
     )
 
@@ -177,8 +184,13 @@ def _tuned(
         section.optimiser,
         setting.engine,
         width=setting.dtype.itemsize,
-        master=FLOAT32,
+        master=HALF if _splits(setting, section) else FLOAT32,
     )
+
+
+def _splits(setting: Setting, section: SFTSection | DPOSection | RMSection) -> bool:
+    """Whether weights and gradients are in 16 bits, and the optimiser has the lower 16."""
+    return getattr(section, "split_weights", False) and setting.dtype == torch.bfloat16
 
 
 def _supervised(tuned: Tuned, added: tuple[Part, ...], accumulates: bool) -> list[Phase]:

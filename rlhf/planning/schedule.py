@@ -112,7 +112,7 @@ def _cost(setting: Setting, section: SFTSection | DPOSection | RMSection, spec: 
     return Cost(
         spec,
         section.tuning,
-        section.gradient_checkpointing,
+        bool(section.gradient_checkpointing),  # a number of blocks is timed as all
         setting.engine,
         H100,
         setting.dtype.itemsize,

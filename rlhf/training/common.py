@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -36,7 +35,9 @@ from rlhf.training.engine import (
     offloaded_optimiser,
     whole_weights,
 )
+from rlhf.training.optimisers import optimiser_name, schedule
 from rlhf.training.reshaping import MendOptimiser, fit_to_processes
+from rlhf.training.split_adamw import split_optimiser
 
 Args = TypeVar("Args", bound=TrainingArguments)
 OnLog = Callable[[int, int, dict[str, float]], None]
@@ -51,8 +52,14 @@ def prepare(model: PreTrainedModel, section: Section, task: Task, seed: int) -> 
     """
     set_seed(seed)
     tuned = model if section.tuning.method == "full" else add_lora(model, section.tuning, task)
-    _learn_in_float32(tuned)
+    if not splits(section, model):
+        _learn_in_float32(tuned)
     return tuned
+
+
+def splits(section: Section, model: PreTrainedModel) -> bool:
+    """Whether the optimiser keeps the lower halves of the weights (rlhf.training.split_adamw)."""
+    return getattr(section, "split_weights", False) and model.dtype == torch.bfloat16
 
 
 def _learn_in_float32(model: nn.Module) -> None:
@@ -85,7 +92,7 @@ def arguments(
     on_cpu = model.device.type == "cpu"
     if engine is not None and on_cpu:
         let_accelerate_use_deepspeed()
-    schedule, schedule_settings = _schedule(optimiser)
+    kind, settings = schedule(optimiser)
     return {
         "output_dir": str(checkpoint_root(output_dir)),
         "seed": seed,
@@ -93,16 +100,16 @@ def arguments(
         "max_steps": steps or section.max_steps or -1,
         "per_device_train_batch_size": section.microbatch_size,
         "gradient_accumulation_steps": microbatches,
-        "gradient_checkpointing": section.gradient_checkpointing,
+        "gradient_checkpointing": section.gradient_checkpointing is True,
         "learning_rate": optimiser.learning_rate,
-        "lr_scheduler_type": schedule,
-        "lr_scheduler_kwargs": schedule_settings,
+        "lr_scheduler_type": kind,
+        "lr_scheduler_kwargs": settings,
         "warmup_steps": optimiser.warmup_steps,
         "weight_decay": optimiser.weight_decay,
         "adam_beta1": optimiser.beta1,
         "adam_beta2": optimiser.beta2,
         "max_grad_norm": optimiser.grad_clip,
-        "optim": _optimiser_name(optimiser, model.device),
+        "optim": optimiser_name(optimiser, model.device),
         "bf16": precision == "bf16",
         "fp16": precision == "fp16",
         "deepspeed": engine and engine_config(engine, section, microbatches, precision, universal),
@@ -190,13 +197,23 @@ class Watch(TrainerCallback):
 
 
 def fit(
-    trainer: Trainer, watch: Watch, optimiser: OptimiserSection, engine: Engine | None
+    trainer: Trainer,
+    watch: Watch,
+    optimiser: OptimiserSection,
+    engine: Engine | None,
+    split: bool = False,
 ) -> TrainerState:
-    """Train from the newest complete checkpoint, or from the start, to the end; the state there."""
+    """Train from the newest complete checkpoint, or from the start, to the end; the state there.
+
+    split: weights stay in bfloat16, and the optimiser keeps what float32 has more.
+    """
     assert trainer.model is not None
-    # TRL's trainers turn the adapters of a quantised model to bfloat16.
-    _learn_in_float32(trainer.model)
-    trainer.optimizer_cls_and_kwargs = offloaded_optimiser(engine, optimiser)
+    if split:
+        trainer.optimizer_cls_and_kwargs = split_optimiser(optimiser)
+    else:
+        # TRL's trainers turn the adapters of a quantised model to bfloat16.
+        _learn_in_float32(trainer.model)
+        trainer.optimizer_cls_and_kwargs = offloaded_optimiser(engine, optimiser)
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(watch)
     trainer.add_callback(SealCheckpoints)
@@ -235,19 +252,3 @@ def save_whole(model: Any, save: Callable[[], None]) -> None:
 def evaluations(state: TrainerState, name: str) -> list[float]:
     """Every evaluation's value of a field, in the order of steps."""
     return [row[name] for row in state.log_history if name in row]
-
-
-def _schedule(optimiser: OptimiserSection) -> tuple[str, dict[str, float]]:
-    if optimiser.schedule == "constant" or optimiser.minimum == 1:
-        return "constant_with_warmup", {}
-    if optimiser.schedule == "cosine":
-        return "cosine_with_min_lr", {"min_lr_rate": optimiser.minimum}
-    return "polynomial", {"power": 1.0, "lr_end": optimiser.minimum * optimiser.learning_rate}
-
-
-def _optimiser_name(optimiser: OptimiserSection, device: torch.device) -> str:
-    if optimiser.kind == "adamw":  # fused, a step needs no copies of what learns
-        return "adamw_torch_fused" if device.type == "cuda" else "adamw_torch"
-    if importlib.util.find_spec("bitsandbytes") is None:
-        raise ValueError("optimiser.kind: adamw-8bit needs bitsandbytes; pip install '.[gpu]'")
-    return "adamw_8bit"

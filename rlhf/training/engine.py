@@ -102,6 +102,8 @@ def read_engine(section: RuntimeSection) -> Engine | None:
 
 def _check_spread(engine: Engine | None, section: Section) -> None:
     """Raises ValueError for what a stage cannot do with weights spread over the processes."""
+    if engine is not None and isinstance(section, SFTSection) and section.split_weights:
+        raise ValueError("split_weights is not for DeepSpeed, which has its own; set it to false")
     if engine is None or engine.get("zero_optimization", {}).get("stage") != 3:
         return
     if section.tuning.method == "qlora":
@@ -109,6 +111,8 @@ def _check_spread(engine: Engine | None, section: Section) -> None:
             "tuning.method is qlora, but ZeRO-3 does not spread 4-bit weights; take ZeRO-2 "
             "(runtime.deepspeed: zero2), or lora"
         )
+    if isinstance(section, SFTSection) and section.compile:
+        raise ValueError("compile does not work with ZeRO-3; set it to false")
     if isinstance(section, SFTSection) and section.loss_chunk:
         # Processes have differently many chunks, and each would wait for the head's weight.
         raise ValueError("loss_chunk does not work with ZeRO-3; set it to null")

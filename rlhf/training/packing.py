@@ -14,6 +14,7 @@ from trl.data_utils import pack_dataset
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from rlhf.ops.padding import pad_right
+from rlhf.ops.varlen_attention import has_varlen_kernel
 
 Collator = Callable[[Sequence[dict[str, Any]]], dict[str, Any]]
 
@@ -26,15 +27,51 @@ def pack(data: Dataset, max_length: int) -> Dataset:
     return pack_dataset(data.select_columns(["input_ids", "labels"]), max_length, strategy="bfd")
 
 
-def packed_collator(model: PreTrainedModel, pad_id: int) -> Collator:
+def packed_collator(model: PreTrainedModel, pad_id: int, longest: int | None = None) -> Collator:
     """The batch layout in which the model's attention keeps packed conversations apart.
 
-    FlashAttention reads the boundaries of one flat row. The other kinds build a mask, whose cost is
+    Kernels that read the boundaries take one flat row. The other kinds build a mask, whose cost is
     the square of the row's length, so for them rows stay rows.
+
+    longest: at least the tokens of the longest conversation; None: PyTorch's own kernel is not
+        used.
     """
-    if str(model.config._attn_implementation).startswith("flash"):
+    kind = model.config._attn_implementation
+    if str(kind).startswith("flash"):
         return DataCollatorForLanguageModeling(pad_id, padding_free=True)
+    turns = getattr(model.config, "position_embedding", None) == "rope"
+    if longest and kind == "sdpa" and turns and has_varlen_kernel(model.device, model.dtype):
+        return FlatRows(longest)
     return PackedRows(pad_id)
+
+
+@dataclass(frozen=True)
+class FlatRows:
+    """Batches packed rows as one, without padding, and says where each conversation begins.
+
+    longest: at least the tokens of the longest one; the same for every batch, so that a compiled
+    block stays as it is.
+    """
+
+    longest: int
+
+    def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """rows: with input_ids, labels and seq_lengths, N tokens together. Returns tensors [1, N],
+        the boundaries [S + 1], and `longest`."""
+        ids, labels = (
+            torch.tensor([[each for row in rows for each in row[name]]])
+            for name in ("input_ids", "labels")
+        )
+        lengths = [length for row in rows for length in row["seq_lengths"]]
+        positions = torch.cat([torch.arange(length) for length in lengths])[None]
+        boundaries = torch.tensor([0, *lengths]).cumsum(0).int()
+        return {
+            "input_ids": ids,
+            "labels": labels.masked_fill(positions == 0, -100),
+            "position_ids": positions,
+            **{f"cu_seq_lens_{side}": boundaries for side in "qk"},
+            **{f"max_length_{side}": self.longest for side in "qk"},
+        }
 
 
 @dataclass(frozen=True)

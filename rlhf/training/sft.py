@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import Dataset
+from peft.helpers import disable_input_dtype_casting
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling, SFTTrainer
 
 from rlhf.config.schema import SFTSection
+from rlhf.models.compiled import compile_training
 from rlhf.models.export import save_checkpoint
-from rlhf.ops.logprobs import token_logprobs
-from rlhf.runtime.distributed import in_order, own_turns
+from rlhf.models.recompute import recompute_blocks
 from rlhf.runtime.metrics import MetricsLog
 from rlhf.training.batches import EachOnce
 from rlhf.training.common import (
@@ -30,10 +32,12 @@ from rlhf.training.common import (
     for_one_gpu,
     prepare,
     save_whole,
+    splits,
     trained,
 )
 from rlhf.training.engine import Engine
 from rlhf.training.packing import pack, packed_collator
+from rlhf.training.token_loss import token_mean_loss
 
 
 @dataclass(frozen=True)
@@ -92,8 +96,9 @@ def train_sft(
     settings = arguments(
         section, model, output_dir=output_dir, seed=seed, steps=steps, engine=engine
     )
+    split, learner = splits(section, model), _learner(model, section, seed)
     trainer = _SFTTrainer(
-        model=prepare(model, section, "causal", seed),
+        model=learner,
         args=_config(section, settings),
         data_collator=_collator(section, model, tokenizer),
         train_dataset=rows,
@@ -102,7 +107,8 @@ def train_sft(
     )
 
     def evaluate() -> dict[str, float]:
-        with trainer.compute_loss_context_manager():
+        # Rows as they come, once in a while: not worth graphs of their own.
+        with trainer.compute_loss_context_manager(), torch.compiler.set_stance("force_eager"):
             loss = token_mean_loss(
                 trainer.model,
                 evaluation,
@@ -113,7 +119,9 @@ def train_sft(
         return {"eval_loss": loss}
 
     watch = Watch(evaluate, section.eval_every, metrics, on_log)
-    state = fit(trainer, watch, section.optimiser, engine)
+    # Autocast casts; a compiled block would first copy each adapter's input to float32.
+    with disable_input_dtype_casting(learner) if section.compile else nullcontext():
+        state = fit(trainer, watch, section.optimiser, engine, split)
     tuned = trained(trainer, dtype)
     save_whole(tuned, lambda: save_checkpoint(tuned, tokenizer, output_dir))
     losses = evaluations(state, "eval_loss")
@@ -125,31 +133,6 @@ def train_sft(
         flops=6.0 * parameters * state.num_input_tokens_seen,
         plateau=plateau(losses),
     )
-
-
-def token_mean_loss(
-    model: Any, data: Dataset, pad_id: int, batch_size: int, chunk: int | None = None
-) -> float:
-    """Mean negative log-likelihood, in nats, over all labelled tokens; no mean of batch means.
-
-    chunk: tokens whose logits exist at a time; None: a whole batch's.
-    """
-    rows = sorted(data, key=lambda row: len(row["input_ids"]), reverse=True)
-    collate = DataCollatorForLanguageModeling(pad_id)
-    was_training = model.training
-    model.eval()
-    with torch.no_grad():
-        found = {}
-        starts = range(0, len(rows), batch_size)
-        for place, start in own_turns(starts):
-            batch = collate(rows[start : start + batch_size])
-            found[place] = _summed_loss(model, batch, chunk)
-    model.train(was_training)
-    total, count = 0.0, 0
-    for loss, tokens in in_order(found):
-        total += loss
-        count += tokens
-    return total / count
 
 
 def plateau(losses: Sequence[float]) -> float:
@@ -209,9 +192,21 @@ def _config(section: SFTSection, settings: dict[str, Any]) -> SFTConfig:
     return for_one_gpu(config)
 
 
+def _learner(model: PreTrainedModel, section: SFTSection, seed: int) -> Any:
+    """The model to train, as the section has it computed."""
+    learner = prepare(model, section, "causal", seed)
+    if section.gradient_checkpointing is not True:
+        recompute_blocks(learner, section.gradient_checkpointing or 0)
+    if section.compile:
+        compile_training(learner)
+    return learner
+
+
 def _collator(section: SFTSection, model: PreTrainedModel, tokenizer: Any) -> Any:
     if section.packing:
-        return packed_collator(model, tokenizer.pad_token_id)
+        varlen = section.packed_attention == "varlen"
+        longest = section.max_length if varlen else None
+        return packed_collator(model, tokenizer.pad_token_id, longest)
     return DataCollatorForLanguageModeling(tokenizer.pad_token_id)
 
 
@@ -224,17 +219,3 @@ def _affordable_steps(
     tokens = sum(len(ids) for ids in rows["input_ids"])
     steps_per_epoch = -(-len(rows) // batch)
     return max(1, int(budget / (flops_per_token * tokens / steps_per_epoch)))
-
-
-def _summed_loss(model: Any, batch: dict[str, Tensor], chunk: int | None) -> tuple[float, int]:
-    """The loss summed over the labelled tokens, and how many these are."""
-    batch = {name: tensor.to(model.device) for name, tensor in batch.items()}
-    whole = batch.pop("labels")
-    labels = whole[:, 1:]
-    kept = labels != -100
-    if chunk is not None:
-        options = {"num_items_in_batch": 1, "z_loss_weight": 0.0, "loss_chunk": chunk}
-        loss = model(**batch, labels=whole, use_cache=False, **options).loss
-        return float(loss), int(kept.sum())
-    losses = -token_logprobs(model(**batch, use_cache=False).logits[:, :-1], labels.clamp(min=0))
-    return float(losses[kept].double().sum()), int(kept.sum())

@@ -9,7 +9,7 @@ from torch import nn
 import rlhf.models  # noqa: F401
 from rlhf.config.schema import TuningSection
 from rlhf.models.adapter import add_lora
-from rlhf.models.compiled import RECOMPILE_LIMIT, compile_blocks
+from rlhf.models.compiled import RECOMPILE_LIMIT, compile_blocks, compile_training
 from tests.checkpoints import tiny_model
 
 
@@ -56,3 +56,13 @@ def test_a_block_of_another_make(compiled):
             map(id, compiled)
         )
         assert id(block.attn) not in set(map(id, compiled))
+
+
+@pytest.mark.parametrize("adapted", [False, True])
+def test_blocks_whole_and_the_loss_for_training(compiled, adapted):
+    model = tiny_model("baichuan2-7b")
+    whole = add_lora(model, TuningSection(method="lora"), "causal") if adapted else model
+    assert not model.compiled_loss
+    compile_training(whole)
+    assert list(map(id, compiled)) == list(map(id, model.model.layers))
+    assert model.compiled_loss

@@ -73,7 +73,7 @@ def test_eight_bit_optimiser_names_its_extra() -> None:
 
 def test_on_a_gpu_the_optimiser_is_fused() -> None:
     for kind, name in (("cpu", "adamw_torch"), ("cuda", "adamw_torch_fused")):
-        assert common._optimiser_name(OptimiserSection(), torch.device(kind)) == name
+        assert common.optimiser_name(OptimiserSection(), torch.device(kind)) == name
 
 
 def test_a_process_takes_one_gpu_of_several(monkeypatch: pytest.MonkeyPatch) -> None:

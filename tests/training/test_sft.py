@@ -144,6 +144,25 @@ def test_a_chunked_loss_trains_the_same_model(tmp_path: Path, method: Any, packi
     assert min(seen[None]) > 5 and max(seen[5]) == 5
 
 
+def test_split_weights_learn_as_float32_ones(tmp_path: Path) -> None:
+    # A learning rate at which bfloat16 weights alone would stand still.
+    pytest.importorskip("bitsandbytes")
+    optimiser = OptimiserSection(learning_rate=2e-4, schedule="constant", kind="adamw-8bit")
+    settings = {"packing": True, "optimiser": optimiser, "checkpoint_every": 5}
+    rows = {}
+    for split in (False, True):
+        rows[split] = Rows()
+        model = language_model().bfloat16()
+        extra = {"split_weights": split, "gradient_checkpointing": 1, "loss_chunk": 5}
+        run(tmp_path / str(split), rows[split], model, **settings, **(extra if split else {}))
+        assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
+        assert [layer.gradient_checkpointing for layer in model.model.layers] == [split, False]
+    for name in ("loss", "eval_loss"):
+        assert rows[True].of(name) == pytest.approx(rows[False].of(name), abs=0.02)
+    losses = rows[True].of("eval_loss")
+    assert losses[-1] < losses[0] - 0.02
+
+
 @pytest.mark.parametrize("method", ["full", "lora"])
 def test_resuming_equals_not_stopping(tmp_path: Path, method: Any) -> None:
     # NEFTune's noise and the dropout need the random state; step 5 lies within an epoch.

@@ -27,7 +27,7 @@ class NormHead(nn.Linear):
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         """hidden: [..., H] -> logits [..., V], of the type that a plain linear layer returns."""
         logits = F.linear(hidden, self.weight)
-        return (logits * self._inverse_lengths()).to(logits.dtype)
+        return (logits * self.inverse_lengths()).to(logits.dtype)
 
     def normalised_weight(self) -> torch.Tensor:
         """[V, H]: the matrix of a plain linear layer that gives the same logits."""
@@ -39,7 +39,8 @@ class NormHead(nn.Linear):
         super().train(mode)
         return self
 
-    def _inverse_lengths(self) -> torch.Tensor:
+    def inverse_lengths(self) -> torch.Tensor:
+        """[V] float32, one over the length of each row."""
         learning = torch.is_grad_enabled() and self.weight.requires_grad
         if self.training or learning or torch.compiler.is_compiling() or self.weight.is_inference():
             return _inverse_lengths(self.weight)

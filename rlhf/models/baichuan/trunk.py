@@ -25,6 +25,7 @@ from transformers.utils.output_capturing import capture_outputs
 
 from rlhf.models.baichuan.alibi import alibi_mask
 from rlhf.models.baichuan.configuration import BaichuanConfig
+from rlhf.ops.varlen_attention import varlen_attention
 
 Rotation = tuple[torch.Tensor, torch.Tensor]
 
@@ -60,6 +61,9 @@ class BaichuanAttention(nn.Module):
             query, key = apply_rotary_pos_emb(query, key, *position_embeddings)
         if past_key_values is not None:
             key, value = past_key_values.update(key, value, self.layer_idx)
+        if _end_to_end(self.config, kwargs):
+            output = self._separately(query, key, value, **kwargs)
+            return self.o_proj(output.reshape(*shape, -1)), None
         attend: Callable[..., Any] = ALL_ATTENTION_FUNCTIONS.get_interface(
             self.config._attn_implementation, eager_attention_forward
         )
@@ -67,6 +71,23 @@ class BaichuanAttention(nn.Module):
             self, query, key, value, attention_mask, scaling=self.scaling, **kwargs
         )
         return self.o_proj(output.reshape(*shape, -1)), weights
+
+    def _separately(
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        *,
+        cu_seq_lens_q: torch.Tensor,
+        max_length_q: int,
+        **kwargs: Any,
+    ) -> torch.Tensor:
+        """query, key, value: [1, heads, N, D], sequences end to end -> [N, heads, D]."""
+        # Under autocast the rotation may be float32, and the value is in the type to compute in.
+        query, key, value = (
+            tensor[0].transpose(0, 1).to(value.dtype) for tensor in (query, key, value)
+        )
+        return varlen_attention(query, key, value, cu_seq_lens_q, max_length_q, self.scaling)
 
 
 class BaichuanDecoderLayer(LlamaDecoderLayer):
@@ -118,7 +139,8 @@ class BaichuanModel(BaichuanPreTrainedModel):
         """input_ids, position_ids: [B, T]; attention_mask: [B, S], 1 or True on real tokens.
 
         Without an attention mask, position_ids that start again mark packed sequences, which do not
-        see each other.
+        see each other. Where they lie in one row, cu_seq_lens_q [S + 1] and max_length_q, as for
+        transformers' FlashAttention, keep them apart without a mask.
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("pass exactly one of input_ids and inputs_embeds")
@@ -127,7 +149,9 @@ class BaichuanModel(BaichuanPreTrainedModel):
         if position_ids is None:
             position_ids = (torch.arange(hidden.shape[1], device=hidden.device) + seen)[None]
         # A cache made here is empty. The mask is made before it: packing is looked for without one.
-        mask = self._mask(hidden, attention_mask, position_ids, past_key_values)
+        mask = None
+        if not _end_to_end(self.config, kwargs):
+            mask = self._mask(hidden, attention_mask, position_ids, past_key_values)
         if use_cache and past_key_values is None:
             past_key_values = DynamicCache(config=self.config)
         rotation = None if self.rotary_emb is None else self.rotary_emb(hidden, position_ids)
@@ -176,6 +200,11 @@ class BaichuanModel(BaichuanPreTrainedModel):
             keys=torch.arange(keys if mask is None else mask.shape[-1], device=hidden.device),
             dtype=torch.float32 if self.config._attn_implementation == "eager" else hidden.dtype,
         )
+
+
+def _end_to_end(config: BaichuanConfig, arguments: dict[str, Any]) -> bool:
+    """Whether sequences lie in one row and attention reads where they begin, instead of a mask."""
+    return config._attn_implementation == "sdpa" and arguments.get("cu_seq_lens_q") is not None
 
 
 def _check_attention(config: BaichuanConfig) -> None:
