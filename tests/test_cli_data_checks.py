@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 
@@ -29,7 +30,7 @@ def test_convert_says_what_it_left_out_and_why(tmp_path: Path) -> None:
     assert done.exit_code == 0 and f"0 records, 8 rejected -> {out}" in done.stdout
     assert "2 rejected, first at a.jsonl:2: role 'role0' is none of" in done.stdout
     assert "and for 2 other reasons" in done.stdout
-    assert "no JSON, CSV or Parquet: notes.txt" in done.stdout
+    assert "no JSON, CSV, TSV, Parquet or Arrow: notes.txt" in done.stdout
     assert CliRunner().invoke(app, [*command, "--strict"]).exit_code == 2
 
 
@@ -46,6 +47,36 @@ def test_validate_prints_or_keeps_bad_lines(tmp_path: Path) -> None:
     before = file.read_bytes()
     assert CliRunner().invoke(app, [*command, "--rejected", str(file)]).exit_code != 0
     assert file.read_bytes() == before
+
+
+def test_bad_lines_are_told_the_rest_is_used_and_strict_minds(tmp_path: Path) -> None:
+    prompts, sft, out = tmp_path / "p.jsonl", tmp_path / "s.jsonl", tmp_path / "out"
+    prompts.write_text(prompt("a", "Which flour for sourdough bread?") + "{\n")
+    answered = {"role": "assistant", "content": "wheat"}
+    work = {**json.loads(prompt("a", "why?")), "source": "c", "annotator": "x", "batch": "1"}
+    work["messages"].append(answered)
+    sft.write_text(json.dumps(work) + "\n[]\n")
+    for command, file in [
+        (["taxonomy", "tag"], prompts),
+        (["taxonomy", "coverage"], prompts),
+        (["curate"], sft),
+    ]:
+        called = ["data", *command, str(file), "--out", str(out)]
+        done = CliRunner().invoke(app, called)
+        assert done.exit_code == 0, done.output
+        assert f"{file}:2: " in done.stderr and "1 bad lines left out" in done.stderr
+        assert CliRunner().invoke(app, [*called, "--strict"]).exit_code == 2
+    assert len((out / "tagged.jsonl").read_text().splitlines()) == 1
+    assert len((out / "sample.jsonl").read_text().splitlines()) == 1
+
+
+def test_a_damaged_archive_is_deduplicated_as_far_as_it_goes(tmp_path: Path) -> None:
+    file, out = tmp_path / "a.jsonl.gz", tmp_path / "out"
+    texts = "".join(prompt(str(n), TEXT.format(n)) for n in range(500))
+    file.write_bytes(gzip.compress(texts.encode())[:-200])
+    done = CliRunner().invoke(app, ["data", "dedup", str(file), "--out", str(out), "--strict"])
+    assert done.exit_code == 2 and "1 lines rejected" in done.stdout
+    assert "damaged from here on" in (out / "rejected.jsonl").read_text()
 
 
 def test_dedup_refuses_leakage_unless_allowed(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from rlhf.cli.bad_lines import BadLines, Strict
 from rlhf.cli.taxonomy import TaxonomyFile
 from rlhf.cli.taxonomy import app as taxonomy_app
 
@@ -74,6 +75,7 @@ def curate(
         float, typer.Option(min=0.5, max=0.999, help="Confidence of the Wilson interval.")
     ] = 0.95,
     seed: Annotated[int, typer.Option(help="Chooses the sample.")] = 0,
+    strict: Strict = False,
 ) -> None:
     """Accept or send back crowd work by batches, after an audit of a sample.
 
@@ -88,16 +90,17 @@ def curate(
     from rlhf.data.curation_files import curate_files, table
 
     settings = CurationSection(sample=sample, threshold=threshold, confidence=confidence)
-    outcome = curate_files(sft, audits, out, settings, seed)
+    bad = BadLines()
+    outcome = curate_files(sft, audits, out, settings, seed, bad)
     if isinstance(outcome, list):
         typer.echo(
             f"{len(outcome)} demonstrations wait for a verdict -> {out / 'sample.jsonl'}; add "
             '{"id": ..., "acceptable": true} for each to the audits, then the same command again'
         )
-        return
-    report, agreements = outcome
-    Console().print(table(report, agreements))
-    typer.echo(f"kept.jsonl, dropped.jsonl, report.json -> {out}")
+    else:
+        Console().print(table(*outcome))
+        typer.echo(f"kept.jsonl, dropped.jsonl, report.json -> {out}")
+    bad.close(strict)
 
 
 @app.command("validate")
@@ -108,9 +111,7 @@ def validate(
         Path | None, typer.Option("--rejected", help="File for bad lines; else they are printed.")
     ] = None,
     taxonomy: TaxonomyFile = None,
-    strict: Annotated[
-        bool, typer.Option("--strict", help="Exit with 2 when any line was bad.")
-    ] = False,
+    strict: Strict = False,
 ) -> None:
     """Check every line of a file: JSON, fields, categories, ranks, grades, ids.
 

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from rlhf.cli.bad_lines import BadLines, Strict
+
 app = typer.Typer(no_args_is_help=True, help="Prompts and the categories they lie in.")
 
 TaxonomyFile = Annotated[
@@ -21,6 +23,7 @@ def coverage(
         Path | None, typer.Option("--out", help="Folder for coverage.json, .csv and .png.")
     ] = None,
     taxonomy: TaxonomyFile = None,
+    strict: Strict = False,
 ) -> None:
     """Count the prompts in every category: gaps and imbalance at the three levels.
 
@@ -30,18 +33,21 @@ def coverage(
 
     from rlhf.config.paths import resource
     from rlhf.data.coverage_report import tables, write_coverage
-    from rlhf.data.jsonl import read_jsonl
     from rlhf.data.records import PromptRecord
     from rlhf.data.taxonomy import Taxonomy
+    from rlhf.data.validate import good_records
 
     categories = Taxonomy.load(taxonomy or resource("data_schemas/taxonomy.yaml"))
-    counted = categories.coverage(record.category for record in read_jsonl(prompts, PromptRecord))
+    bad = BadLines()
+    records = good_records(prompts, PromptRecord, bad)
+    counted = categories.coverage(record.category for record in records)
     console = Console()
     for table in tables(counted, categories):
         console.print(table)
     if out is not None:
         write_coverage(counted, categories, out)
         typer.echo(f"coverage.json, coverage.csv, coverage.png -> {out}")
+    bad.close(strict)
 
 
 @app.command("tag")
@@ -55,6 +61,7 @@ def tag(
         float, typer.Option(min=0, max=1, help="Confidence under which a person decides.")
     ] = 0.5,
     taxonomy: TaxonomyFile = None,
+    strict: Strict = False,
 ) -> None:
     """Give each prompt without a category the nearest one, or leave it for a person.
 
@@ -67,8 +74,10 @@ def tag(
 
     categories = Taxonomy.load(taxonomy or resource("data_schemas/taxonomy.yaml"))
     tagger = Tagger(categories, Embedder(embeddings) if embeddings else None)
-    counts = tag_file(prompts, out, tagger, threshold)
+    bad = BadLines()
+    counts = tag_file(prompts, out, tagger, threshold, bad)
     typer.echo(
         f"{counts.tagged} prompts tagged, {counts.had} had a category -> {out / 'tagged.jsonl'}; "
         f"{counts.left} left for a person -> {out / 'untagged.jsonl'}"
     )
+    bad.close(strict)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 from rlhf.config.schema import CurationSection
 from rlhf.data.agreement import Agreement, agreement
 from rlhf.data.curation import CurationReport, CurationResult, Verdict, audit_samples, curate
-from rlhf.data.jsonl import read_jsonl, write_jsonl
+from rlhf.data.jsonl import Rejection, read_jsonl, write_jsonl
 from rlhf.data.records import SFTRecord
+from rlhf.data.validate import good_records
 from rlhf.runtime.files import write_text
 
 if TYPE_CHECKING:
@@ -22,25 +23,33 @@ SAMPLE, KEPT, DROPPED, REPORT = "sample.jsonl", "kept.jsonl", "dropped.jsonl", "
 
 
 def curate_files(
-    sft: Path, audits: Path | None, out: Path, settings: CurationSection, seed: int
+    sft: Path,
+    audits: Path | None,
+    out: Path,
+    settings: CurationSection,
+    seed: int,
+    tell: Callable[[Rejection], object],
 ) -> tuple[CurationReport, dict[str, Agreement]] | list[SFTRecord]:
     """Write what is still to be audited, or, once every sampled record has a verdict, the outcome.
 
     The first turn writes sample.jsonl. The second writes kept.jsonl, dropped.jsonl (the records as
     they came, with the reason under `dropped` in their metadata) and report.json.
 
+    Args:
+        tell: called with every line of `sft` that is no demonstration; the rest is still curated.
+
     Returns:
         The records that wait for a verdict, or the report and the label agreement of each group.
 
     Raises:
-        ValueError: a damaged file, a record without annotator or batch, an input in the place of
-            an output.
+        ValueError: no demonstration, a bad verdict, a record without annotator or batch, an input
+            in the place of an output.
     """
     files = [out / name for name in (SAMPLE, KEPT, DROPPED, REPORT)]
     for given in (sft, audits):
         if given is not None and given.resolve() in [file.resolve() for file in files]:
             raise ValueError(f"{given}: this file would be overwritten; choose another --out")
-    records = list(read_jsonl(sft, SFTRecord))
+    records = list(good_records(sft, SFTRecord, tell))
     verdicts = {verdict.id: verdict for verdict in read_jsonl(audits, Verdict)} if audits else {}
     try:
         samples = audit_samples(records, settings.sample, seed)

@@ -6,6 +6,7 @@ import codecs
 import gzip
 import json
 import os
+import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -60,20 +61,32 @@ class Rejection(NamedTuple):
         return one_line(json.dumps(self._asdict(), ensure_ascii=False).encode())
 
 
+class DamagedFile(ValueError):
+    """A packed file that cannot be unpacked from a line on."""
+
+    def __init__(self, path: Path, line: int, error: Exception) -> None:
+        self.line, self.reason = line, f"the file is damaged from here on: {error}"
+        super().__init__(f"{path}:{line}: {self.reason}")
+
+
 def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
     """(line number from 1, raw line) of a text file, plain or gzip; blank lines are skipped.
 
     Raises:
-        ValueError: the file does not exist.
+        ValueError: the file does not exist, or is damaged (DamagedFile).
     """
     if not path.is_file():
         raise ValueError(f"{path}: no such file")
-    with gzip.open(path) if is_gzip(path) else path.open("rb") as stream:
-        for number, line in enumerate(stream, start=1):
-            if number == 1:
-                line = line.removeprefix(codecs.BOM_UTF8)
-            if line.strip():
-                yield number, line
+    number = 0
+    try:
+        with gzip.open(path) if is_gzip(path) else path.open("rb") as stream:
+            for number, line in enumerate(stream, start=1):
+                if number == 1:
+                    line = line.removeprefix(codecs.BOM_UTF8)
+                if line.strip():
+                    yield number, line
+    except (EOFError, OSError, zlib.error) as error:
+        raise DamagedFile(path, number + 1, error) from None
 
 
 def is_gzip(path: Path) -> bool:
@@ -108,8 +121,11 @@ def in_one_line(error: ValidationError) -> str:
             reason = "the text is empty"
         case "extra_forbidden":
             reason = "there is no such field"
-        case "too_short":
-            reason = "it is empty"
+        case "too_short" | "too_long":
+            limits = first["ctx"]
+            bound = limits.get("min_length", limits.get("max_length"))
+            side = "at least" if "min_length" in limits else "at most"
+            reason = f"has {limits['actual_length']} items where {side} {bound} must be"
         case "json_invalid":
             reason = f"not JSON: {first['ctx']['error']}"
         case _:

@@ -34,7 +34,8 @@ __all__ = [
 Role = Literal["system", "user", "assistant"]
 Label = Literal["helpful", "harmless"]
 Stage = Literal["base", "sft", "dpo", "ppo", "unknown"]
-Grade = Annotated[int, Field(ge=1, le=5)]
+Rank = Annotated[int, Field(strict=True)]
+Grade = Annotated[int, Field(strict=True, ge=1, le=5)]
 Category = Annotated[tuple[Text, ...], Field(max_length=3)]
 
 
@@ -119,13 +120,22 @@ class Provenance(Part):
 
 
 class Response(Part):
-    """One answer to a prompt. `token_ids`: as sampled, with the end token if there was one."""
+    """One answer to a prompt. `token_ids`: as sampled, with the end token if there was one.
+
+    A model may say nothing at all; an answer without `token_ids` has text.
+    """
 
     id: Text
     text: str
     provenance: Provenance
     token_ids: tuple[int, ...] | None = None
     stop_reason: Literal["eos", "length", "stop"] | None = None
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Response:
+        if self.token_ids is None and not self.text.strip():
+            raise ValueError("text: the text is empty")
+        return self
 
 
 Responses = Annotated[tuple[Response, ...], Field(min_length=1)]
@@ -152,8 +162,8 @@ class RankingRecord(Record):
     """
 
     prompt: PromptRecord
-    responses: Responses
-    ranks: tuple[int, ...]
+    responses: Annotated[tuple[Response, ...], Field(min_length=2)]
+    ranks: tuple[Rank, ...]
     grades: tuple[Grade, ...] = ()
     annotator: Text | None = None
     time: AwareDatetime | None = None

@@ -13,9 +13,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from rlhf.data.jsonl import read_jsonl, to_line, whole_files
+from rlhf.data.jsonl import Rejection, to_line, whole_files
 from rlhf.data.records import PromptRecord
 from rlhf.data.taxonomy import CategoryPath, Taxonomy, Tertiary
+from rlhf.data.validate import good_records
 
 Vectors = NDArray[np.float32]
 Encoder = Callable[[Sequence[str]], Vectors]
@@ -118,20 +119,29 @@ class Tagger:
         return [Tag(*pair) for pair in zip(paths, zip(*confidence, strict=True), strict=True)]
 
 
-def tag_file(source: Path, out: Path, tagger: Tagger, threshold: float) -> TagCounts:
+def tag_file(
+    source: Path,
+    out: Path,
+    tagger: Tagger,
+    threshold: float,
+    tell: Callable[[Rejection], object],
+) -> TagCounts:
     """Writes out/tagged.jsonl and, where the confidence is under the threshold, out/untagged.jsonl.
 
     The metadata of a prompt get `tag_confidence`, at the three levels; that of an untagged one
     also `tag_suggestion`. Prompts that have a category keep it, and go to tagged.jsonl.
 
+    Args:
+        tell: called with every line that is no prompt; the rest is still tagged.
+
     Raises:
-        ValueError: a line is no prompt, or the source would be overwritten.
+        ValueError: no prompt in the source, or it would be overwritten.
     """
     files = out / "tagged.jsonl", out / "untagged.jsonl"
     if source.resolve() in (file.resolve() for file in files):
         raise ValueError(f"{source}: would be overwritten; give --out another folder")
     tagged = had = left = 0
-    records = read_jsonl(source, PromptRecord)
+    records = good_records(source, PromptRecord, tell)
     with whole_files(*files) as (sure, unsure):
         for record, tag in _tags(records, tagger):
             stream = sure

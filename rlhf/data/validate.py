@@ -1,15 +1,14 @@
-"""Checks of a whole file of records: every bad line is told, the rest is still read."""
+"""Reading whole files of records: every bad line is told, the rest is still read."""
 
 from __future__ import annotations
 
 import sqlite3
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
-from rlhf.data.jsonl import Record, Rejection, parse, read_lines
+from rlhf.data.jsonl import DamagedFile, R, Record, Rejection, parse, read_lines
 from rlhf.data.records import PromptRecord, RankingRecord, SFTRecord
 from rlhf.data.taxonomy import Taxonomy
 
@@ -43,35 +42,52 @@ def validate(
     if kind not in KINDS:
         raise ValueError(f"unknown kind of record {kind!r}: use {', '.join(KINDS)}")
     good = bad = 0
-    for rejection in _checked(path, KINDS[kind], taxonomy):
-        if rejection is None:
-            good += 1
-        else:
+    for found in _checked(path, KINDS[kind], taxonomy):
+        if isinstance(found, Rejection):
             bad += 1
-            tell(rejection)
+            tell(found)
+        else:
+            good += 1
     if not good and not bad:
         raise ValueError(f"{path}: no records in this file")
     return Counts(good, bad)
 
 
-def _checked(path: Path, model: type[Record], taxonomy: Taxonomy) -> Iterator[Rejection | None]:
-    """For each line, None when it is good, or what is wrong with it."""
-    number = 0
+def good_records(path: Path, model: type[R], tell: Callable[[Rejection], object]) -> Iterator[R]:
+    """The records of a file, as a stream, its bad lines left out and told.
+
+    Raises:
+        ValueError: no such file, or not one good record in it.
+    """
+    any_good = False
+    for found in _checked(path, model):
+        if isinstance(found, Rejection):
+            tell(found)
+        else:
+            any_good = True
+            yield found
+    if not any_good:
+        raise ValueError(f"{path}: no records in this file")
+
+
+def _checked(
+    path: Path, model: type[R], taxonomy: Taxonomy | None = None
+) -> Iterator[R | Rejection]:
+    """For each line its record, or what is wrong with it."""
     with closing(_Ids()) as ids:
         try:
             for number, line in read_lines(path):
                 try:
                     record = parse(line, model)
-                    if category := _category(record):
+                    if taxonomy and (category := _category(record)):
                         taxonomy.find(category)
                     ids.add(record.id, number)
                 except ValueError as error:
                     yield Rejection.of(path, number, error, line)
                 else:
-                    yield None
-        except (EOFError, OSError, zlib.error) as error:
-            damage = ValueError(f"the file is damaged from here on: {error}")
-            yield Rejection.of(path, number + 1, damage, b"")
+                    yield record
+        except DamagedFile as damage:
+            yield Rejection(str(path), damage.line, damage.reason, "")
 
 
 def _category(record: Record) -> tuple[str, ...]:

@@ -61,14 +61,14 @@ def ids(path: Path) -> list[str]:
 
 def test_first_the_sample_then_the_outcome(tmp_path: Path, sft: Path) -> None:
     out = tmp_path / "out"
-    waiting = curate_files(sft, None, out, SETTINGS, seed=1)
+    waiting = curate_files(sft, None, out, SETTINGS, seed=1, tell=print)
     assert isinstance(waiting, list) and len(waiting) == 20
     assert ids(out / "sample.jsonl") == [record.id for record in waiting]
     part = judge(waiting[:15], tmp_path / "part.jsonl")
-    assert curate_files(sft, part, out, SETTINGS, seed=1) == waiting[15:]
+    assert curate_files(sft, part, out, SETTINGS, seed=1, tell=print) == waiting[15:]
 
     audits = judge(waiting, tmp_path / "audits.jsonl")
-    curate_files(sft, audits, out, SETTINGS, seed=1)
+    curate_files(sft, audits, out, SETTINGS, seed=1, tell=print)
     assert not (out / "sample.jsonl").exists()
     assert ids(out / "kept.jsonl") == [f"good{n}" for n in range(30)]
     dropped = list(read_jsonl(out / "dropped.jsonl", SFTRecord))
@@ -80,13 +80,13 @@ def test_first_the_sample_then_the_outcome(tmp_path: Path, sft: Path) -> None:
     assert good["compared"] == 10 and good["cohen_kappa"] == good["krippendorff_alpha"] == 1
     assert bad["cohen_kappa"] == 0 and bad["krippendorff_alpha"] < 0
 
-    curate_files(sft, part, out, SETTINGS, seed=1)
+    curate_files(sft, part, out, SETTINGS, seed=1, tell=print)
     assert [path.name for path in out.iterdir()] == ["sample.jsonl"]
 
 
 def test_verdicts_that_the_sample_does_not_ask_for_are_counted(tmp_path: Path, sft: Path) -> None:
     everything = judge(list(read_jsonl(sft, SFTRecord)), tmp_path / "audits.jsonl")
-    curate_files(sft, everything, tmp_path / "out", SETTINGS, seed=1)
+    curate_files(sft, everything, tmp_path / "out", SETTINGS, seed=1, tell=print)
     report = json.loads((tmp_path / "out" / "report.json").read_text("utf-8"))
     assert report["verdicts_outside_the_sample"] == 40
     assert report["label_agreement"]["good"]["compared"] == 10
@@ -95,7 +95,7 @@ def test_verdicts_that_the_sample_does_not_ask_for_are_counted(tmp_path: Path, s
 def test_its_own_input_is_not_overwritten(tmp_path: Path, sft: Path) -> None:
     again = sft.rename(tmp_path / "dropped.jsonl")
     with pytest.raises(ValueError, match=r"dropped\.jsonl: .* choose another --out"):
-        curate_files(again, None, tmp_path, SETTINGS, seed=1)
+        curate_files(again, None, tmp_path, SETTINGS, seed=1, tell=print)
     assert again.is_file()
 
 
@@ -103,7 +103,7 @@ def test_demonstrations_without_a_batch_are_named(tmp_path: Path, sft: Path) -> 
     first, *others = read_jsonl(sft, SFTRecord)
     write_jsonl(sft, [first.model_copy(update={"batch": None}), *others])
     with pytest.raises(ValueError, match=r"sft\.jsonl: record 'good0' .* no batch: ") as told:
-        curate_files(sft, None, tmp_path / "out", SETTINGS, seed=1)
+        curate_files(sft, None, tmp_path / "out", SETTINGS, seed=1, tell=print)
     assert "sft.curation" not in str(told.value)
 
 

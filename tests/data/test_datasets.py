@@ -100,10 +100,9 @@ def test_what_is_left_out_is_counted() -> None:
     records = [
         ranking(["A", "BB", "B"], [1, 2, 3]),  # BB is too long; the other two stay
         ranking(["A", "BB"], [1, 2]),  # one left
-        ranking(["A"], [1]),  # one from the start
         ranking(["A", "B"], [1, 1]),  # all tied
         ranking(["A", "BB", "B"], [1, 2, 1]),  # tied once BB is gone
     ]
     data = ranking_dataset(records, V2, TOKENIZER, max_length=5)
-    assert (data.responses_too_long, data.records_too_few, data.records_all_tied) == (3, 2, 2)
+    assert (data.responses_too_long, data.records_too_few, data.records_all_tied) == (3, 1, 2)
     assert [(item.kept, item.ranks) for item in data] == [((0, 2), (1, 3))]

@@ -64,6 +64,33 @@ def test_schemas_are_in_step(tmp_path: Path) -> None:
         )
 
 
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"ranks": ["2", 1, 2]}, "ranks.0: Input should be a valid integer"),
+        ({"ranks": [2, True, 2]}, "ranks.1: Input should be a valid integer"),
+        ({"grades": [0]}, "grades.0: Input should be greater than"),
+        ({"grades": ["3"]}, "grades.0: Input should be a valid integer"),
+    ],
+)
+def test_ranks_and_grades_are_whole_numbers(changes: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        parse(json.dumps(ranking(**changes)), RankingRecord)
+
+
+def test_a_ranking_has_two_responses_that_say_something() -> None:
+    row = ranking()
+    alone = row | {"responses": row["responses"][:1], "ranks": [1]}
+    with pytest.raises(ValueError, match="responses: has 1 items where at least 2 must be"):
+        parse(json.dumps(alone), RankingRecord)
+    row["responses"][0]["text"] = " "
+    with pytest.raises(ValueError, match=r"responses\.0: text: the text is empty"):
+        parse(json.dumps(row), RankingRecord)
+    # Sampled, as its tokens tell: a model may end at once.
+    row["responses"][0]["token_ids"] = [2]
+    assert parse(json.dumps(row), RankingRecord).responses[0].text == " "
+
+
 def test_round_trip_keeps_everything(tmp_path: Path) -> None:
     provenance = Provenance(
         family="baichuan",

@@ -97,7 +97,7 @@ def test_what_is_unsure_is_left_for_a_person(tmp_path: Path) -> None:
     source, out = tmp_path / "prompts.jsonl", tmp_path / "out"
     given = [prompt("a", "A cake"), prompt("b", "zzz"), prompt("c", "A cake", LOOP)]
     write_jsonl(source, given)
-    assert tag_file(source, out, Tagger(small()), threshold=0.5) == TagCounts(1, 1, 1)
+    assert tag_file(source, out, Tagger(small()), 0.5, print) == TagCounts(1, 1, 1)
     sure, kept = read_jsonl(out / "tagged.jsonl", PromptRecord)
     assert sure.category == CAKE and kept == given[2]
     assert [float(level) > 0.5 for level in sure.metadata["tag_confidence"].split()] == [True] * 3
@@ -105,7 +105,7 @@ def test_what_is_unsure_is_left_for_a_person(tmp_path: Path) -> None:
     assert unsure.id == "b" and unsure.category == ()
     assert unsure.metadata["tag_suggestion"].count("/") == 2
     with pytest.raises(ValueError, match="would be overwritten"):
-        tag_file(out / "untagged.jsonl", out, Tagger(small()), threshold=0.5)
+        tag_file(out / "untagged.jsonl", out, Tagger(small()), 0.5, print)
 
 
 def test_the_command_says_how_many_are_left(tmp_path: Path) -> None:

@@ -9,8 +9,9 @@ import pytest
 
 from rlhf.config.paths import resource
 from rlhf.data.jsonl import MAX_LINE_BYTES, Rejection
+from rlhf.data.records import SFTRecord
 from rlhf.data.taxonomy import Taxonomy
-from rlhf.data.validate import Counts, validate
+from rlhf.data.validate import Counts, good_records, validate
 from tests.data.test_records import demonstration, ranking
 
 TAXONOMY = Taxonomy.load(resource("data_schemas/taxonomy.yaml"))
@@ -84,6 +85,18 @@ def test_a_damaged_archive_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
     counts = validate(path, "sft", TAXONOMY, told.append)
     assert 0 < counts.good < 1000 and counts.bad == 1
     assert told[0].line == counts.good + 1 and "damaged" in told[0].reason
+
+
+def test_good_records_come_and_the_bad_lines_are_told(tmp_path: Path) -> None:
+    path = tmp_path / "sft.jsonl"
+    rows = [demonstration("a"), {"id": "b"}, demonstration("a"), demonstration("c")]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    told: list[Rejection] = []
+    assert [record.id for record in good_records(path, SFTRecord, told.append)] == ["a", "c"]
+    assert [rejection.line for rejection in told] == [2, 3]
+    path.write_text("{}\n")
+    with pytest.raises(ValueError, match="no records in this file"):
+        list(good_records(path, SFTRecord, told.append))
 
 
 def test_unknown_kind_and_missing_file(tmp_path: Path) -> None:

@@ -72,11 +72,20 @@ def open_job(tasks: Path) -> Job:
     else:
         sources = (tasks,)
         path = tasks.with_name(f"{tasks.name.split('.')[0]}.annotation.sqlite")
-    loaded = {source.name: list(read_jsonl(source, RankingTask)) for source in sources}
+    loaded = {source.name: list(_tasks(source)) for source in sources}
     database = Database(path)
     for name, records in loaded.items():
         database.load(name, records)
     return Job(database, sources)
+
+
+def _tasks(source: Path) -> Iterator[RankingTask]:
+    for task in read_jsonl(source, RankingTask):
+        if len(task.responses) < 2:
+            raise ValueError(
+                f"{source}: task {task.id!r} has one response; two or more can be ranked"
+            )
+        yield task
 
 
 def rankings_name(tasks_name: str) -> str:

@@ -8,7 +8,7 @@ from typing import Annotated, NamedTuple
 
 from pydantic import BaseModel, Field
 
-from rlhf.data.jsonl import Rejection, Text, parse, read_lines
+from rlhf.data.jsonl import DamagedFile, Rejection, Text, parse, read_lines
 
 
 class _Turn(BaseModel):
@@ -81,12 +81,16 @@ class Line(NamedTuple):
 def read_documents(files: Iterable[Path], bad: list[Rejection] | None = None) -> Iterator[Line]:
     """The documents of the files; lines that are none are added to `bad`."""
     for file in files:
-        for number, raw in read_lines(file):
-            try:
-                yield Line(file, number, raw, _document(raw))
-            except ValueError as error:
-                if bad is not None:
-                    bad.append(Rejection.of(file, number, error, raw))
+        try:
+            for number, raw in read_lines(file):
+                try:
+                    yield Line(file, number, raw, _document(raw))
+                except ValueError as error:
+                    if bad is not None:
+                        bad.append(Rejection.of(file, number, error, raw))
+        except DamagedFile as damage:
+            if bad is not None:
+                bad.append(Rejection(str(file), damage.line, damage.reason, ""))
 
 
 def _document(raw: bytes) -> Document:

@@ -39,6 +39,13 @@ def test_export_writes_valid_records_in_the_given_order(tmp_path: Path) -> None:
     assert [record.id for record in held_out] == ["e0", "e1"]
 
 
+def test_a_single_response_cannot_be_ranked(tmp_path: Path) -> None:
+    alone = task(0).model_copy(update={"responses": task(0).responses[:1]})
+    write_jsonl(tmp_path / "tasks.jsonl", [alone])
+    with pytest.raises(ValueError, match=r"tasks.jsonl: task 't0' has one response"):
+        open_job(tmp_path)
+
+
 def test_all_responses_tied(tmp_path: Path) -> None:
     job = collect_folder(tmp_path, tasks=1)
     store = Store(job.database)
