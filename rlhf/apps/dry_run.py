@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +10,9 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from rlhf.apps import capabilities
 from rlhf.apps.run import STAGES as ORDER
-from rlhf.apps.run import check_roles, check_stages, last_round, planned
+from rlhf.apps.run import Work, check_roles, check_stages, last_round, planned
 from rlhf.apps.world import DEMO, located
 from rlhf.config.load import dump_config, load_config
 from rlhf.config.schema import Config, DataSection
@@ -20,10 +21,11 @@ from rlhf.data.prepare import KINDS, is_prepared
 from rlhf.demo.build import is_built
 from rlhf.demo.rehearse import rehearse
 from rlhf.planning.planner import plan
-from rlhf.runtime.distributed import make_runtime
+from rlhf.runtime.distributed import Runtime, make_runtime
 from rlhf.runtime.outlook import Outlook, outlook
 from rlhf.runtime.quiet import quiet
 from rlhf.runtime.run_dir import RunDir
+from rlhf.runtime.steps import Step
 from rlhf.runtime.usage import GIB
 from stages import collect, dpo, evaluate, ppo, rm, sft
 
@@ -75,15 +77,27 @@ def dry_run(
     work = planned(config, run_dir, start, only, redo)
     check_roles(config, {stage for stage, _ in work})
     table = Table("step", "will be", "why", title=f"stages of {run_dir.root}")
+    for step, runtime, afresh in _steps(config, run_dir, work, redo):
+        found = Outlook("run", "--redo") if afresh else outlook(step, runtime, coming)
+        if found.action != "reuse":
+            coming.append(step.directory)
+        table.add_row(step.key, ACTIONS[found.action], found.reason)
+    console.print(table)
+
+
+def _steps(
+    config: Config, run_dir: RunDir, work: Sequence[Work], redo: str | None
+) -> Iterator[tuple[Step, Runtime, bool]]:
+    """Every step in the order of a run, and whether it is to start afresh."""
+    for step in capabilities.before(config, runtime := make_runtime(config, run_dir), work):
+        yield step, runtime, False
     for stage, number in work:
         runtime = make_runtime(config, run_dir, number)
         afresh = stage == redo and number == last_round(stage, config.rounds)
         for step in STEPS[stage](config, runtime):
-            found = Outlook("run", "--redo") if afresh else outlook(step, runtime, coming)
-            if found.action != "reuse":
-                coming.append(step.directory)
-            table.add_row(step.key, ACTIONS[found.action], found.reason)
-    console.print(table)
+            yield step, runtime, afresh
+        for step in capabilities.after(stage, config, runtime):
+            yield step, runtime, False
 
 
 def changed_keys(config: Config, before: Path) -> Iterator[str]:

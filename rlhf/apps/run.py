@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
+from rlhf.apps import capabilities
 from rlhf.apps.world import prepared_run
 from rlhf.config.schema import Config
 from rlhf.demo.rehearse import rehearse
@@ -18,6 +19,7 @@ from rlhf.runtime.distributed import (
 )
 from rlhf.runtime.quiet import quiet
 from rlhf.runtime.run_dir import EACH_ROUND, RunDir
+from rlhf.runtime.steps import execute
 from rlhf.training.engine import check_processes
 from stages import collect, dpo, evaluate, ppo, rm, sft
 
@@ -61,6 +63,8 @@ def run(
     with prepared_run(config, stages=stages) as (config, run_dir):
         plan = once(lambda: planned(config, run_dir, start, only, redo))
         check_roles(config, {stage for stage, _ in plan})
+        for step in capabilities.before(config, runtime := make_runtime(config, run_dir), plan):
+            execute(step, runtime)
         for stage, number in plan:
             runtime = make_runtime(config, run_dir, number)
             if stage == redo and number == last_round(stage, config.rounds):
@@ -69,6 +73,8 @@ def run(
             if result.waiting:
                 runtime.console.print(result.waiting)
                 break
+            for step in capabilities.after(stage, config, runtime):
+                execute(step, runtime)
     disconnect()
 
 

@@ -104,6 +104,7 @@ def _check_named_files(config: Config, run_dir: RunDir, stages: Collection[str])
     models = [path for path in models if not Path(path).is_relative_to(run_dir.root)]
     files = [path for path in config.data.model_dump().values() if isinstance(path, str)]
     files += [ppo.pretraining.data] if ppo.pretraining and "ppo" in stages else []
+    files += config.capabilities.include if config.capabilities else []
     missing = [path for path in dict.fromkeys([*models, *files]) if _absent(path, run_dir)]
     if missing:
         raise ValueError(

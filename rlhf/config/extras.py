@@ -10,8 +10,9 @@ from rlhf.config.schema import Config
 
 def needed_extras(config: Config, rehearsal: bool = False) -> list[str]:
     """Names from pyproject.toml's optional dependencies. A rehearsal on a CPU has no 4 bits."""
-    engine = ["deepspeed"] if config.runtime.deepspeed else []
-    return engine if rehearsal else [*engine, *_gpu(config)]
+    always = ["deepspeed"] if config.runtime.deepspeed else []
+    always += ["capabilities"] if config.capabilities else []
+    return always if rehearsal else [*always, *_gpu(config)]
 
 
 def _gpu(config: Config) -> list[str]:

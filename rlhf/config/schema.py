@@ -23,6 +23,7 @@ from rlhf.config.base import (
     Section,
     TuningSection,
 )
+from rlhf.config.capabilities import CapabilitySection
 from rlhf.config.dpo import DPOSection
 from rlhf.config.ppo import (
     KLSection,
@@ -38,6 +39,7 @@ __all__ = [
     "AblationSection",
     "AnnotationSection",
     "BalanceSection",
+    "CapabilitySection",
     "CollectSection",
     "Config",
     "CurationSection",
@@ -196,7 +198,7 @@ class DemoSection(Section):
 class Config(Section):
     """A whole run. `name`: its directory under `output_dir`. `dpo`: null leaves that stage out.
 
-    `stages`: those that the run has, such as [sft]; null: all.
+    `stages`: those that the run has, such as [sft]; null: all. `capabilities`: null asks none.
     """
 
     name: Name
@@ -214,6 +216,7 @@ class Config(Section):
     rm: RMSection = RMSection()
     ppo: PPOSection = PPOSection()
     evaluate: EvaluateSection = EvaluateSection()
+    capabilities: CapabilitySection | None = None
     demo: DemoSection | None = None
     ablation: AblationSection | None = None
 

@@ -47,6 +47,7 @@ GIVEN = (
 )
 """Inputs that another run may have made."""
 ANSWER_TOKENS = 32
+QUESTIONS = {"tasks": ["demo_world"], "include": [], "limit": 40}
 CURATION = {"sample": 20, "threshold": 0.37}
 WORLD = {"sft_records": 800, "sft_eval_records": 60, "prompts": 600, "eval_prompts": 60}
 
@@ -78,6 +79,8 @@ def rehearse(config: Config) -> Config:
     for section in ("collect", "ppo", "evaluate"):
         sampling = values[section]["sampling"]
         sampling["max_new_tokens"] = min(sampling["max_new_tokens"], ANSWER_TOKENS)
+    if config.capabilities is not None:
+        values["capabilities"] |= QUESTIONS
     if config.sft.curation is not None:
         values["sft"]["curation"] |= CURATION
     for section, key in GIVEN:

@@ -57,6 +57,7 @@ def _page(template: str, plots: Sequence[Plot], **values: Any) -> str:
         change=change,
         number=number,
         signed=signed,
+        points=points,
         p_value=p_value,
         duration=duration,
     )
@@ -106,6 +107,11 @@ def number(value: Any) -> str:
 def signed(value: float | None) -> str:
     """0.416 -> +0.42."""
     return NONE if value is None else f"{value:+.2f}".replace("-", MINUS)
+
+
+def points(share: float | None) -> str:
+    """-0.0416 -> -4.2: percentage points."""
+    return NONE if share is None else f"{100 * share:+.1f}".replace("-", MINUS)
 
 
 def p_value(p: float) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from rlhf.evaluation import margin_report
+from rlhf.evaluation import capabilities, margin_report
 from rlhf.evaluation.cells import Table
 from rlhf.evaluation.folder import write_folder
 from rlhf.evaluation.page import render
@@ -45,6 +45,7 @@ def tables(report: dict[str, Any]) -> dict[str, Table]:
         "responses": report["data"]["responses"],
         "pairs_by_origin": _origins(report["data"]["provenance"] or {}),
         **(margin_report.tables(report["rm"]) if report["rm"] else {}),
+        "capabilities": capabilities.table(report["capabilities"]),
         "judge": [row for name, judge in judges.items() if judge for row in _flat(name, judge)],
     }
 

@@ -14,8 +14,9 @@ import yaml
 
 from rlhf.data.jsonl import Record, read_jsonl
 from rlhf.data.records import RankingRecord
-from rlhf.evaluation import best_of_n
+from rlhf.evaluation import best_of_n, capabilities
 from rlhf.evaluation.best_of_n import AnswerRow
+from rlhf.evaluation.capabilities import QuestionRow
 from rlhf.evaluation.policy import JudgeRow
 from rlhf.evaluation.preference import PairRow
 from rlhf.runtime.run_dir import RunDir, StageManifest
@@ -69,6 +70,7 @@ class RunFiles:
 
     dpo_*: of the last round's DPO, where there is one. judge_dpo: DPO against SFT; judge_ppo_dpo
     and judge_extra_sft: PPO against those baselines. best_of_n: many answers to each prompt.
+    capabilities: the benchmarks of each model, where the config asks for them.
     """
 
     config: dict[str, Any]
@@ -82,6 +84,7 @@ class RunFiles:
     judge_dpo: list[JudgeRow]
     judge_ppo_dpo: list[JudgeRow]
     best_of_n: list[AnswerRow]
+    capabilities: dict[str, list[QuestionRow]]
     curation: dict[str, Any] | None
 
     @property
@@ -116,6 +119,7 @@ def load(run_dir: Path) -> RunFiles:
         judge_dpo=_rows(run_dir / "evaluate" / "judge_dpo.jsonl", JudgeRow),
         judge_ppo_dpo=_rows(run_dir / "evaluate" / "judge_ppo_dpo.jsonl", JudgeRow),
         best_of_n=best_of_n.read(run_dir),
+        capabilities=capabilities.read(run_dir),
         curation=_json(run_dir / "data" / "curation.json"),
     )
 
@@ -137,6 +141,9 @@ def missing(files: RunFiles) -> list[str]:
         "dpo/summary.json: DPO has not finished": files.dpo_summary or not config.get("dpo"),
         "data/curation.json: no report of the crowd batches": (
             files.curation or not config.get("sft", {}).get("curation")
+        ),
+        "capabilities: the benchmarks have not been run": (
+            files.capabilities or not config.get("capabilities")
         ),
     }
     return [sentence for sentence, present in expected.items() if not present]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from math import isfinite
 from typing import Any
 
-from rlhf.evaluation import best_of_n, margin_report, policy
+from rlhf.evaluation import best_of_n, capabilities, margin_report, policy
 from rlhf.evaluation.best_of_n import AnswerRow
 from rlhf.evaluation.policy import JudgeRow
 from rlhf.evaluation.preference import PairRow
@@ -28,6 +28,7 @@ def summarise(files: RunFiles) -> dict[str, Any]:
         "rm": _rm(files.last.pairs, files.best_of_n),
         "dpo": _dpo(files),
         "ppo": _ppo(files),
+        "capabilities": capabilities.summarise(files.capabilities),
         "rounds": [_round(entry) for entry in files.rounds],
         "data": {
             "curation": files.curation,

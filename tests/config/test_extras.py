@@ -18,6 +18,7 @@ from rlhf.config.extras import main
         (["--nproc", "2", "tiny", "--set", "runtime.deepspeed=zero2"], "deepspeed"),
         (["tiny", "--set", "runtime.deepspeed=zero3", "--rehearse"], "deepspeed"),
         (["tiny", "--set", "rm.tuning.method=qlora", "--rehearse"], ""),
+        (["tiny", "--set", "capabilities={}", "--rehearse"], "capabilities"),
         (["tiny", "--set", "no.such.key=1"], ""),
         (["absent.yaml"], ""),
         (["tiny", "--set"], ""),

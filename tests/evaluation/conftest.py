@@ -23,6 +23,7 @@ from rlhf.data.records import (
     Response,
     SFTRecord,
 )
+from rlhf.evaluation.capabilities import QuestionRow
 from rlhf.evaluation.policy import JudgeRow, compare_rows
 from rlhf.evaluation.preference import pair_rows
 from rlhf.runtime.run_dir import RunDir, StageManifest
@@ -219,6 +220,19 @@ def make_curation() -> dict[str, Any]:
     return asdict(curate(records, lambda record: record.batch != "4", settings, seed=0).report)
 
 
+def write_capabilities(root: Path) -> None:
+    """Two tasks; of 40 questions each, every later model forgets two more."""
+    for lost, model in enumerate(("base", "sft", "ppo-1", "ppo")):
+        rows = [
+            QuestionRow(
+                task=task, metric="acc", id=f"{task}:{i}", shots=5, value=i % 2 * (i > 4 * lost)
+            )
+            for task in ("ceval-valid", "mmlu")
+            for i in range(40)
+        ]
+        write_jsonl(root / "capabilities" / model / "questions.jsonl", rows)
+
+
 def write_run(root: Path) -> Path:
     """A complete synthetic run of two rounds."""
     root.mkdir(parents=True, exist_ok=True)
@@ -227,6 +241,7 @@ def write_run(root: Path) -> Path:
         "seed": 7,
         "rounds": 2,
         "evaluate": {"extra_sft": True, "samples": 5},
+        "capabilities": {"tasks": ["ceval-valid", "mmlu"]},
     }
     (root / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
     write_sft(root)
@@ -235,6 +250,7 @@ def write_run(root: Path) -> Path:
     extra = make_verdicts(220, 0.9, judge="rubric", simulated=True)
     write_jsonl(root / "evaluate" / "judge_sft_extra.jsonl", extra)
     write_json(root / "data" / "curation.json", make_curation())
+    write_capabilities(root)
     write_manifest(root)
     return root
 

@@ -71,6 +71,8 @@ def test_a_complete_run(run_dir: Path) -> None:
     assert ppo["judge"]["win"] + ppo["judge"]["tie"] + ppo["judge"]["lose"] == 220
     assert ppo["judge_extra_sft"]["prompts"] == 220
     assert [entry["round"] for entry in report["rounds"]] == [1, 2]
+    assert report["capabilities"]["tax"] == pytest.approx(6 / 40)
+    assert "+15.0 <small>points" in page and "−15.0 (−26.6 to −3.4)" in page
     assert report["rounds"][1]["rm"]["accuracy"] == report["rm"]["accuracy"]
     assert report["run"]["core_minutes"] == pytest.approx(52.5 * 45 / 60)
     assert report["run"]["peak_memory_gib"] == pytest.approx(1.6)
@@ -112,7 +114,7 @@ def test_the_same_files_give_the_same_report(run_dir: Path) -> None:
 
 
 def test_missing_parts_are_said_to_be_missing(run_dir: Path) -> None:
-    for part in ("ppo", "rm", "sft/main", "rounds", "evaluate", "collect", "data"):
+    for part in "ppo rm sft/main rounds evaluate collect data capabilities".split():
         shutil.rmtree(run_dir / part)
     report = write(run_dir)
     _, page = read(run_dir)
@@ -124,6 +126,7 @@ def test_missing_parts_are_said_to_be_missing(run_dir: Path) -> None:
         "ppo/summary.json",
         "ppo/judge.jsonl",
         "evaluate/judge_sft_extra.jsonl",
+        "capabilities",
     ]
     assert "The reward model has not been evaluated in this run directory." in page
     assert "simulated" not in page.lower()
