@@ -170,9 +170,15 @@ def _load(
     quantization: Quantization | None,
     **options: Any,
 ) -> Any:
-    """Nothing is half-loaded: a tensor that is missing or misshapen is an error, not a warning."""
+    """Nothing is half-loaded: a tensor that is missing or misshapen is an error, not a warning.
+
+    To a GPU every tensor goes straight from the mapped file, which all processes of a host share:
+    none of them holds a copy of the model in the host's memory.
+    """
+    on_cpu = torch.device(device).type == "cpu"
     if quantization is not None:
         options["quantization_config"] = bitsandbytes_config(quantization, dtype)
+    if quantization is not None or not on_cpu:
         options["device_map"] = str(device)
     try:
         with _quietly():
@@ -205,10 +211,8 @@ def _load(
         )
     if getattr(model, "is_quantized", False):
         exact_products(model)
-    if quantization is None:
-        model.to(device)
-        if torch.device(device).type == "cpu":
-            _own_memory(model)
+    if quantization is None and on_cpu:
+        _own_memory(model)
     return model.eval()
 
 

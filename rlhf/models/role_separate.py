@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlhf.config.schema import TuningSection
-from rlhf.models.adapter import add_lora
+from rlhf.models.adapter import Task, add_lora
 from rlhf.models.export import merge_adapter, unspread
 from rlhf.models.load import load_causal_lm, load_reward_model
 from rlhf.models.quantise import Quantization
@@ -45,22 +45,23 @@ class SeparateRoles(Roles):
         super().__init__(spec, tokenizer)
         place: dict[str, Any] = {"dtype": dtype, "device": device}
         base: Quantization | None = "nf4" if tuning.method == "qlora" else None
-        self.reference = load_causal_lm(actor_path, quantization=base, **place).requires_grad_(
-            False
-        )
-        self.reward = _whole_reward_model(reward_path, base, place).requires_grad_(False)
-        actor: Any = load_causal_lm(actor_path, quantization=base, **place)
-        critic: Any = _whole_reward_model(reward_path, base, place)
-        if tuning.method != "full":
-            actor, critic = add_lora(actor, tuning, "causal"), add_lora(critic, tuning, "reward")
-        self.actor, self.critic = actor.eval(), critic.eval()
+        frozen = zero if zero == 3 else None
+
+        def speaker() -> Any:
+            return load_causal_lm(actor_path, quantization=base, **place)
+
+        def scorer() -> Any:
+            return _whole_reward_model(reward_path, base, place)
+
+        def learner(model: Any, task: Task) -> Any:
+            return model if tuning.method == "full" else add_lora(model, tuning, task)
+
+        # Each is spread before the next is loaded: one of them is whole at a time.
         self._zero = zero
-        if zero:
-            spread(_inner(self.actor), zero)
-            spread(_inner(self.critic), zero)
-        if zero == 3:
-            spread(self.reference, zero)
-            spread(self.reward, zero)
+        self.reference = _spread(speaker().requires_grad_(False), frozen)
+        self.reward = _spread(scorer().requires_grad_(False), frozen)
+        self.actor = _spread(learner(speaker(), "causal").eval(), zero)
+        self.critic = _spread(learner(scorer(), "reward").eval(), zero)
 
     def language_model(self, role: Speaker) -> AbstractContextManager[PreTrainedModel]:
         return nullcontext(_inner(self.actor) if role == "actor" else self.reference)
@@ -95,6 +96,12 @@ class SeparateRoles(Roles):
 
 def _inner(model: Any) -> Any:
     return model.get_base_model() if isinstance(model, PeftModel) else model
+
+
+def _spread(model: Any, zero: ZeroStage | None) -> Any:
+    if zero:
+        spread(_inner(model), zero)
+    return model
 
 
 def _whole_reward_model(path: Path, quantization: Quantization | None, place: Any) -> Any:

@@ -33,6 +33,24 @@ def test_loads_an_official_directory(checkpoint: Callable[..., Path], architectu
     assert load_reward_model(path, **CPU)(ids).logits.shape == (1, 1)
 
 
+def test_a_gpu_takes_tensors_from_the_file_itself(
+    checkpoint: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No process holds the model in the host's memory first, where N of them would hold N."""
+    load, asked = AutoModelForCausalLM.from_pretrained, {}
+
+    def from_pretrained(*args: object, device_map: str | None = None, **options: object) -> object:
+        asked["device_map"] = device_map
+        return load(*args, **options)
+
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", from_pretrained)
+    path = checkpoint("baichuan2-7b")
+    load_causal_lm(path, dtype=torch.float32, device="cuda:1")
+    assert asked == {"device_map": "cuda:1"}
+    load_causal_lm(path, **CPU)
+    assert asked == {"device_map": None}
+
+
 def edit(path: Path, **fields: object) -> None:
     config = json.loads((path / "config.json").read_text())
     (path / "config.json").write_text(json.dumps(config | fields))
