@@ -9,6 +9,7 @@ from rlhf.apps import capabilities
 from rlhf.apps.world import prepared_run
 from rlhf.config.schema import Config
 from rlhf.demo.rehearse import rehearse
+from rlhf.runtime.alike import check_alike
 from rlhf.runtime.distributed import (
     Runtime,
     StageResult,
@@ -59,6 +60,7 @@ def run(
     config = rehearse(config) if rehearsal else config
     stages: tuple[str, ...] = (only,) if only else config.stages or tuple(STAGES)
     connect(config.runtime)
+    check_alike(config)
     check_processes(config, stages)
     with prepared_run(config, stages=stages) as (config, run_dir):
         plan = once(lambda: planned(config, run_dir, start, only, redo))

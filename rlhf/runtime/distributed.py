@@ -27,6 +27,7 @@ from torch.distributed.tensor import DTensor
 
 from rlhf.config.schema import Config, RuntimeSection
 from rlhf.runtime.devices import choose_device, choose_dtype
+from rlhf.runtime.meeting import join, leave
 from rlhf.runtime.run_dir import RunDir
 
 T = TypeVar("T")
@@ -105,7 +106,7 @@ def make_runtime(config: Config, run_dir: RunDir, round: int | None = None) -> R
 def connect(section: RuntimeSection) -> None:
     """Join the processes that a launcher has started; nothing where it has started none.
 
-    Raises ValueError when the launcher has not said where to meet.
+    Raises ValueError when the launcher has not said where to meet, RuntimeError when some are late.
     """
     alone = "RANK" not in os.environ and int(os.environ.get("WORLD_SIZE", "1")) == 1
     if alone or _grouped():
@@ -118,7 +119,7 @@ def connect(section: RuntimeSection) -> None:
         )
     on_gpu = choose_device(section).type == "cuda"
     timeout = _patience["barrier"] = timedelta(seconds=section.timeout)
-    dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo", timeout=timeout)
+    join("cpu:gloo,cuda:nccl" if on_gpu else "gloo", timeout)
     if on_gpu:
         _objects["group"] = dist.new_group(backend="gloo", timeout=timeout)
 
@@ -128,7 +129,7 @@ def disconnect() -> None:
     if _grouped():
         _objects.clear()
         _patience.clear()
-        dist.destroy_process_group()
+        leave()
 
 
 def seed_everything(seed: int) -> None:

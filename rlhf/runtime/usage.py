@@ -17,7 +17,7 @@ import torch
 import rlhf
 
 GIB = 1024**3
-PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate")
+PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "deepspeed")
 
 
 @dataclass(frozen=True)
