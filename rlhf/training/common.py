@@ -44,15 +44,18 @@ OnLog = Callable[[int, int, dict[str, float]], None]
 """Called with the step, the number of steps and the row's fields."""
 
 
-def prepare(model: PreTrainedModel, section: Section, task: Task, seed: int) -> Any:
+def prepare(
+    model: PreTrainedModel, section: Section, task: Task, seed: int, engine: Engine | None = None
+) -> Any:
     """The model to train: with adapters if the section asks for them, trainable weights in float32.
 
     The trunk keeps the type it was loaded in, and `arguments` computes in that type. Weights that
-    learn are kept in float32: a bfloat16 weight swallows updates below 1/256 of itself.
+    learn are kept in float32: a bfloat16 weight swallows updates below 1/256 of itself. DeepSpeed
+    (`engine`) makes its own ones in float32, spread over the processes, so whole ones are not made.
     """
     set_seed(seed)
     tuned = model if section.tuning.method == "full" else add_lora(model, section.tuning, task)
-    if not splits(section, model):
+    if not (splits(section, model) or engine is not None):
         _learn_in_float32(tuned)
     return tuned
 
@@ -208,12 +211,14 @@ def fit(
     split: weights stay in bfloat16, and the optimiser keeps what float32 has more.
     """
     assert trainer.model is not None
+    half = trainer.args.bf16 or trainer.args.fp16
     if split:
         trainer.optimizer_cls_and_kwargs = split_optimiser(optimiser)
     else:
+        trainer.optimizer_cls_and_kwargs = offloaded_optimiser(engine, optimiser)
+    if not (split or (engine is not None and half)):
         # TRL's trainers turn the adapters of a quantised model to bfloat16.
         _learn_in_float32(trainer.model)
-        trainer.optimizer_cls_and_kwargs = offloaded_optimiser(engine, optimiser)
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(watch)
     trainer.add_callback(SealCheckpoints)

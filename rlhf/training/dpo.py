@@ -105,7 +105,7 @@ def train_dpo(
     )
     with _own_head(model):
         trainer = _DPOTrainer(
-            model=prepare(model, section, "causal", seed),
+            model=prepare(model, section, "causal", seed, engine),
             args=for_one_gpu(config),
             train_dataset=train,
             eval_dataset=evaluation,

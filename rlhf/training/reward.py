@@ -99,7 +99,7 @@ def train_reward_model(
     parameters = model.num_parameters(exclude_embeddings=True)
     batch_size = section.microbatch_size * max(len(item.ranks) for item in train.items)
     settings = arguments(section, model, output_dir=output_dir, seed=seed, engine=engine)
-    learner = prepare(model, section, "reward", seed)
+    learner = prepare(model, section, "reward", seed, engine)
     if section.compile:
         compile_blocks(learner)
     trainer = _RankingTrainer(

@@ -96,7 +96,7 @@ def train_sft(
     settings = arguments(
         section, model, output_dir=output_dir, seed=seed, steps=steps, engine=engine
     )
-    split, learner = splits(section, model), _learner(model, section, seed)
+    split, learner = splits(section, model), _learner(model, section, seed, engine)
     trainer = _SFTTrainer(
         model=learner,
         args=_config(section, settings),
@@ -192,9 +192,9 @@ def _config(section: SFTSection, settings: dict[str, Any]) -> SFTConfig:
     return for_one_gpu(config)
 
 
-def _learner(model: PreTrainedModel, section: SFTSection, seed: int) -> Any:
+def _learner(model: PreTrainedModel, section: SFTSection, seed: int, engine: Engine | None) -> Any:
     """The model to train, as the section has it computed."""
-    learner = prepare(model, section, "causal", seed)
+    learner = prepare(model, section, "causal", seed, engine)
     if section.gradient_checkpointing is not True:
         recompute_blocks(learner, section.gradient_checkpointing or 0)
     if section.compile:

@@ -37,8 +37,8 @@ SETTINGS: dict[str, Any] = {
 }
 
 
-def sft(packing: bool = False, **common: Any) -> Any:
-    model = worlds.language_model(z_loss_weight=1e-3)
+def sft(packing: bool = False, dtype: torch.dtype = torch.float32, **common: Any) -> Any:
+    model = worlds.language_model(z_loss_weight=1e-3).to(dtype)
     data = worlds.conversations(ROWS), worlds.conversations(11, seed=1)
     section = worlds.sft_section(**SETTINGS, packing=packing)
     return train_sft(model, worlds.tokenizer(), *data, section, **common)
@@ -46,6 +46,10 @@ def sft(packing: bool = False, **common: Any) -> Any:
 
 def packed(**common: Any) -> Any:
     return sft(packing=True, **common)
+
+
+def half(**common: Any) -> Any:
+    return sft(dtype=torch.bfloat16, **common)
 
 
 def rm(**common: Any) -> Any:
@@ -59,7 +63,13 @@ def dpo(**common: Any) -> Any:
     return train_dpo(model, worlds.tokenizer(), *data, dpo_section(**SETTINGS), **common)
 
 
-CASES: dict[str, Callable[..., Any]] = {"sft": sft, "packed": packed, "rm": rm, "dpo": dpo}
+CASES: dict[str, Callable[..., Any]] = {
+    "sft": sft,
+    "packed": packed,
+    "half": half,
+    "rm": rm,
+    "dpo": dpo,
+}
 
 
 def run(name: str, folder: Path) -> None:

@@ -65,6 +65,12 @@ def test_computing_follows_the_model_and_learning_is_in_float32() -> None:
     assert {parameter.dtype for parameter in prepared.parameters()} == {torch.float32}
 
 
+def test_deepspeed_keeps_the_weights_in_float32_itself() -> None:
+    model = language_model().to(torch.bfloat16)
+    prepared = prepare(model, sft_section(), "causal", 0, {"zero_optimization": {"stage": 3}})
+    assert {parameter.dtype for parameter in prepared.parameters()} == {torch.bfloat16}
+
+
 @pytest.mark.skipif(importlib.util.find_spec("bitsandbytes") is not None, reason="it is installed")
 def test_eight_bit_optimiser_names_its_extra() -> None:
     with pytest.raises(ValueError, match=r"\.\[gpu\]"):
