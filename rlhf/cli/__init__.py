@@ -3,6 +3,7 @@ answers at once."""
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import time
@@ -51,6 +52,8 @@ app.add_typer(lineage.app)
 def main() -> None:
     """Entry point. The user's mistakes: one line, exit code 2. What else is foreseen, such as a
     full disk or an alarm that stops PPO: one line, 1. Anything else: traceback, 1."""
+    # On some processors it tells of a faster kernel whenever it is imported, needed or not.
+    logging.getLogger("bitsandbytes.backends").setLevel(logging.ERROR)
     try:
         sys.exit(app(prog_name="rlhf", standalone_mode=False))
     except typer.Abort:

@@ -20,7 +20,7 @@ from transformers import (
 )
 
 from rlhf.config.schema import TuningSection
-from rlhf.models.files import ADAPTER_WEIGHTS, tensor_shapes
+from rlhf.models.files import adapter_shapes
 from rlhf.models.registry import spec_of
 
 ADAPTER_CONFIG = "adapter_config.json"
@@ -82,12 +82,10 @@ def check_adapter(path: Path, config: PreTrainedConfig) -> None:
     """Raises ValueError unless an adapter's tensors are, by name and shape, those that its
     configuration makes on a model of `config`. PEFT leaves at zero what it does not find.
 
-    Reads the header of the weights only; the model is made without storage.
+    Reads the weights' header only, where it is in safetensors; the model is made without storage.
     """
     fields = read_adapter_config(path)
-    if not (path / ADAPTER_WEIGHTS).is_file():
-        raise ValueError(f"{path}: {ADAPTER_WEIGHTS} missing; copy the whole adapter")
-    found = tensor_shapes(path / ADAPTER_WEIGHTS)
+    found = adapter_shapes(path)
     reward = fields["task_type"] == "SEQ_CLS"
     kind: Any = AutoModelForSequenceClassification if reward else AutoModelForCausalLM
     with torch.device("meta"), warnings.catch_warnings():

@@ -5,9 +5,13 @@ from __future__ import annotations
 import json
 import zipfile
 from pathlib import Path
+from pickle import UnpicklingError
+
+import torch
 
 WEIGHT_NAMES = ("model.safetensors", "pytorch_model.bin")
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
+OLD_ADAPTER_WEIGHTS = "adapter_model.bin"
 
 
 def weight_files(directory: Path) -> list[Path]:
@@ -15,8 +19,9 @@ def weight_files(directory: Path) -> list[Path]:
 
     Raises ValueError when there are none, or when a shard that the index names is missing.
     """
-    if (directory / ADAPTER_WEIGHTS).is_file():
-        return [directory / ADAPTER_WEIGHTS]
+    for adapter in (ADAPTER_WEIGHTS, OLD_ADAPTER_WEIGHTS):
+        if (directory / adapter).is_file():
+            return [directory / adapter]
     for name in WEIGHT_NAMES:
         index = directory / f"{name}.index.json"
         if (directory / name).is_file():
@@ -63,6 +68,23 @@ def tensor_shapes(file: Path) -> dict[str, tuple[int, ...]]:
     if 8 + length + max((entry["data_offsets"][1] for entry in header.values()), default=0) != size:
         raise ValueError(_damaged(file))
     return {name: tuple(entry["shape"]) for name, entry in header.items()}
+
+
+def adapter_shapes(directory: Path) -> dict[str, tuple[int, ...]]:
+    """As `tensor_shapes`, of an adapter, in safetensors or, as before 2024, in a .bin file.
+
+    Raises ValueError where there is neither, or none that is whole.
+    """
+    file, old = directory / ADAPTER_WEIGHTS, directory / OLD_ADAPTER_WEIGHTS
+    if file.is_file() or not old.is_file():
+        if not file.is_file():
+            raise ValueError(f"{directory}: {ADAPTER_WEIGHTS} missing; copy the whole adapter")
+        return tensor_shapes(file)
+    try:
+        tensors = torch.load(old, map_location="meta", weights_only=True)
+        return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    except (UnpicklingError, RuntimeError, OSError, EOFError, AttributeError):
+        raise ValueError(_damaged(old)) from None
 
 
 def _begins_and_ends_as_zip(file: Path) -> bool:

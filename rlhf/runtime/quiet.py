@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import datasets
+import torch
 from rich.console import Console
 from rich.logging import RichHandler
 from transformers.utils import logging as library_logging
@@ -26,6 +28,8 @@ def quiet() -> Iterator[None]:
     library_logging.set_verbosity_error()
     library_logging.disable_progress_bar()
     datasets.disable_progress_bars()
+    if not torch.accelerator.is_available():  # DeepSpeed would tell, wherever it is imported
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)

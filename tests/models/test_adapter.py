@@ -18,6 +18,7 @@ from tests.checkpoints import tiny_model
 
 CPU = {"dtype": torch.float32, "device": "cpu"}
 WEIGHTS = "adapter_model.safetensors"
+OLD_WEIGHTS = "adapter_model.bin"
 
 
 def test_all_linear_means_the_five_kinds() -> None:
@@ -59,6 +60,13 @@ def reward_adapter(base: Path, out: Path) -> Path:
     return out
 
 
+class Code:
+    """Nobody who reads weights alone runs this."""
+
+    def __reduce__(self) -> tuple[Callable[[str], None], tuple[str]]:
+        return pytest.fail, ("code has run",)
+
+
 def damage(adapter: Path, how: str) -> None:
     config, weights = adapter / "adapter_config.json", adapter / WEIGHTS
     fields, tensors = json.loads(config.read_text()), load_file(weights)
@@ -79,8 +87,13 @@ def damage(adapter: Path, how: str) -> None:
     config.write_text(json.dumps(fields) if how != "broken config" else "{")
     if how == "truncated":
         weights.write_bytes(weights.read_bytes()[:-10])
-    elif how == "no weights":
+    elif how in ("no weights", "truncated bin", "code in a bin"):
         weights.unlink()
+    if how == "code in a bin":
+        torch.save(tensors | {"more": Code()}, adapter / OLD_WEIGHTS)
+    elif how == "truncated bin":
+        torch.save(tensors, adapter / OLD_WEIGHTS)
+        (adapter / OLD_WEIGHTS).write_bytes((adapter / OLD_WEIGHTS).read_bytes()[:-10])
 
 
 @pytest.mark.parametrize(
@@ -95,6 +108,8 @@ def damage(adapter: Path, how: str) -> None:
         ("broken config", "not valid JSON"),
         ("truncated", "truncated or damaged"),
         ("no weights", "adapter_model.safetensors missing"),
+        ("truncated bin", "truncated or damaged"),
+        ("code in a bin", "truncated or damaged"),
     ],
 )
 def test_one_line_for_an_adapter_that_does_not_fit(
@@ -107,6 +122,17 @@ def test_one_line_for_an_adapter_that_does_not_fit(
         with pytest.raises(ValueError, match=said) as caught:
             check(adapter)
         assert "\n" not in str(caught.value) and str(adapter) in str(caught.value)
+
+
+def test_an_adapter_from_before_safetensors(
+    checkpoint: Callable[..., Path], tmp_path: Path
+) -> None:
+    adapter, ids = reward_adapter(checkpoint(), tmp_path / "adapter"), torch.arange(3, 20)[None]
+    expected = load_reward_model(adapter, **CPU)(input_ids=ids).logits
+    torch.save(load_file(adapter / WEIGHTS), adapter / OLD_WEIGHTS)
+    (adapter / WEIGHTS).unlink()
+    check_checkpoint(adapter)
+    assert torch.equal(load_reward_model(adapter, **CPU)(input_ids=ids).logits, expected)
 
 
 def test_an_adapter_of_another_size(checkpoint: Callable[..., Path], tmp_path: Path) -> None:
