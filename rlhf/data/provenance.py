@@ -12,6 +12,7 @@ from typing import Literal
 
 from rlhf.data.records import Provenance, RankingRecord, pair_grades
 from rlhf.models.load import checkpoint_hash
+from rlhf.models.registry import spec_of
 
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 
@@ -67,7 +68,7 @@ def family_filter(
     if mode == "drop":
         narrowed = [_only(record, allowed) for record in records]
         kept = [record for record in narrowed if record is not None]
-    proven = sum(origin.checkpoint_hash in known_hashes for origin in inside)
+    proven = sum((origin.checkpoint_hash or "").lower() in known_hashes for origin in inside)
     report = ProvenanceReport(
         mode=mode,
         responses=dict(Counter(map(_source, origins))),
@@ -81,20 +82,26 @@ def family_filter(
     return kept, report
 
 
-def listed_hashes(entries: Iterable[str]) -> set[str]:
+def listed_hashes(entries: Iterable[str], families: Collection[str]) -> set[str]:
     """The checkpoint hashes that entries of `rm.data.known_checkpoints` stand for.
 
     Args:
         entries: hashes (64 hexadecimal digits), or checkpoint folders, whose weights are read.
+        families: those that a folder may be of; of a hash nobody can tell.
 
     Raises:
-        ValueError: an entry is neither.
+        ValueError: an entry is neither, or a folder is of another family.
     """
     hashes = set()
     for entry in entries:
         if _SHA256.fullmatch(entry):
             hashes.add(entry.lower())
         elif Path(entry).is_dir():
+            if (family := spec_of(entry).family) not in families:
+                raise ValueError(
+                    f"rm.data.known_checkpoints: {entry} is of the family {family!r}, which proves "
+                    f"nothing about {sorted(families)}; take it out"
+                )
             hashes.add(checkpoint_hash(entry))
         else:
             raise ValueError(

@@ -93,14 +93,20 @@ def _rankings(
     files = [path for key, path in inputs.items() if key.startswith(split)]
     collected = chain.from_iterable(read_jsonl(path, RankingRecord) for path in files)
     section = config.rm.data
-    known = _own_checkpoints(config, runtime) | listed_hashes(section.known_checkpoints)
-    records, report = family_filter(collected, section.off_family, {spec.family}, known)
+    families = {spec.family}
+    made = {path for path in _own_checkpoints(config, runtime) if spec_of(path).family in families}
+    known = {checkpoint_hash(path) for path in made}
+    known |= listed_hashes(section.known_checkpoints, families)
+    records, report = family_filter(collected, section.off_family, families, known)
     return ranking_dataset(records, spec, tokenizer, section.max_length), report
 
 
-def _own_checkpoints(config: Config, runtime: Runtime) -> set[str]:
-    """Hashes of the models that this run has made so far: responses of theirs are proven."""
-    made = [runtime.run_dir.stage("sft") / name for name in config.models]
+def _own_checkpoints(config: Config, runtime: Runtime) -> list[Path]:
+    """The models that this run has made so far and those that it samples, whose responses are
+    proven: what they are is read from their files."""
+    made = [Path(entry.path) for entry in config.collect.models]
+    made += [runtime.run_dir.stage("sft") / name for name in config.models]
     for number in range(1, runtime.round):
+        made.append(runtime.run_dir.stage("dpo", number, runtime.rounds))
         made.append(runtime.run_dir.stage("ppo", number, runtime.rounds) / "actor")
-    return {checkpoint_hash(path) for path in made if (path / "config.json").is_file()}
+    return [path for path in made if (path / "config.json").is_file()]

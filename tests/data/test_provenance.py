@@ -6,6 +6,7 @@ import pytest
 
 from rlhf.data.provenance import family_filter, keep_responses, listed_hashes, pairs_by_origin
 from rlhf.data.records import RankingRecord, pair_grades
+from rlhf.models.baichuan.configuration import BaichuanConfig
 from rlhf.models.load import checkpoint_hash
 
 GRADES = [1, 2, 4]
@@ -51,6 +52,18 @@ def test_refuse_passes_a_clean_file_unchanged() -> None:
     assert (report.proven, report.declared, report.off_family) == (1, 1, {})
 
 
+def test_a_hash_is_the_same_in_capitals() -> None:
+    record = ranking("r", "bb", [1, 2], [3])
+    shouted = [
+        each.model_copy(
+            update={"provenance": each.provenance.model_copy(update={"checkpoint_hash": "AB"})}
+        )
+        for each in record.responses
+    ]
+    record = record.model_copy(update={"responses": tuple(shouted)})
+    assert family_filter([record], "refuse", {"baichuan"}, {"ab"})[1].proven == 2
+
+
 def test_drop_takes_responses_out_and_records_that_become_too_small() -> None:
     kept, report = family_filter(iter(RANKINGS), "drop", {"baichuan"})
     assert [record.id for record in kept] == ["r1", "r3"]
@@ -71,14 +84,16 @@ def test_allow_keeps_everything_and_still_reports() -> None:
 
 
 def test_listed_checkpoints_are_folders_or_hashes(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text("{}")
+    BaichuanConfig().save_pretrained(tmp_path)
     (tmp_path / "model.safetensors").write_bytes(b"weights")
-    found = listed_hashes([str(tmp_path), "AB" * 32])
+    found = listed_hashes([str(tmp_path), "AB" * 32], {"baichuan"})
     assert found == {checkpoint_hash(tmp_path), "ab" * 32}
     (tmp_path / "model.safetensors").write_bytes(b"other weights")
-    assert len(found & listed_hashes([str(tmp_path), "ab" * 32])) == 1
+    assert len(found & listed_hashes([str(tmp_path), "ab" * 32], {"baichuan"})) == 1
     with pytest.raises(ValueError, match="known_checkpoints: 'abc' is neither"):
-        listed_hashes(["abc"])
+        listed_hashes(["abc"], {"baichuan"})
+    with pytest.raises(ValueError, match="is of the family 'baichuan', which proves nothing"):
+        listed_hashes([str(tmp_path)], {"moss"})
 
 
 def test_kept_pairs_keep_their_grades() -> None:
