@@ -84,25 +84,29 @@ def label_agreement(
 
 
 def table(report: CurationReport, agreements: Mapping[str, Agreement]) -> Table:
-    """For the terminal: a row an annotator group."""
+    """For the terminal: a row an annotator group (batches kept, records dropped, audited records
+    acceptable, labels that agree with the auditor's); below it, why batches went back."""
+    from rich.box import SIMPLE
     from rich.table import Column, Table
 
-    numbers = ("batches kept", "records", "dropped", "acceptable", "interval")
-    labels = ("labels compared", "agree", "kappa", "alpha")
-    columns = [Column(name, justify="right") for name in (*numbers, *labels)]
-    shown = Table("group", *columns)
+    numbers = ("kept", "dropped", "acceptable", "interval", "agreeing", "kappa", "alpha")
+    columns = [Column(name, justify="right") for name in numbers]
+    back = [each for each in report.batches if not each.accepted]
+    caption = "\n".join(f"{each.annotator}, {each.batch}: {each.reason}" for each in back)
+    shown = Table("group", *columns, box=SIMPLE, caption=caption, caption_justify="left")
+    shown.pad_edge, shown.padding = False, (0, 1, 0, 0)
     for group, audit in report.groups.items():
         own = [batch for batch in report.batches if batch.annotator == group]
         labelled = agreements[group]
-        coefficients = (labelled.share, labelled.cohen_kappa, labelled.krippendorff_alpha)
+        coefficients = (labelled.cohen_kappa, labelled.krippendorff_alpha)
+        agreeing = "-" if labelled.share is None else f"{labelled.share:.2f} of {labelled.compared}"
         shown.add_row(
             group,
             f"{sum(batch.accepted for batch in own)} of {len(own)}",
-            f"{audit.records:,}",
-            f"{sum(batch.dropped for batch in own):,}",
+            f"{sum(batch.dropped for batch in own):,} of {audit.records:,}",
             f"{audit.acceptable} of {audit.audited}",
-            f"{audit.low:.2f} to {audit.high:.2f}",
-            f"{labelled.compared:,}",
+            f"{audit.low:.2f}-{audit.high:.2f}",
+            agreeing,
             *("-" if value is None else f"{value:.2f}" for value in coefficients),
         )
     return shown
