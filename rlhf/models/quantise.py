@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any, Literal
 
 import torch
@@ -27,6 +28,8 @@ def bitsandbytes_config(quantization: Quantization, dtype: torch.dtype) -> BitsA
     except ImportError:
         raise ValueError("weights in 4 or 8 bits need bitsandbytes: pip install '.[gpu]'") from None
     if quantization == "int8":
+        # At every product of every layer it tells that it rounds what goes in.
+        logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
         return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=HEADS)
     return BitsAndBytesConfig(
         load_in_4bit=True,

@@ -21,10 +21,6 @@ def quiet() -> Iterator[None]:
     verbosity = library_logging.get_verbosity()
     bars = library_logging.is_progress_bar_enabled()
     dataset_bars = datasets.is_progress_bar_enabled()
-    # Of 8-bit weights it tells at every product of every layer that it rounds what goes in.
-    bitsandbytes = logging.getLogger("bitsandbytes")
-    told = bitsandbytes.level
-    bitsandbytes.setLevel(logging.ERROR)
     library_logging.set_verbosity_error()
     library_logging.disable_progress_bar()
     datasets.disable_progress_bars()
@@ -37,7 +33,6 @@ def quiet() -> Iterator[None]:
             warnings.filterwarnings("ignore", "FSDP2-wrapped module")
             yield
     finally:
-        bitsandbytes.setLevel(told)
         library_logging.set_verbosity(verbosity)
         if bars:
             library_logging.enable_progress_bar()

@@ -151,6 +151,11 @@ def test_quantize_refuses_other_bits(checkpoint):
         load(checkpoint()).quantize(3)
 
 
+def test_8_bits_say_nothing_at_every_product(checkpoint, caplog):
+    logits(load(checkpoint()).quantize(8))
+    assert not [record for record in caplog.records if record.name.startswith("bitsandbytes")]
+
+
 def test_a_model_in_8_bits_moves_by_either_name(checkpoint, monkeypatch):
     model = load(checkpoint()).quantize(8)
     moved = []

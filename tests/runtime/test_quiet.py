@@ -30,13 +30,6 @@ def test_quiet_leaves_out_what_will_change_one_day_only() -> None:
     assert [str(warning.message) for warning in seen] == ["look out"]
 
 
-def test_quiet_leaves_out_what_8_bits_tell_at_every_product() -> None:
-    logger = logging.getLogger("bitsandbytes.autograd._functions")
-    with quiet():
-        assert not logger.isEnabledFor(logging.WARNING)
-    assert logger.isEnabledFor(logging.WARNING)
-
-
 def test_our_warnings_reach_the_console_also_when_the_libraries_are_quiet() -> None:
     console = Console(file=io.StringIO(), width=80)
     logger = logging.getLogger("rlhf.ppo.monitors")
