@@ -16,7 +16,7 @@ from rlhf.models.export import save_checkpoint, save_reward_model, set_chat_temp
 from rlhf.models.llama import check_llama, check_rope, from_llama, to_llama
 from rlhf.models.llama_files import import_tokenizer, name_rope_base, save_llama_tokenizer
 from rlhf.models.llama_source import load_llama, read_llama_config
-from rlhf.models.load import check_vocabulary, load_tokenizer, score_statistics
+from rlhf.models.load import check_vocabulary, load_tokenizer, quantised_on_disk, score_statistics
 from rlhf.models.official import check_official, write_official
 from rlhf.models.registry import read_config, spec_of
 from rlhf.models.source import find_source
@@ -42,6 +42,8 @@ def export(model: Path, out: Path, layout: str = "native", adapter: Path | None 
     _check_empty(out)
     source = find_source(model, adapter)
     config = read_config(source.base)
+    if quantised_on_disk(source.base):
+        raise ValueError(f"{source.base}: quantised weights; export what they come from")
     if layout == "llama":
         check_rope(config)
     elif layout == "official":

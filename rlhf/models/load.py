@@ -65,6 +65,11 @@ def is_adapter(path: str | Path) -> bool:
     return (Path(path) / ADAPTER_CONFIG).is_file()
 
 
+def quantised_on_disk(path: str | Path) -> bool:
+    """Whether a checkpoint was saved in 4 or 8 bits."""
+    return getattr(read_config(path), "quantization_config", None) is not None
+
+
 def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
     """The tokenizer of a checkpoint directory; ValueError when it has none, or another model's."""
     spec = spec_of(path)
@@ -177,6 +182,8 @@ def _load(
     """
     on_cpu = torch.device(device).type == "cpu"
     if quantization is not None:
+        if quantised_on_disk(path):
+            raise ValueError(f"{path}: its weights are quantised already; load it as it is")
         options["quantization_config"] = bitsandbytes_config(quantization, dtype)
     if quantization is not None or not on_cpu:
         options["device_map"] = str(device)

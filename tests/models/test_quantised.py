@@ -9,6 +9,7 @@ import torch
 from peft.utils.integrations import dequantize_module_weight
 from transformers import AutoModelForCausalLM
 
+from rlhf.apps.export import export
 from rlhf.config.schema import TuningSection
 from rlhf.models.adapter import add_lora
 from rlhf.models.export import merge_adapter, save_checkpoint
@@ -164,10 +165,18 @@ def test_a_model_in_8_bits_moves_by_either_name(checkpoint, monkeypatch):
 
 
 def test_a_quantised_model_is_saved_and_loaded_as_it_is(checkpoint, tmp_path):
-    model = load(checkpoint()).quantize(4)
-    model.save_pretrained(tmp_path / "packed")
-    again = AutoModelForCausalLM.from_pretrained(tmp_path / "packed")
-    torch.testing.assert_close(logits(again), logits(model), rtol=1e-4, atol=1e-4)
+    """It is talked to like any other, but neither quantised again nor written in another layout."""
+    path, packed = checkpoint(), tmp_path / "packed"
+    model = load(path).quantize(4)
+    exact_products(model)
+    save_checkpoint(model, load_tokenizer(path), packed)
+    torch.testing.assert_close(logits(load(packed)), logits(model), rtol=1e-4, atol=1e-4)
+    assert type(AutoModelForCausalLM.from_pretrained(packed)) is type(model)
+    with pytest.raises(ValueError, match="quantised already"):
+        load(packed, "nf4")
+    with pytest.raises(ValueError, match="quantised weights; export what they come from"):
+        export(packed, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 @torch.no_grad()
