@@ -1,17 +1,23 @@
 """Seconds and memory of a PPO iteration at true size on one GPU: random weights, four roles, LoRA.
 
-    python benchmarks/ppo.py WORK_DIR RESULT_DIR [--tiny] [--cases CASE ...]
+    python benchmarks/ppo.py WORK_DIR RESULT_DIR [--tiny] [--cases CASE ...] [--trl FOLDER]
 
 Cases: ppo_32, ppo_128 (that many prompts of 256 tokens, 256 new ones, one epoch, LoRA of rank 16 on
 every linear layer, on one bf16 trunk), ppo_nf4 (as ppo_32, on a 4-bit trunk) and ppo_13b (as
-ppo_32, the ALiBi model). Each runs this project's own loop in a process of its own, and gives a
-file. `phases` are medians too. Random weights end no answer early: every one has all its tokens.
+ppo_32, the ALiBi model). Each runs this project's own loop, once with every set of options named,
+in processes of their own, and gives a file: the fastest set, and all of them under `options`.
+`phases` are medians too. Random weights end no answer early: every one has all its tokens.
+
+FOLDER is what `pip install --no-deps --target FOLDER trl==1.12.0` made, the last TRL with PPO. With
+it ppo_32 is also measured with that, on a Llama of the same shape, at each of three microbatch
+sizes, of which the fastest counts.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import statistics
 import subprocess
@@ -41,6 +47,13 @@ CASES = {
     "ppo_nf4": ("baichuan2-7b", 32, "qlora"),
     "ppo_13b": ("baichuan2-13b", 32, "lora"),
 }
+OPTIONS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "compiled": {"compile": True},
+    "engine": {"compile": True, "old_logprobs": "engine"},
+}
+"""Of the config's `ppo`, beside what CASES says."""
+TRL_MICROBATCHES = (2, 4, 8)
 ITERATIONS = 4
 CUDA = torch.cuda.is_available()
 DEVICE = "cuda" if CUDA else "cpu"
@@ -53,33 +66,87 @@ def main() -> None:
     parser.add_argument("result_dir", type=Path)
     parser.add_argument("--cases", nargs="+", default=CASES, choices=CASES)
     parser.add_argument("--tiny", action="store_true", help="tiny sizes, to try the script itself")
+    parser.add_argument("--options", nargs="+", default=OPTIONS, choices=OPTIONS)
     parser.add_argument("--microbatch", type=int, default=4)
-    parser.add_argument("--case", help="for the script's own use: measure this one alone")
+    parser.add_argument("--trl", type=Path, help="folder with trl==1.12.0")
+    parser.add_argument(
+        "--profile", action="store_true", help="print where an iteration's time goes"
+    )
+    parser.add_argument("--one", nargs=2, help="for the script's own use: measure this one alone")
     arguments = parser.parse_args()
-    work: Path = arguments.work_dir
-    if arguments.case:
-        result = measure(arguments.case, work, arguments.tiny, arguments.microbatch)
-        print(json.dumps(result))
+    if arguments.one:
+        if arguments.tiny:
+            torch.compiler.set_stance("force_eager")  # a C++ compiler takes minutes
+        print(json.dumps(one(arguments)))
         return
-    flags = ["--microbatch", str(arguments.microbatch), *(["--tiny"] if arguments.tiny else [])]
     arguments.result_dir.mkdir(parents=True, exist_ok=True)
     written = None
     for case in arguments.cases:
         name = CASES[case][0]
         if written != name:
-            shutil.rmtree(work, ignore_errors=True)
-            write_models(work, name, arguments.tiny)
+            shutil.rmtree(arguments.work_dir, ignore_errors=True)
+            write_models(arguments.work_dir, name, arguments.tiny)
             written = name
-        command = [sys.executable, __file__, str(work), "-", "--case", case, *flags]
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
-        if done.returncode:
-            print(case, "failed", done.stdout[-2000:], flush=True)
-            continue
-        result = json.loads(done.stdout.splitlines()[-1])
-        path = arguments.result_dir / f"{case}.json"
-        path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-        print(json.dumps(result), flush=True)
-    shutil.rmtree(work)
+        found: dict[str, dict[str, Any]] = {}
+        theirs: dict[str, dict[str, Any]] = {}
+        for options in arguments.options:
+            found[options] = process(arguments, case, options)
+            write(arguments.result_dir, case, found, theirs)
+        if arguments.trl and case == "ppo_32":
+            for size in TRL_MICROBATCHES:
+                theirs[f"microbatch {size}"] = process(arguments, case, f"trl {size}")
+                write(arguments.result_dir, case, found, theirs)
+    shutil.rmtree(arguments.work_dir)
+
+
+def process(arguments: argparse.Namespace, case: str, options: str) -> dict[str, Any]:
+    """One measurement, in a process of its own; what it came to, or its last words."""
+    flags = ["--microbatch", str(arguments.microbatch)]
+    flags += [f"--{name}" for name in ("tiny", "profile") if getattr(arguments, name)]
+    environment = dict(os.environ)
+    if options.startswith("trl"):
+        environment["PYTHONPATH"] = f"{arguments.trl}:{environment.get('PYTHONPATH', '')}"
+    command = [sys.executable, __file__, str(arguments.work_dir), "-", "--one", case, options]
+    done = subprocess.run([*command, *flags], capture_output=True, text=True, env=environment)
+    if arguments.profile or done.returncode:
+        print(case, options, done.stdout[-20_000:], done.stderr[-3000:], flush=True)
+    if done.returncode:
+        return {"failed": done.stderr.strip().splitlines()[-1:]}
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    print(case, options, json.dumps(result), flush=True)
+    return result
+
+
+def write(
+    result_dir: Path,
+    case: str,
+    found: dict[str, dict[str, Any]],
+    theirs: dict[str, dict[str, Any]],
+) -> None:
+    """The case's file: the fastest of ours, beside the fastest of TRL's."""
+    worked = {name: result for name, result in found.items() if "seconds" in result}
+    if not worked:
+        return
+    fastest = min(worked, key=lambda name: worked[name]["seconds"])
+    best = worked[fastest]
+    content = {
+        "workload": case,
+        "hardware": torch.cuda.get_device_name() if CUDA else "CPU",
+        "versions": versions(),
+        "ours": best["seconds"],
+        "ours_is": f"options {fastest}",
+        "unit": "seconds an iteration",
+        "episodes_s": best["episodes_s"],
+        "peak_gib": best["peak_gib"],
+        "options": found,
+    }
+    measured = [result["seconds"] for result in theirs.values() if "seconds" in result]
+    if measured:
+        content |= {"baseline": min(measured), "baseline_is": "TRL 1.12.0, the best of `trl`"}
+        content["ratio"] = round(min(measured) / best["seconds"], 2)
+    content |= {"trl": theirs} if theirs else {}
+    path = result_dir / f"{case}.json"
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def write_models(work: Path, name: str, tiny: bool, layers: int | None = None) -> None:
@@ -95,10 +162,17 @@ def write_models(work: Path, name: str, tiny: bool, layers: int | None = None) -
         torch.cuda.empty_cache()
 
 
-def measure(case: str, work: Path, tiny: bool, microbatch: int) -> dict[str, Any]:
+def one(arguments: argparse.Namespace) -> dict[str, Any]:
+    case, options = arguments.one
+    size = 16 if arguments.tiny else 256
+    if options.startswith("trl"):
+        return with_trl(arguments.work_dir, CASES[case][1], size, int(options.split()[1]))
     _, prompts, method = CASES[case]
-    size = 16 if tiny else 256
-    section = ppo_section(prompts, size, method, microbatch)
+    section = ppo_section(prompts, size, method, arguments.microbatch, OPTIONS[options])
+    return with_rlhf(arguments.work_dir, section, size, arguments.profile)
+
+
+def with_rlhf(work: Path, section: PPOSection, size: int, profiled: bool) -> dict[str, Any]:
     roles = build_roles(
         "shared",
         work / "base",
@@ -109,45 +183,130 @@ def measure(case: str, work: Path, tiny: bool, microbatch: int) -> dict[str, Any
     )
     # Reads every weight twice, outside the iterations.
     roles.frozen_fingerprint = lambda: "not taken here"  # type: ignore[method-assign]
-    vocabulary = roles.tokenizer.vocab_size
-    generator = torch.Generator().manual_seed(0)
-    ids = torch.randint(200, vocabulary, (4 * prompts, size), generator=generator).tolist()
     clock = Clock()
     for name in ("sample", "make_experience", "update"):
         setattr(loop, name, clock.timed(name, getattr(loop, name)))
-    if CUDA:
-        torch.cuda.reset_peak_memory_stats()
-    shutil.rmtree(work / "out", ignore_errors=True)
-    (work / "out").mkdir()
-    with MetricsLog(work / "out", ()) as metrics:
+    reset_peak()
+    out = work / "out"
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir()
+    with MetricsLog(out, ()) as metrics:
         loop.train(
             roles,
-            ids,
+            random_prompts(roles.tokenizer.vocab_size, 4 * section.rollout_batch, size),
             section,
             score_statistics=(0.0, 1.0),
-            output_dir=work / "out",
+            output_dir=out,
             seed=0,
             metrics=metrics,
-            on_iteration=lambda done, of, shown: clock.iteration(),
+            on_iteration=lambda done, of, shown: clock.iteration(
+                profiled and done == ITERATIONS - 1
+            ),
         )
-    rows = [json.loads(line) for line in (work / "out" / "metrics.jsonl").read_text().splitlines()]
+    clock.print_profile()
+    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     seconds = clock.median_iteration()
     return {
-        "workload": case,
-        "hardware": torch.cuda.get_device_name() if CUDA else "CPU",
-        "versions": versions(),
-        "ours": round(seconds, 3),
-        "unit": "seconds an iteration",
-        "episodes_s": round(prompts / seconds, 2),
-        "peak_gib": round(torch.cuda.max_memory_allocated() / 2**30, 2) if CUDA else None,
+        "seconds": round(seconds, 3),
+        "episodes_s": round(section.rollout_batch / seconds, 2),
+        "peak_gib": peak_gib(),
         "phases": clock.phases(),
         "iterations": [round(each, 3) for each in clock.iterations],
-        "settings": {"prompts": prompts, "tokens": size, "microbatch": microbatch},
+        "settings": {
+            "prompts": section.rollout_batch,
+            "tokens": size,
+            "microbatch": section.microbatch,
+        },
         "metrics": rows[-1],
     }
 
 
-def ppo_section(prompts: int, size: int, method: str, microbatch: int) -> PPOSection:
+def with_trl(work: Path, prompts: int, size: int, microbatch: int) -> dict[str, Any]:
+    """TRL's own train(): LoRA on the actor, whose reference is the same without it, and a reward
+    and a value model with weights of their own, as it is used."""
+    from datasets import Dataset
+    from peft import LoraConfig
+    from transformers import (
+        AutoModelForCausalLM,
+        AutoModelForSequenceClassification,
+        TrainerCallback,
+    )
+    from trl.experimental.ppo import PPOConfig, PPOTrainer
+
+    clock = Clock()
+
+    class Iterations(TrainerCallback):  # type: ignore[misc]
+        def on_step_end(self, *arguments: Any, **named: Any) -> None:
+            clock.iteration()
+
+    config = random_models.config_of(work / "base", llama=True)
+    config.num_labels = 1
+
+    def random_model(kind: Any) -> Any:
+        torch.manual_seed(0)
+        with torch.device(DEVICE):
+            return kind.from_config(config, dtype=DTYPE)
+
+    lora = LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")
+    ids = random_prompts(config.vocab_size, prompts * (ITERATIONS + 1), size)
+    reset_peak()
+    trainer = PPOTrainer(
+        args=PPOConfig(
+            output_dir=str(work / "trl"),
+            per_device_train_batch_size=microbatch,
+            gradient_accumulation_steps=prompts // microbatch,
+            local_rollout_forward_batch_size=prompts,
+            num_mini_batches=1,
+            num_ppo_epochs=1,
+            total_episodes=prompts * ITERATIONS,
+            num_sample_generations=0,
+            response_length=size,
+            temperature=1.0,
+            gradient_checkpointing=False,
+            bf16=CUDA,
+            use_cpu=not CUDA,
+            save_strategy="no",
+            report_to="none",
+        ),
+        processing_class=load_tokenizer(work / "base"),
+        model=random_model(AutoModelForCausalLM),
+        ref_model=None,
+        reward_model=random_model(AutoModelForSequenceClassification),
+        value_model=random_model(AutoModelForSequenceClassification),
+        train_dataset=Dataset.from_dict({"input_ids": ids}),
+        peft_config=lora,
+        callbacks=[Iterations()],
+    )
+    trainer.train()
+    seconds = statistics.median(clock.iterations)
+    return {
+        "seconds": round(seconds, 3),
+        "episodes_s": round(prompts / seconds, 2),
+        "peak_gib": peak_gib(),
+        "iterations": [round(each, 3) for each in clock.iterations],
+    }
+
+
+def random_prompts(vocabulary: int, count: int, size: int) -> list[list[int]]:
+    generator = torch.Generator().manual_seed(0)
+    ids: list[list[int]] = torch.randint(
+        200, vocabulary, (count, size), generator=generator
+    ).tolist()
+    return ids
+
+
+def reset_peak() -> None:
+    if CUDA:
+        torch.cuda.reset_peak_memory_stats()
+
+
+def peak_gib() -> float:
+    return round(torch.cuda.max_memory_allocated() / 2**30, 2) if CUDA else 0.0
+
+
+def ppo_section(
+    prompts: int, size: int, method: str, microbatch: int, options: dict[str, Any]
+) -> PPOSection:
     """The published config's, at these sizes, with an actor that learns from the start."""
     section = load_config(resource("configs/baichuan2_7b.yaml"), []).ppo
     few = {
@@ -163,6 +322,7 @@ def ppo_section(prompts: int, size: int, method: str, microbatch: int) -> PPOSec
         "checkpoint_every": ITERATIONS,
         "sampling": section.sampling.model_copy(update={"max_new_tokens": size}),
         "tuning": section.tuning.model_copy(update={"method": method, "r": 16}),
+        **options,
     }
     return section.model_copy(update=few)
 
@@ -174,12 +334,26 @@ class Clock:
         self.iterations: list[float] = []
         self._phases: dict[str, list[float]] = {}
         self._last: float | None = None
+        self._profiler: Any = None
 
-    def iteration(self) -> None:
+    def iteration(self, profile_next: bool = False) -> None:
         now = self._now()
         if self._last is not None:
             self.iterations.append(now - self._last)
         self._last = now
+        if profile_next:
+            activities = [torch.profiler.ProfilerActivity.CUDA] if CUDA else None
+            self._profiler = torch.profiler.profile(activities=activities)
+            self._profiler.__enter__()
+
+    def print_profile(self) -> None:
+        """Of the last iteration, which does not count among those that are timed."""
+        if self._profiler:
+            self._profiler.__exit__(None, None, None)
+            table = self._profiler.key_averages()
+            print(
+                table.table(sort_by=f"{DEVICE}_time_total", row_limit=40, max_name_column_width=90)
+            )
 
     def timed(self, name: str, work: Callable[..., Any]) -> Callable[..., Any]:
         def run(*args: Any, **kwargs: Any) -> Any:

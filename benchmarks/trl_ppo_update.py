@@ -83,6 +83,9 @@ class Pair(Roles):
     def whole(self, role: Learning) -> Any:
         return self.actor if role == "actor" else self.critic
 
+    def compile(self) -> None:
+        """Not needed at this size."""
+
     def enable_gradient_checkpointing(self) -> None:
         """Not needed at this size."""
 
@@ -101,6 +104,9 @@ class Resting:
 
     def __init__(self, parameters: list[nn.Parameter]) -> None:
         self._parameters = parameters
+
+    def collect_gradient(self) -> None:
+        """Nothing is added up."""
 
     def clip_gradient(self) -> float:
         for parameter in self._parameters:

@@ -136,6 +136,8 @@ class PPOSection(Section):
     A backward pass takes `microbatch` responses, or with `microbatch_tokens` as many as fit into
     that many columns, padding included. `rollout_microbatch` of them are decoded together. `judge`:
     a second reward model that only watches; null takes the demo's rubric, if there is a demo.
+    `old_logprobs`: `recomputed` by the training forward, so that the first ratio is exactly 1, or
+    the `engine`'s own, which saves that pass. `compile` fuses parts of every block, for a GPU.
     """
 
     actor: str | None = None
@@ -163,6 +165,8 @@ class PPOSection(Section):
     score: ScoreSection = ScoreSection()
     sampling: SamplingSection = SamplingSection()
     engine: Literal["plain", "fast"] = "fast"
+    old_logprobs: Literal["recomputed", "engine"] = "recomputed"
+    compile: bool = False
     tuning: TuningSection = TuningSection(method="lora")
     actor_optimiser: OptimiserSection = OptimiserSection(
         learning_rate=5e-6, schedule="constant", grad_clip=0.5

@@ -44,6 +44,14 @@ def add_lora(model: PreTrainedModel, tuning: TuningSection, task: Task) -> PeftM
     return get_peft_model(model, lora_config(model, tuning, task))
 
 
+def cast_adapters(model: nn.Module, dtype: torch.dtype) -> None:
+    """Adapters in the type that the trunk computes in; PEFT makes them in float32, and would then
+    compute them in it."""
+    for name, parameter in model.named_parameters():
+        if "lora_" in name:
+            parameter.data = parameter.data.to(dtype)
+
+
 def lora_config(model: PreTrainedModel, tuning: TuningSection, task: Task) -> LoraConfig:
     """PEFT's configuration of `tuning` for this model."""
     targets = (

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn import functional
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutputWithPast
 from transformers.utils.generic import can_return_tuple
@@ -13,10 +14,25 @@ from transformers.utils.generic import can_return_tuple
 from rlhf.ops.masking import last_index
 
 
+class ScoreHead(nn.Linear):
+    """Scores in float32, whatever its weight and the states are in.
+
+    Rewards are differences of scores, and bfloat16 knows a score of 4 to one in 64 only.
+    """
+
+    def __init__(self, in_features: int, out_features: int, **kwargs: Any) -> None:
+        super().__init__(in_features, out_features, bias=False, **kwargs)
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        """hidden: [..., H] -> [..., labels] float32."""
+        with torch.autocast(hidden.device.type, enabled=False):
+            return functional.linear(hidden.float(), self.weight.float())
+
+
 class RewardModel(PreTrainedModel):
     """A trunk, found as `base_model`, and a linear head `score` over its hidden states."""
 
-    score: nn.Linear
+    score: ScoreHead
 
     def token_scores(
         self,

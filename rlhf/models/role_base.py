@@ -58,6 +58,10 @@ class Roles(ABC):
     def enable_gradient_checkpointing(self) -> None:
         """Recompute activations in the backward pass of the actor and the critic."""
 
+    @abstractmethod
+    def compile(self) -> None:
+        """Fuse what stands between the matrix products of every block."""
+
     def gathered(self, role: Learner) -> AbstractContextManager[None]:
         """Every process holds the role's whole weights in here, also where they are spread."""
         return nullcontext()

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlhf.config.schema import TuningSection
-from rlhf.models.adapter import Task, add_lora
+from rlhf.models.adapter import Task, add_lora, cast_adapters
+from rlhf.models.compiled import compile_blocks
 from rlhf.models.export import merge_adapter, unspread
 from rlhf.models.load import load_causal_lm, load_reward_model
 from rlhf.models.quantise import Quantization
@@ -54,7 +55,11 @@ class SeparateRoles(Roles):
             return _whole_reward_model(reward_path, base, place)
 
         def learner(model: Any, task: Task) -> Any:
-            return model if tuning.method == "full" else add_lora(model, tuning, task)
+            if tuning.method == "full":
+                return model
+            adapted = add_lora(model, tuning, task)
+            cast_adapters(adapted, dtype)
+            return adapted
 
         # Each is spread before the next is loaded: one of them is whole at a time.
         self._zero = zero
@@ -86,6 +91,10 @@ class SeparateRoles(Roles):
         if isinstance(model, PeftModel):
             return merge_adapter(model)
         return unspread(model) if self._zero else model
+
+    def compile(self) -> None:
+        for model in (self.actor, self.critic, self.reference, self.reward):
+            compile_blocks(model)
 
     def enable_gradient_checkpointing(self) -> None:
         for model in (self.actor, self.critic):

@@ -19,10 +19,12 @@ from transformers import (
 )
 
 from rlhf.config.schema import TuningSection
-from rlhf.models.adapter import lora_config, read_record
+from rlhf.models.adapter import cast_adapters, lora_config, read_record
+from rlhf.models.compiled import compile_blocks
 from rlhf.models.export import assemble, merged_weights
 from rlhf.models.load import HEAD, checkpoint_hash, is_adapter, load_causal_lm
 from rlhf.models.quantise import Quantization
+from rlhf.models.reward_model import ScoreHead
 from rlhf.models.role_base import Learner, Roles, Scorer, Speaker
 from rlhf.models.spec import ModelSpec
 from rlhf.ops.masking import positions
@@ -60,10 +62,9 @@ class SharedRoles(Roles):
         for role in ("reward", "critic"):
             self._adapters.add_adapter(role, _reward_config(reward_path))
             set_peft_model_state_dict(self._adapters, weights, adapter_name=role)
+        cast_adapters(self._trunk, dtype)
         self._adapters.eval()
-        self._heads: Any = nn.ModuleDict(
-            {role: _head(head, dtype) for role in ("reward", "critic")}
-        )
+        self._heads: Any = nn.ModuleDict({role: _head(head) for role in ("reward", "critic")})
         self._layers = [part for part in self._trunk.modules() if isinstance(part, BaseTunerLayer)]
         self._learning = {"actor": self._own("actor"), "critic": self._own("critic")}
         self._active: Role = "actor"
@@ -114,6 +115,9 @@ class SharedRoles(Roles):
         # Layers recompute only in training mode; none of them has dropout.
         self._trunk.train()
 
+    def compile(self) -> None:
+        compile_blocks(self._trunk)
+
     def _as_now(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
         return nullcontext(), self._using(self._active)
 
@@ -161,7 +165,7 @@ def _reward_config(path: Path) -> LoraConfig:
     return config
 
 
-def _head(weight: Tensor, dtype: torch.dtype) -> nn.Linear:
-    head = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
-    head.weight = nn.Parameter(weight.to(dtype, copy=True))
+def _head(weight: Tensor) -> ScoreHead:
+    head = ScoreHead(weight.shape[1], weight.shape[0], device="meta")
+    head.weight = nn.Parameter(weight.to(torch.float32, copy=True))
     return head

@@ -27,15 +27,20 @@ def make_experience(
     *,
     kl_coef: float,
     normaliser: ScoreNormaliser,
+    recompute: bool = True,
 ) -> Experience:
     """Logprobs, values and scores of a rollout, and from them rewards, advantages and returns.
 
-    old_logprobs come from the training forward, in the very groups of the first epoch, and not
-    from the engine, so that the first ratio is exactly 1.
+    recompute: old_logprobs come from the training forward, in the very groups of the first epoch,
+        so that the first ratio is exactly 1. Without it they are the engine's, which saves a pass,
+        and what stands for the entropy is its unbiased estimate by the sampled tokens.
     """
     sequences = rollout.sequences
     mask = sequences.response_mask
-    read = _read(roles, sequences, section)
+    read = _read(roles, sequences, section, recompute=recompute)
+    if not recompute:
+        read["old_logprobs"] = rollout.engine_logprobs * mask
+        read["entropy"] = -read["old_logprobs"]
     kl = estimate(read["old_logprobs"], read["ref_logprobs"], section.kl.estimator)
     missing_eos = section.score.missing_eos_penalty * (~rollout.ended).float()
     too_long = section.score.length_penalty * mask.sum(dim=1).float()
@@ -50,7 +55,9 @@ def make_experience(
 
 
 @torch.no_grad()
-def _read(roles: Roles, sequences: Sequences, section: PPOSection) -> dict[str, Tensor]:
+def _read(
+    roles: Roles, sequences: Sequences, section: PPOSection, *, recompute: bool
+) -> dict[str, Tensor]:
     """old_logprobs, ref_logprobs, entropy, old_values [B, R] and scores [B]; each process reads its
     rows, and all have the whole."""
     mask = sequences.response_mask
@@ -63,13 +70,14 @@ def _read(roles: Roles, sequences: Sequences, section: PPOSection) -> dict[str, 
         ):
             part = sequences.take(rows)
             keep = part.response_mask.shape[1]
-            logits = roles.actor_logits(part.input_ids, part.attention_mask, keep)
-            reference = roles.reference_logits(part.input_ids, part.attention_mask, keep)
-            values = roles.values(part.input_ids, part.attention_mask)
             ids = part.response_ids
-            read["old_logprobs"][rows, :keep] = by_chunk(token_logprobs, CHUNK, logits, ids)
+            if recompute:
+                logits = roles.actor_logits(part.input_ids, part.attention_mask, keep)
+                read["old_logprobs"][rows, :keep] = by_chunk(token_logprobs, CHUNK, logits, ids)
+                read["entropy"][rows, :keep] = by_chunk(entropy, CHUNK, logits)
+            reference = roles.reference_logits(part.input_ids, part.attention_mask, keep)
             read["ref_logprobs"][rows, :keep] = by_chunk(token_logprobs, CHUNK, reference, ids)
-            read["entropy"][rows, :keep] = by_chunk(entropy, CHUNK, logits)
+            values = roles.values(part.input_ids, part.attention_mask)
             read["old_values"][rows, :keep] = part.states(values).float()
             read["scores"][rows] = roles.scores(part.input_ids, part.attention_mask).float()
     return {name: all_sum(tensor) for name, tensor in read.items()}  # 0 but in one's own rows

@@ -112,6 +112,8 @@ def train(
     state = TrainingState.start(roles, section, score_statistics).resume(run.checkpoints)
     if section.gradient_checkpointing:
         roles.enable_gradient_checkpointing()
+    if section.compile:
+        roles.compile()
     fingerprint = roles.frozen_fingerprint()
     state = _iterations(run, state, metrics, on_iteration or (lambda *shown: None))
     assert roles.frozen_fingerprint() == fingerprint, "reference or reward model has changed"
@@ -195,8 +197,14 @@ def _iterate(run: _Run, state: TrainingState) -> dict[str, float]:
         generator(run.seed, "sampling", iteration),
     )
     kl_coef = state.kl.coefficient(iteration)
+    recompute = section.old_logprobs == "recomputed" or not train_actor
     experience = make_experience(
-        roles, rollout, section, kl_coef=kl_coef, normaliser=state.normaliser
+        roles,
+        rollout,
+        section,
+        kl_coef=kl_coef,
+        normaliser=state.normaliser,
+        recompute=recompute,
     )
     row = {**measure(rollout, experience), "kl_coef": kl_coef}
     asked = chosen * section.responses_per_prompt
@@ -215,6 +223,8 @@ def _iterate(run: _Run, state: TrainingState) -> dict[str, float]:
         dump=run.output_dir / REFUSED,
         mix=run.mix,
     )
+    if not recompute:  # the first step's forward is the first to compare the engine's with
+        row["engine_gap"] = row["ratio_deviation"]
     row = broadcast(row)  # all processes have it, but to the last bit only if they are alike
     if train_actor:  # until then the actor is the reference, and a KL of 0 says nothing
         state.kl.observe(row["kl"], section.episodes)

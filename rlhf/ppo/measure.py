@@ -28,7 +28,7 @@ def measure(rollout: Rollout, experience: Experience) -> dict[str, float]:
     rewards summed, penalties included. kl: against the reference, nats a response, by k3 whatever
     the penalty's estimator. response_length: tokens. length_correlation: of score and length.
     entropy: nats a token. eos_rate: share of responses not cut off. engine_gap: largest difference
-    between the engine's logprobs and the training forward's.
+    between the engine's logprobs and the training forward's, where that has computed them.
     """
     mask = experience.mask
     lengths = mask.sum(dim=1)

@@ -68,7 +68,7 @@ def update(
             groups = microbatches(lengths, rows, section.microbatch, section.microbatch_tokens)
             parts = [experience.take(group) for group in groups]
             tokens = int(experience.mask[rows].sum())
-            found = _accumulate(roles, parts, tokens, section, train_actor=actor is not None)
+            found = _accumulate(roles, parts, tokens, section, actor, critic)
             if mix:
                 found["pretraining_loss"] = mix.backward(roles, actor.taken) if actor else 0.0
             found["grad_norm"] = actor.clip_gradient() if actor else 0.0
@@ -88,8 +88,8 @@ def _accumulate(
     parts: Sequence[Experience],
     tokens: int,
     section: PPOSection,
-    *,
-    train_actor: bool,
+    actor: Learner | None,
+    critic: Learner,
 ) -> Statistics:
     """Backward passes of this process's parts of a minibatch; statistics are means over all of its
     tokens, the other processes' included.
@@ -101,11 +101,13 @@ def _accumulate(
     found = []
     for part, share in zip(parts, shares, strict=True):
         statistics = dict.fromkeys(ACTOR_STATISTICS, 0.0)
-        if train_actor:
+        if actor:
             loss, statistics = _actor_loss(roles, part, section)
             (share * loss).backward()  # type: ignore[no-untyped-call]
+            actor.collect_gradient()
         loss = _critic_loss(roles, part, section)
         (share * loss).backward()  # type: ignore[no-untyped-call]
+        critic.collect_gradient()
         found.append({**statistics, "value_loss": loss.item()})
     largest = max(statistics["ratio_deviation"] for statistics in found)
     summed = gather({**_weighted_sum(found, shares), "ratio_deviation": largest})

@@ -66,6 +66,9 @@ class FakeRoles(Roles):
     def whole(self, role: Learner) -> PreTrainedModel:
         return self.actor if role == "actor" else self.critic
 
+    def compile(self) -> None:
+        """Not needed at this size."""
+
     def enable_gradient_checkpointing(self) -> None:
         for model in (self.actor, self.critic):
             model.gradient_checkpointing_enable({"use_reentrant": False})

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -14,11 +16,29 @@ from tests.ppo.fakes import FakeRoles
 
 
 def _make(
-    roles: FakeRoles, rollout: Rollout, kl_coef: float = 0.0, **changes: object
+    roles: FakeRoles,
+    rollout: Rollout,
+    kl_coef: float = 0.0,
+    recompute: bool = True,
+    **changes: object,
 ) -> Experience:
     section = ppo_section(**changes)
     normaliser = ScoreNormaliser(ScoreSection(normalisation="none", clip=None), (None, None))
-    return make_experience(roles, rollout, section, kl_coef=kl_coef, normaliser=normaliser)
+    return make_experience(
+        roles, rollout, section, kl_coef=kl_coef, normaliser=normaliser, recompute=recompute
+    )
+
+
+def test_the_engines_logprobs_serve_without_a_pass_of_the_actor(
+    roles: FakeRoles, rollout: Rollout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recomputed = _make(roles, rollout)
+    exact = dataclasses.replace(rollout, engine_logprobs=recomputed.old_logprobs)
+    monkeypatch.setattr(roles, "actor_logits", None)
+    experience = _make(roles, exact, recompute=False)
+    for name in ("old_logprobs", "ref_logprobs", "rewards", "advantages", "returns"):
+        torch.testing.assert_close(getattr(experience, name), getattr(recomputed, name))
+    torch.testing.assert_close(experience.entropy, -recomputed.old_logprobs)
 
 
 @torch.no_grad()

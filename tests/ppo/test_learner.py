@@ -80,6 +80,26 @@ def test_the_average_of_half_precision_weights_is_float32() -> None:
     assert average.dtype == torch.float32
 
 
+def test_half_precision_weights_learn_in_float32_and_resume() -> None:
+    """Steps of 1e-4 at 1 are a fortieth of what bfloat16 can tell apart there."""
+    section = OptimiserSection(learning_rate=1e-4, schedule="constant", grad_clip=1e9)
+    parameter = nn.Parameter(torch.ones(1, dtype=torch.bfloat16))
+    learner = Learner([parameter], section, 100)
+    for step in range(80):
+        if step == 40:
+            state = learner.state()
+            parameter = nn.Parameter(parameter.detach().clone())
+            learner = Learner([parameter], section, 100)
+            learner.load_state(state)
+        for gradient in (256.0, 1.0):  # whose sum bfloat16 cannot hold
+            parameter.grad = torch.full((1,), gradient, dtype=torch.bfloat16)
+            learner.collect_gradient()
+        assert learner.clip_gradient() == pytest.approx(257.0)
+        learner.step()
+    assert parameter.dtype == torch.bfloat16
+    assert parameter.item() == 0.9921875  # of 1 - 80e-4, to the nearest
+
+
 def test_8bit_without_bitsandbytes_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "bitsandbytes.optim", None)
     with pytest.raises(ValueError, match=r"pip install 'baichuan-rlhf\[gpu\]'"):

@@ -11,7 +11,7 @@ from rlhf.models.baichuan.decode import SlotDecoder
 from rlhf.models.baichuan.head import NormHead
 from rlhf.models.baichuan.trunk import BaichuanModel, BaichuanPreTrainedModel
 from rlhf.models.language_model import LanguageModel
-from rlhf.models.reward_model import RewardModel
+from rlhf.models.reward_model import RewardModel, ScoreHead
 
 
 class BaichuanForCausalLM(LanguageModel, BaichuanPreTrainedModel, GenerationMixin):
@@ -62,5 +62,5 @@ class BaichuanForSequenceClassification(RewardModel, BaichuanPreTrainedModel):
         super().__init__(config)
         self.num_labels: int = config.num_labels or 1
         self.model = BaichuanModel(config)
-        self.score = nn.Linear(config.hidden_size, self.num_labels, bias=False)
+        self.score = ScoreHead(config.hidden_size, self.num_labels)
         self.post_init()

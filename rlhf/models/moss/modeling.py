@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from torch import nn
 from transformers import CodeGenForCausalLM, CodeGenModel, CodeGenPreTrainedModel
 
 from rlhf.models.language_model import LanguageModel
 from rlhf.models.moss.configuration import MossConfig
-from rlhf.models.reward_model import RewardModel
+from rlhf.models.reward_model import RewardModel, ScoreHead
 
 # The official checkpoints carry each layer's causal mask, which CodeGen works out anew.
 MASKS = [r"attn\.causal_mask$", r"attn\.(masked_)?bias$"]
@@ -37,5 +36,5 @@ class MossForSequenceClassification(RewardModel, CodeGenPreTrainedModel):
         super().__init__(config)
         self.num_labels: int = config.num_labels or 1
         self.transformer = CodeGenModel(config)
-        self.score = nn.Linear(config.hidden_size, self.num_labels, bias=False)
+        self.score = ScoreHead(config.hidden_size, self.num_labels)
         self.post_init()
