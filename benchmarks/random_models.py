@@ -12,6 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig
 from rlhf.demo import models
 from rlhf.models.registry import named
 
+PIECES = 480
 TEXTS = [f"{number} 个 random words {number * 7919} and more" for number in range(400)]
 
 
@@ -21,7 +22,7 @@ def describe(path: Path, name: str, *, tiny: bool, layers: int | None = None) ->
     The weights in it are tiny all the same; `tiny` leaves the size to them. layers: None for all.
     """
     spec = named(name)
-    tokenizer = models.train_tokenizer(TEXTS, 480, dummy_prefix=spec.generation == 1)
+    tokenizer = models.train_tokenizer(TEXTS, PIECES, dummy_prefix=spec.generation == 1)
     models.write_checkpoint(path, spec, tokenizer, seed=0)
     if tiny:
         return
@@ -33,8 +34,18 @@ def describe(path: Path, name: str, *, tiny: bool, layers: int | None = None) ->
         "num_hidden_layers": layers or spec.layers,
     }
     length = "max_position_embeddings" if spec.position == "rope" else "model_max_length"
+    filled_up = tokenizer + b"".join(map(_unused, range(PIECES, spec.vocab_size)))
+    (path / "tokenizer.model").write_bytes(filled_up)
     file = path / "config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | size | {length: 4096}))
+
+
+def _unused(number: int) -> bytes:
+    """A piece that no text is cut into, as an entry of sentencepiece's file, to whose end it goes:
+    fields 1 (text), 2 (score 0) and 3 (type 5, unused) in field 1."""
+    text = f"<unused {number}>".encode()
+    fields = b"\x0a" + bytes([len(text)]) + text + b"\x15\x00\x00\x00\x00" + b"\x18\x05"
+    return b"\x0a" + bytes([len(fields)]) + fields
 
 
 def config_of(path: Path, *, llama: bool) -> Any:
