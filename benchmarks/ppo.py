@@ -48,9 +48,14 @@ CASES = {
     "ppo_13b": ("baichuan2-13b", 32, "lora"),
 }
 OPTIONS: dict[str, dict[str, Any]] = {
-    "plain": {},
-    "compiled": {"compile": True},
-    "engine": {"compile": True, "old_logprobs": "engine"},
+    "plain": {"microbatch": 4},
+    "eager": {"old_logprobs": "engine", "microbatch": 8, "scoring_microbatch": 32},
+    "compiled": {
+        "compile": True,
+        "old_logprobs": "engine",
+        "microbatch": 8,
+        "scoring_microbatch": 32,
+    },
 }
 """Of the config's `ppo`, beside what CASES says."""
 TRL_MICROBATCHES = (2, 4, 8)
@@ -67,7 +72,6 @@ def main() -> None:
     parser.add_argument("--cases", nargs="+", default=CASES, choices=CASES)
     parser.add_argument("--tiny", action="store_true", help="tiny sizes, to try the script itself")
     parser.add_argument("--options", nargs="+", default=OPTIONS, choices=OPTIONS)
-    parser.add_argument("--microbatch", type=int, default=4)
     parser.add_argument("--trl", type=Path, help="folder with trl==1.12.0")
     parser.add_argument(
         "--profile", action="store_true", help="print where an iteration's time goes"
@@ -101,8 +105,7 @@ def main() -> None:
 
 def process(arguments: argparse.Namespace, case: str, options: str) -> dict[str, Any]:
     """One measurement, in a process of its own; what it came to, or its last words."""
-    flags = ["--microbatch", str(arguments.microbatch)]
-    flags += [f"--{name}" for name in ("tiny", "profile") if getattr(arguments, name)]
+    flags = [f"--{name}" for name in ("tiny", "profile") if getattr(arguments, name)]
     environment = dict(os.environ)
     if options.startswith("trl"):
         environment["PYTHONPATH"] = f"{arguments.trl}:{environment.get('PYTHONPATH', '')}"
@@ -168,7 +171,7 @@ def one(arguments: argparse.Namespace) -> dict[str, Any]:
     if options.startswith("trl"):
         return with_trl(arguments.work_dir, CASES[case][1], size, int(options.split()[1]))
     _, prompts, method = CASES[case]
-    section = ppo_section(prompts, size, method, arguments.microbatch, OPTIONS[options])
+    section = ppo_section(prompts, size, method, OPTIONS[options])
     return with_rlhf(arguments.work_dir, section, size, arguments.profile)
 
 
@@ -304,9 +307,7 @@ def peak_gib() -> float:
     return round(torch.cuda.max_memory_allocated() / 2**30, 2) if CUDA else 0.0
 
 
-def ppo_section(
-    prompts: int, size: int, method: str, microbatch: int, options: dict[str, Any]
-) -> PPOSection:
+def ppo_section(prompts: int, size: int, method: str, options: dict[str, Any]) -> PPOSection:
     """The published config's, at these sizes, with an actor that learns from the start."""
     section = load_config(resource("configs/baichuan2_7b.yaml"), []).ppo
     few = {
@@ -315,7 +316,6 @@ def ppo_section(
         "rollout_batch": prompts,
         "responses_per_prompt": 1,
         "minibatch": min(prompts, 32),
-        "microbatch": microbatch,
         "epochs": 1,
         "max_prompt_tokens": size,
         "gradient_checkpointing": False,

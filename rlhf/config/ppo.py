@@ -137,7 +137,8 @@ class PPOSection(Section):
     that many columns, padding included. `rollout_microbatch` of them are decoded together. `judge`:
     a second reward model that only watches; null takes the demo's rubric, if there is a demo.
     `old_logprobs`: `recomputed` by the training forward, so that the first ratio is exactly 1, or
-    the `engine`'s own, which saves that pass. `compile` fuses parts of every block, for a GPU.
+    the `engine`'s own, which saves that pass. Passes without a gradient take `scoring_microbatch`
+    responses, null as many as a backward pass. `compile`: blocks are compiled, for a GPU.
     """
 
     actor: str | None = None
@@ -166,6 +167,7 @@ class PPOSection(Section):
     sampling: SamplingSection = SamplingSection()
     engine: Literal["plain", "fast"] = "fast"
     old_logprobs: Literal["recomputed", "engine"] = "recomputed"
+    scoring_microbatch: Positive | None = None
     compile: bool = False
     tuning: TuningSection = TuningSection(method="lora")
     actor_optimiser: OptimiserSection = OptimiserSection(
@@ -191,6 +193,8 @@ class PPOSection(Section):
         )
         if self.microbatch_tokens is None:
             check_multiple("minibatch", self.minibatch, "microbatch", self.microbatch)
+        if self.compile and self.engine == "plain":
+            raise ValueError("compile goes with engine: fast; set one of them back to its default")
         if self.critic_warmup >= self.iterations:
             raise ValueError(
                 f"critic_warmup = {self.critic_warmup} leaves the actor none of iterations = "

@@ -60,7 +60,7 @@ class Roles(ABC):
 
     @abstractmethod
     def compile(self) -> None:
-        """Fuse what stands between the matrix products of every block."""
+        """Compile every block, for passes without a cache, as all are but those that generate."""
 
     def gathered(self, role: Learner) -> AbstractContextManager[None]:
         """Every process holds the role's whole weights in here, also where they are spread."""

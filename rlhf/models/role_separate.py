@@ -15,7 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlhf.config.schema import TuningSection
 from rlhf.models.adapter import Task, add_lora, cast_adapters
-from rlhf.models.compiled import compile_blocks
+from rlhf.models.compiled import compile_training
 from rlhf.models.export import merge_adapter, unspread
 from rlhf.models.load import load_causal_lm, load_reward_model
 from rlhf.models.quantise import Quantization
@@ -94,7 +94,7 @@ class SeparateRoles(Roles):
 
     def compile(self) -> None:
         for model in (self.actor, self.critic, self.reference, self.reward):
-            compile_blocks(model)
+            compile_training(model)
 
     def enable_gradient_checkpointing(self) -> None:
         for model in (self.actor, self.critic):

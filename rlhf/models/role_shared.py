@@ -20,7 +20,7 @@ from transformers import (
 
 from rlhf.config.schema import TuningSection
 from rlhf.models.adapter import cast_adapters, lora_config, read_record
-from rlhf.models.compiled import compile_blocks
+from rlhf.models.compiled import compile_training
 from rlhf.models.export import assemble, merged_weights
 from rlhf.models.load import HEAD, checkpoint_hash, is_adapter, load_causal_lm
 from rlhf.models.quantise import Quantization
@@ -116,7 +116,7 @@ class SharedRoles(Roles):
         self._trunk.train()
 
     def compile(self) -> None:
-        compile_blocks(self._trunk)
+        compile_training(self._trunk)
 
     def _as_now(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
         return nullcontext(), self._using(self._active)

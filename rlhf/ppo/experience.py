@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
@@ -64,20 +66,33 @@ def _read(
     names = ("old_logprobs", "ref_logprobs", "entropy", "old_values")
     read = {name: torch.zeros_like(mask, dtype=torch.float32) for name in names}
     read["scores"] = torch.zeros_like(mask[:, 0], dtype=torch.float32)
-    for minibatch in torch.split(torch.arange(len(mask)), section.minibatch):
-        for rows in microbatches(
-            sequences.lengths, minibatch, section.microbatch, section.microbatch_tokens
-        ):
-            part = sequences.take(rows)
-            keep = part.response_mask.shape[1]
-            ids = part.response_ids
-            if recompute:
-                logits = roles.actor_logits(part.input_ids, part.attention_mask, keep)
-                read["old_logprobs"][rows, :keep] = by_chunk(token_logprobs, CHUNK, logits, ids)
-                read["entropy"][rows, :keep] = by_chunk(entropy, CHUNK, logits)
-            reference = roles.reference_logits(part.input_ids, part.attention_mask, keep)
-            read["ref_logprobs"][rows, :keep] = by_chunk(token_logprobs, CHUNK, reference, ids)
-            values = roles.values(part.input_ids, part.attention_mask)
-            read["old_values"][rows, :keep] = part.states(values).float()
-            read["scores"][rows] = roles.scores(part.input_ids, part.attention_mask).float()
+    for rows in _groups(sequences, section) if recompute else ():
+        part = sequences.take(rows)
+        keep = part.response_mask.shape[1]
+        logits = roles.actor_logits(part.input_ids, part.attention_mask, keep)
+        ids = part.response_ids
+        read["old_logprobs"][rows, :keep] = by_chunk(token_logprobs, CHUNK, logits, ids)
+        read["entropy"][rows, :keep] = by_chunk(entropy, CHUNK, logits)
+    for rows in _groups(sequences, section, section.scoring_microbatch):
+        part = sequences.take(rows)
+        keep = part.response_mask.shape[1]
+        logits = roles.reference_logits(part.input_ids, part.attention_mask, keep)
+        ids = part.response_ids
+        read["ref_logprobs"][rows, :keep] = by_chunk(token_logprobs, CHUNK, logits, ids)
+        values = roles.values(part.input_ids, part.attention_mask)
+        read["old_values"][rows, :keep] = part.states(values).float()
+        read["scores"][rows] = roles.scores(part.input_ids, part.attention_mask).float()
     return {name: all_sum(tensor) for name, tensor in read.items()}  # 0 but in one's own rows
+
+
+def _groups(
+    sequences: Sequences, section: PPOSection, together: int | None = None
+) -> Iterator[Tensor]:
+    """Rows of this process that are read at once: `together` of them, or those of the update."""
+    every = torch.arange(len(sequences.lengths))
+    if together is not None:
+        yield from microbatches(sequences.lengths, every, together)
+        return
+    size, tokens = section.microbatch, section.microbatch_tokens
+    for minibatch in torch.split(every, section.minibatch):
+        yield from microbatches(sequences.lengths, minibatch, size, tokens)
