@@ -50,6 +50,13 @@ CASES = {
 OPTIONS: dict[str, dict[str, Any]] = {
     "plain": {"microbatch": 4},
     "eager": {"old_logprobs": "engine", "microbatch": 8, "scoring_microbatch": 32},
+    "small": {"old_logprobs": "engine", "microbatch": 2, "scoring_microbatch": 16},
+    "again": {
+        "gradient_checkpointing": True,
+        "old_logprobs": "engine",
+        "microbatch": 8,
+        "scoring_microbatch": 16,
+    },
     "compiled": {
         "compile": True,
         "old_logprobs": "engine",
@@ -58,7 +65,9 @@ OPTIONS: dict[str, dict[str, Any]] = {
     },
 }
 """Of the config's `ppo`, beside what CASES says."""
-TRL_MICROBATCHES = (2, 4, 8)
+CASE_OPTIONS = {"ppo_nf4": ("small", "again"), "ppo_13b": ("small", "eager")}
+"""Which of them a case is measured with; plain, eager and compiled where it is not named."""
+TRL_MICROBATCHES = (8, 4, 16)
 ITERATIONS = 4
 CUDA = torch.cuda.is_available()
 DEVICE = "cuda" if CUDA else "cpu"
@@ -71,7 +80,7 @@ def main() -> None:
     parser.add_argument("result_dir", type=Path)
     parser.add_argument("--cases", nargs="+", default=CASES, choices=CASES)
     parser.add_argument("--tiny", action="store_true", help="tiny sizes, to try the script itself")
-    parser.add_argument("--options", nargs="+", default=OPTIONS, choices=OPTIONS)
+    parser.add_argument("--options", nargs="+", choices=OPTIONS, help="default: what fits the case")
     parser.add_argument("--trl", type=Path, help="folder with trl==1.12.0")
     parser.add_argument(
         "--profile", action="store_true", help="print where an iteration's time goes"
@@ -93,7 +102,8 @@ def main() -> None:
             written = name
         found: dict[str, dict[str, Any]] = {}
         theirs: dict[str, dict[str, Any]] = {}
-        for options in arguments.options:
+        usual = CASE_OPTIONS.get(case, ("eager", "compiled", "plain"))
+        for options in arguments.options or usual:
             found[options] = process(arguments, case, options)
             write(arguments.result_dir, case, found, theirs)
         if arguments.trl and case == "ppo_32":
@@ -261,7 +271,7 @@ def with_trl(work: Path, prompts: int, size: int, microbatch: int) -> dict[str, 
             local_rollout_forward_batch_size=prompts,
             num_mini_batches=1,
             num_ppo_epochs=1,
-            total_episodes=prompts * ITERATIONS,
+            total_episodes=prompts * (ITERATIONS - 1),
             num_sample_generations=0,
             response_length=size,
             temperature=1.0,
