@@ -68,7 +68,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 CASE_OPTIONS = {"ppo_nf4": ("small", "again"), "ppo_13b": ("small", "eager")}
 """Which of them a case is measured with; plain, eager and compiled where it is not named."""
 TRL_MICROBATCHES = (8, 4, 16)
-ITERATIONS = 4
+ITERATIONS, WARM = 6, 2
 CUDA = torch.cuda.is_available()
 DEVICE = "cuda" if CUDA else "cpu"
 DTYPE = torch.bfloat16 if CUDA else torch.float32
@@ -261,17 +261,17 @@ def with_trl(work: Path, prompts: int, size: int, microbatch: int) -> dict[str, 
             return kind.from_config(config, dtype=DTYPE)
 
     lora = LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")
-    ids = random_prompts(config.vocab_size, prompts * (ITERATIONS + 1), size)
+    ids = random_prompts(config.vocab_size, prompts * 5, size)
     reset_peak()
     trainer = PPOTrainer(
         args=PPOConfig(
             output_dir=str(work / "trl"),
             per_device_train_batch_size=microbatch,
             gradient_accumulation_steps=prompts // microbatch,
-            local_rollout_forward_batch_size=prompts,
+            local_rollout_forward_batch_size=microbatch,
             num_mini_batches=1,
             num_ppo_epochs=1,
-            total_episodes=prompts * (ITERATIONS - 1),
+            total_episodes=prompts * 4,
             num_sample_generations=0,
             response_length=size,
             temperature=1.0,
@@ -338,7 +338,8 @@ def ppo_section(prompts: int, size: int, method: str, options: dict[str, Any]) -
 
 
 class Clock:
-    """Wall seconds of iterations and of their phases; the first of each warms up."""
+    """Wall seconds of iterations and of their phases; the first two of each warm up: the graphs of
+    the second see other lengths."""
 
     def __init__(self) -> None:
         self.iterations: list[float] = []
@@ -376,11 +377,11 @@ class Clock:
 
     def median_iteration(self) -> float:
         """Without the last, at whose end a checkpoint is written."""
-        return statistics.median(self.iterations[:-1] or self.iterations)
+        return statistics.median(self.iterations[WARM - 1 : -1])
 
     def phases(self) -> dict[str, float]:
         return {
-            name: round(statistics.median(taken[1:]), 3) for name, taken in self._phases.items()
+            name: round(statistics.median(taken[WARM:]), 3) for name, taken in self._phases.items()
         }
 
     @staticmethod
