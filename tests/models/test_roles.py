@@ -31,10 +31,11 @@ class World:
     sft: Path
     reward: Path
 
-    def roles(self, kind: str) -> Roles:
+    def roles(self, kind: str, dtype: torch.dtype = torch.float32) -> Roles:
         tuning = TuningSection() if kind.endswith("full") else LORA
         name = kind.partition("-")[0]
-        return build_roles(name, self.sft, self.reward, tuning=tuning, **CPU)
+        place = {**CPU, "dtype": dtype}
+        return build_roles(name, self.sft, self.reward, tuning=tuning, **place)
 
 
 @pytest.fixture(params=["baichuan2-7b", "baichuan-13b"])

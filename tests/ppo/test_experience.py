@@ -41,6 +41,12 @@ def test_the_engines_logprobs_serve_without_a_pass_of_the_actor(
     torch.testing.assert_close(experience.entropy, -recomputed.old_logprobs)
 
 
+def test_how_many_are_scored_together_changes_nothing(roles: FakeRoles, rollout: Rollout) -> None:
+    as_updated = _make(roles, rollout, microbatch=1).tensors()
+    for name, tensor in _make(roles, rollout, microbatch=1, scoring_microbatch=6).tensors().items():
+        torch.testing.assert_close(tensor, as_updated[name])
+
+
 @torch.no_grad()
 def test_logprobs_and_values_belong_to_their_tokens(roles: FakeRoles, rollout: Rollout) -> None:
     """Every row alone, without padding, token by token: what stands before a token speaks of it."""

@@ -47,14 +47,18 @@ class Interrupt(Exception):
 
 
 def _train(
-    world: World, kind: str, directory: Path, interrupt_at: int | None = None
+    world: World,
+    kind: str,
+    directory: Path,
+    interrupt_at: int | None = None,
+    dtype: torch.dtype = torch.float32,
 ) -> tuple[Roles, PPOSummary]:
     def on_iteration(done: int, total: int, shown: dict[str, float]) -> None:
         if done == interrupt_at:
             raise Interrupt
 
     torch.manual_seed(0)  # adapters start at random
-    roles = world.roles(kind)
+    roles = world.roles(kind, dtype)
     with MetricsLog(directory) as metrics:
         summary = train(
             roles,
@@ -87,6 +91,22 @@ def test_real_roles_train_and_resume(world: World, kind: str, tmp_path: Path) ->
         after = getattr(resumed, role)()
         for name, tensor in getattr(roles, role)().items():
             assert torch.equal(tensor, after[name])
+
+
+@pytest.mark.parametrize("kind", ["shared", "separate-full"])
+def test_roles_in_bfloat16_learn_and_resume(world: World, kind: str, tmp_path: Path) -> None:
+    """The float32 weights behind them too, or the second half would go another way."""
+    roles, summary = _train(world, kind, tmp_path / "whole", dtype=torch.bfloat16)
+    learning = {n: p for n, p in roles.trainable("actor").items() if "lora_" in n or "proj" in n}
+    assert {p.dtype for p in learning.values()} == {torch.bfloat16}
+    start = world.roles(kind, torch.bfloat16).actor_state()
+    assert any(not torch.equal(start[name], p) for name, p in learning.items())
+    with pytest.raises(Interrupt):
+        _train(world, kind, tmp_path / "cut", interrupt_at=3, dtype=torch.bfloat16)
+    resumed, same = _train(world, kind, tmp_path / "cut", dtype=torch.bfloat16)
+    assert same == summary
+    for name, tensor in roles.actor_state().items():
+        assert torch.equal(tensor, resumed.actor_state()[name])
 
 
 def test_the_saved_actor_is_the_trained_one(world: World, tmp_path: Path) -> None:
