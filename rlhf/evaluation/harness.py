@@ -5,9 +5,11 @@ from __future__ import annotations
 import difflib
 import logging
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, redirect_stderr
 from importlib.metadata import version
+from io import StringIO
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +17,12 @@ from rlhf.config.capabilities import CapabilitySection
 from rlhf.config.paths import resource
 from rlhf.evaluation.capabilities import QuestionRow
 from rlhf.models.load import load_causal_lm, load_tokenizer
-from rlhf.runtime.distributed import Runtime, barrier, broadcast, gather, once, rank, world_size
+from rlhf.runtime.distributed import Runtime, gather, is_main_process, once, own_part
 
 OWN_TASKS = "demo/questions"
 """The folder of the demo's task, in the package."""
+SEED = 1234
+"""Of the examples; the harness's own choice."""
 OPTIONS: dict[str, Any] = {"log_samples": True, "bootstrap_iters": 0}
 """Of the harness: each question's result, from which the intervals are made here."""
 
@@ -32,20 +36,15 @@ def ask(model: Path, section: CapabilitySection, runtime: Runtime) -> list[Quest
         ValueError: the harness is not installed, has no such task, or cannot read its questions.
     """
     manager = task_manager(section)
-    once(lambda: read_questions(manager, section))  # fetches once what every process reads
+    read: list[Any] = []
+    once(lambda: read.append(read_tasks(manager, section)))  # fetched once, read by every process
+    tasks = read[0] if read else read_tasks(manager, section)
     with _quietly():
-        from lm_eval.evaluator import simple_evaluate
+        from lm_eval.evaluator import evaluate
 
-        found = simple_evaluate(
-            model=_language_model(model, section, runtime),
-            tasks=list(section.tasks),
-            num_fewshot=section.shots,
-            limit=section.limit,
-            task_manager=manager,
-            **OPTIONS,
-        )
-    rows = list(question_rows(found, section.tasks)) if runtime.main_process else []
-    return broadcast(rows)
+        wrapped = _language_model(model, section, runtime)
+        found = evaluate(wrapped, task_dict=tasks, limit=section.limit, **OPTIONS)
+    return list(question_rows(found, section.tasks))
 
 
 def harness_version() -> str:
@@ -80,19 +79,28 @@ def task_manager(section: CapabilitySection) -> Any:
     raise ValueError(f"capabilities.tasks: no task {unknown[0]}; {mend}")
 
 
-def read_questions(manager: Any, section: CapabilitySection) -> None:
-    """Raises ValueError where a task's questions cannot be had, such as without a network."""
-    for name in section.tasks:
-        try:
-            with _quietly():
-                manager.load([name])
-        except Exception as error:  # every source of data has errors of its own
-            reason = " ".join(str(error).split())[:200] or type(error).__name__
-            raise ValueError(
-                f"capabilities.tasks: {name} cannot be read ({reason}); where there is no network, "
-                "bring the Hugging Face cache of a machine that has read it (HF_HOME), or name "
-                "task files of your own in capabilities.include"
-            ) from None
+def read_tasks(manager: Any, section: CapabilitySection) -> Any:
+    """The tasks with their questions, and with so many solved examples as the section says.
+
+    Raises ValueError where a task's questions cannot be had, such as without a network.
+    """
+    try:
+        with _quietly():
+            loaded = manager.load(list(section.tasks))
+    except Exception as error:  # every source of data has errors of its own
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise ValueError(
+            f"capabilities.tasks: {', '.join(section.tasks)} cannot be read ({reason}); without a "
+            "network, bring the Hugging Face cache of a machine that has read them (HF_HOME), or "
+            "name task files of your own in capabilities.include"
+        ) from None
+    for task in loaded["tasks"].values():
+        own = task.get_config("num_fewshot")
+        # A task that says 0 has no examples to give, or is made to be asked without.
+        shots = own or 0 if section.shots is None or own == 0 else section.shots
+        task.set_config(key="num_fewshot", value=shots)
+        task.set_fewshot_seed(seed=SEED)
+    return loaded
 
 
 def question_rows(found: Mapping[str, Any], tasks: Sequence[str]) -> Iterator[QuestionRow]:
@@ -144,49 +152,48 @@ def _number(value: Any, task: str, metric: str) -> float:
 
 
 def _language_model(path: Path, section: CapabilitySection, runtime: Runtime) -> Any:
-    """The harness's wrapper around a model of ours, which shares the questions by our processes."""
+    """The harness's wrapper around a model of ours. Every process asks for everything, so that the
+    examples are those of one process, and reads its part of it."""
     from lm_eval.models.huggingface import HFLM
 
-    silent = not (sys.stderr.isatty() and runtime.main_process)
-
     class Shared(HFLM):  # type: ignore[misc, unused-ignore]
-        def all_gather(self, tensor: Any) -> Any:
-            return tensor.new_tensor(gather(tensor.item()))
+        def loglikelihood(self, requests: Any, disable_tqdm: bool = False) -> Any:
+            return _in_parts(requests, super().loglikelihood)
 
-        def gather_object(self, obj: Any, dst: int = 0) -> Any:
-            parts = gather(obj)
-            return parts if rank() == dst else None
+        def loglikelihood_rolling(self, requests: Any, disable_tqdm: bool = False) -> Any:
+            return _in_parts(requests, super().loglikelihood_rolling)
 
-        def barrier(self) -> None:
-            barrier()
-
-        def loglikelihood(self, requests: Any, disable_tqdm: bool = silent) -> Any:
-            return super().loglikelihood(requests, disable_tqdm=disable_tqdm)
-
-        def generate_until(self, requests: Any, disable_tqdm: bool = silent) -> Any:
-            return super().generate_until(requests, disable_tqdm=disable_tqdm)
+        def generate_until(self, requests: Any, disable_tqdm: bool = False) -> Any:
+            return _in_parts(requests, super().generate_until)
 
     model = load_causal_lm(path, dtype=runtime.dtype, device=runtime.device)
-    wrapped = Shared(
+    return Shared(
         pretrained=model,
         tokenizer=load_tokenizer(path),
         batch_size=section.batch_size,
         max_length=int(model.config.model_max_length),
         truncation=True,
     )
-    wrapped._rank, wrapped._world_size = rank(), world_size()
-    return wrapped
+
+
+def _in_parts(requests: list[Any], answer: Callable[[list[Any]], list[Any]]) -> list[Any]:
+    own = requests[own_part(len(requests))]
+    return list(chain.from_iterable(gather(answer(own) if own else [])))
 
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """Without the harness's notices, such as that it was given a model that is loaded already."""
+    """Without the harness's notices, such as that it was given a model that is loaded already; its
+    bars are for terminals."""
     loggers = [logging.getLogger(name) for name in _names("lm_eval", "evaluate", "absl")]
     before = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)
+    shown = sys.stderr.isatty() and is_main_process()
+    bars = nullcontext() if shown else redirect_stderr(StringIO())
     try:
-        yield
+        with bars:
+            yield
     finally:
         for logger, level in zip(loggers, before, strict=True):
             logger.setLevel(level)

@@ -15,6 +15,7 @@ from typing import Any
 
 import yaml
 
+from rlhf.evaluation.capabilities import FOLDER as CAPABILITIES
 from rlhf.runtime.metrics import SAMPLES
 from rlhf.runtime.run_dir import MANIFEST, STAGES
 
@@ -37,7 +38,8 @@ HOLDER = re.compile(r"process (\d+) on (.+)")
 class Stage:
     """A stage that has begun. Times in seconds and UTC, memory in GiB; None is not known.
 
-    key: its path in the run directory, such as "sft/main" or "rounds/1/ppo"; kind: of STAGES.
+    key: its path in the run directory, such as "sft/main" or "rounds/1/ppo"; kind: of STAGES,
+    or the benchmarks around them.
     status: running, waiting (for rankings), done, or stopped: nobody works on it any more.
     step, total: of its optimiser steps or iterations.
     """
@@ -192,7 +194,7 @@ def _names(roots: Sequence[Path]) -> list[str]:
 
 def _stage(run: Run, key: str, entry: Row, config: Row, alive: bool) -> Stage:
     parts = key.split("/")
-    kind = next((part for part in parts if part in STAGES), parts[0])
+    kind = next((part for part in parts if part in (*STAGES, CAPABILITIES)), parts[0])
     rows = run.rows(key)
     last = max((int(row["step"]) for row in rows if isinstance(row.get("step"), int)), default=None)
     total = config.get(kind, {}).get("iterations") if kind == "ppo" else None

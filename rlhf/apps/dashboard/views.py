@@ -33,6 +33,7 @@ NAMES = {
     "rm": "Reward model",
     "ppo": "PPO",
     "evaluate": "Evaluation",
+    "capabilities": "Capabilities",
 }
 
 

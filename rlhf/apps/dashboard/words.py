@@ -36,6 +36,7 @@ CHINESE: dict[str, str] = {
     "Reward model": "奖励模型",
     "Collection": "采样",
     "Evaluation": "评测",
+    "Capabilities": "能力",
     "No stage has begun.": "尚无阶段开始。",
     "Alarm": "告警",
     "The tab Alarms tells what to do.": "处理办法见“告警”页。",

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from rlhf.apps.dashboard.runs import Run, find_runs, is_alive, rows_of, signature
+from rlhf.apps.dashboard.views import place
 from tests.apps.dashboard.worlds import make_run, stage
 
 
@@ -32,6 +33,16 @@ def test_stages_of_a_run_on_its_way(tmp_path: Path) -> None:
     assert (sft.kind, sft.status, sft.step, sft.total, sft.seconds) == ("sft", "done", 4, None, 61)
     assert (last.kind, last.status, last.step, last.total) == ("ppo", "running", 7, 10)
     assert (last.seconds, last.memory) == (None, None)
+
+
+def test_benchmarks_of_a_stage_are_not_the_stage(tmp_path: Path) -> None:
+    root = make_run(tmp_path / "a")
+    (root / "manifest.json").write_text(
+        json.dumps({"stages": {"capabilities/ppo": stage("capabilities")}})
+    )
+    (found,) = Run("a", root).stages()
+    assert (found.kind, found.step) == ("capabilities", None)
+    assert place(Run("a", root), found.key, lambda text: text) == "Capabilities: ppo"
 
 
 def test_a_killed_run_has_stopped_and_one_elsewhere_has_not(tmp_path: Path) -> None:
