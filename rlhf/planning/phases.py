@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 
@@ -10,6 +12,7 @@ from rlhf.config.schema import DPOSection, RMSection, SFTSection
 from rlhf.models.adapter import Task
 from rlhf.models.spec import ModelSpec
 from rlhf.planning import traces
+from rlhf.planning.allocations import Kinds
 from rlhf.planning.engines import HALF
 from rlhf.planning.memory import Part, Phase, Rollout, Tuned, passing
 from rlhf.planning.models import weights
@@ -24,19 +27,38 @@ def sft_phases(setting: Setting, spec: ModelSpec) -> list[Phase]:
     """Training, and the optimiser's step."""
     section = setting.config.sft
     steps = setting.microbatches("sft.batch_size", section.batch_size, section.microbatch_size)
-    kinds = traces.sft_step(
-        _learning(setting, section, spec, "causal", steps > 1),
-        section.microbatch_size,
-        section.max_length,
-        section.packing,
-        section.loss_chunk,
-        section.max_z_weight or 0.0,
-    )
+    kinds = _sft_step(section, spec, _learning(setting, section, spec, "causal", steps > 1))
     tuned = _tuned(setting, section, spec, "causal")
     if _splits(setting, section):  # the lower halves of the weights
         lower = tuned.held.optimiser + HALF * tuned.counts.learning
         tuned = replace(tuned, held=replace(tuned.held, optimiser=lower))
     return _supervised(tuned, passing(MODEL, kinds), steps > 1)
+
+
+def _sft_step(section: SFTSection, spec: ModelSpec, learning: Learning) -> Kinds:
+    """Where some blocks are computed again, a mean of all and none, by their number. Packed rows
+    are one long one, without a mask, for attention that reads where texts begin."""
+    rows, length = section.microbatch_size, section.max_length
+    masked = section.packing and not (
+        section.packed_attention == "varlen" and spec.position == "rope"
+    )
+    if section.packing and not masked:
+        rows, length = 1, rows * length
+    again = section.gradient_checkpointing
+    part = float(again) if isinstance(again, bool) else min(1.0, again / spec.layers)
+    found: Counter[str] = Counter()
+    for checkpointing, share in ((True, part), (False, 1 - part)):
+        if share:
+            kinds = traces.sft_step(
+                replace(learning, checkpointing=checkpointing),
+                rows,
+                length,
+                masked,
+                section.loss_chunk,
+                section.max_z_weight or 0.0,
+            )
+            found.update({kind: round(share * size) for kind, size in kinds.items()})
+    return found
 
 
 def dpo_phases(setting: Setting) -> list[Phase]:
@@ -167,11 +189,17 @@ def _learning(
         task,
         section.tuning,
         setting.dtype,
-        # Of a number of blocks the height is planned as if it were 0.
         checkpointing=section.gradient_checkpointing is True,
         under="deepspeed" if setting.engine.stage or _splits(setting, section) else "autocast",
         accumulates=accumulates,
+        compiled=_compiled(section),
     )
+
+
+def _compiled(section: SFTSection | DPOSection | RMSection) -> Literal["blocks", "parts"] | None:
+    if not getattr(section, "compile", False):
+        return None
+    return "blocks" if isinstance(section, SFTSection) else "parts"
 
 
 def _tuned(

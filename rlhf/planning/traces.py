@@ -25,6 +25,7 @@ from rlhf.models.spec import ModelSpec
 from rlhf.ops.logprobs import by_chunk, entropy, token_logprobs
 from rlhf.ops.masking import positions
 from rlhf.planning.allocations import Allocations, Kinds, as_on_gpu
+from rlhf.planning.compiled import compile_without_compiling
 from rlhf.planning.models import learner, plain_model
 
 CHUNK = 1024
@@ -37,7 +38,8 @@ class Learning:
 
     under: autocast, as transformers' Trainer has it, with what learns in float32; deepspeed, with
     everything in `dtype`; or ppo, which has neither, and whose adapters are in float32.
-    accumulates: whether the gradients of an earlier microbatch are there.
+    accumulates: whether the gradients of an earlier microbatch are there. compiled: `blocks` whole
+    or their `parts`, None: neither.
     """
 
     spec: ModelSpec
@@ -47,6 +49,7 @@ class Learning:
     checkpointing: bool
     under: Literal["autocast", "deepspeed", "ppo"]
     accumulates: bool
+    compiled: Literal["blocks", "parts"] | None = None
 
 
 @lru_cache(maxsize=256)
@@ -200,8 +203,9 @@ def _peak(who: Learning, work: Callable[[Any], Tensor], layers: int, learns: boo
     half = who.dtype != torch.float32
     autocast = who.dtype if who.under == "autocast" and half else None
     model = _model(who, layers, learns)
-    # RM's trainer switches PEFT's casts off, and PEFT itself over 4 bits where autocast casts.
-    uncast = autocast and (who.task == "reward" or who.tuning.method == "qlora")
+    # RM's trainer switches PEFT's casts off, SFT's those of compiled blocks, and PEFT itself those
+    # over 4 bits, where autocast casts.
+    uncast = autocast and (who.task == "reward" or who.compiled or who.tuning.method == "qlora")
     casts = disable_input_dtype_casting(model) if uncast else nullcontext()
     counted = Allocations(who.spec.vocab_size, model)
     with casts, torch.set_grad_enabled(learns):
@@ -220,6 +224,9 @@ def _model(who: Learning, layers: int, learns: bool) -> Any:
         model = learner(plain_model(who.spec, who.task, who.dtype, layers), who.tuning, who.task)
         if who.checkpointing and learns:
             model.gradient_checkpointing_enable({"use_reentrant": False})
+        elif who.compiled and learns:
+            spec, rank = who.spec, who.tuning.r
+            compile_without_compiling(model, who.compiled, spec.intermediate_size, rank)
     for parameter in model.parameters():
         if parameter.requires_grad and who.under != "ppo":
             kept = torch.float32 if who.under == "autocast" else who.dtype

@@ -75,3 +75,22 @@ def test_full_tuning_casts_every_weight_under_autocast_alone(under):
     kinds = traces.sft_step(full, 1, 64, False, None, 0.0)
     blocks = 5 * (4 * 64**2 + 3 * 64 * 96)
     assert (kinds.get("weights", 0) >= 2 * blocks) == (under == "autocast")
+
+
+def test_compiled_blocks_keep_their_products():
+    """Of a token: its state, query, key and value, attention's output and its projection, and the
+    two halves of the feed-forward."""
+    full = learning(tuning=TuningSection(method="full"), under="deepspeed", checkpointing=False)
+    deeper = replace(SMALL, layers=SMALL.layers + 1)
+
+    def layer(compiled) -> float:
+        one, more = (
+            total(
+                traces.sft_step(replace(full, spec=spec, compiled=compiled), 1, 512, False, 64, 0)
+            )
+            for spec in (SMALL, deeper)
+        )
+        return (more - one) / (2 * 256)
+
+    assert layer("blocks") == pytest.approx(2 * (64 + 3 * 64 + 64 + 64 + 2 * 96), rel=0.1)
+    assert layer("blocks") < 0.6 * layer(None)

@@ -1,0 +1,97 @@
+"""What compiled parts of a model keep for the backward pass, without compiling anything.
+
+torch.compile keeps what is costly to compute again, and computes the rest again inside the kernels
+of the backward pass. Here, on tensors without numbers, a part keeps what comes into it and what
+comes out of its products and of attention, and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from rlhf.models.compiled import compile_blocks, compile_training
+from rlhf.models.language_model import LanguageModel
+
+Compile = Callable[[nn.Module], None]
+KINDS: dict[str, Compile] = {"parts": compile_blocks, "blocks": compile_training}
+"""Of `Learning.compiled`: as the reward model's training has it, and as SFT's."""
+ATTENTION = (torch.ops.aten.empty_like.default, torch.ops.aten.empty.memory_format)
+"""What `rlhf.planning.allocations` puts in the place of attention."""
+
+
+def compile_without_compiling(model: nn.Module, kind: str, intermediate: int, rank: int) -> None:
+    """As the training would, in place.
+
+    Args:
+        intermediate, rank: sizes that the products go over whose results are only added to others,
+            which keeps nothing: the feed-forward's last one and an adapter's second.
+    """
+    with _compiling_means(partial(_keep_products, (intermediate, rank))):
+        KINDS[kind](model)
+    for part in model.modules():
+        if isinstance(part, LanguageModel):
+            part.compiled_loss = False
+
+
+@contextmanager
+def _compiling_means(work: Callable[[nn.Module], None]) -> Iterator[None]:
+    before = nn.Module.compile
+    nn.Module.compile = lambda module, *_, **__: work(module)  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        nn.Module.compile = before  # type: ignore[method-assign]
+
+
+def _keep_products(added: tuple[int, ...], part: nn.Module) -> None:
+    forward = part.forward
+
+    def kept(*args: Any, **kwargs: Any) -> Any:
+        products = _Products(added, [*tree_leaves((args, kwargs)), *part.parameters()])
+        with products, saved_tensors_hooks(products.pack, _unpack):
+            return forward(*args, **kwargs)
+
+    part.forward = kept
+
+
+class _Products(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Holds what a part keeps: what was there, and what comes out of products."""
+
+    def __init__(self, added: tuple[int, ...], there: list[Any]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._added = added
+        self._kept = [tensor for tensor in there if isinstance(tensor, Tensor)]
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        product = func is torch.ops.aten.mm.default and args[0].shape[-1] not in self._added
+        if product or func in ATTENTION:
+            self._kept.append(result)
+        return result
+
+    def pack(self, tensor: Tensor) -> Any:
+        """What stands for a tensor until the backward pass: itself, if it is kept, or its size.
+
+        With it goes what it would be computed from, which stays as long as any of these does.
+        """
+        storage = tensor.untyped_storage()._cdata
+        if not tensor.is_meta or any(storage == k.untyped_storage()._cdata for k in self._kept):
+            return tensor, self._kept
+        return (tensor.shape, tensor.stride(), tensor.dtype), self._kept
+
+
+def _unpack(packed: Any) -> Tensor:
+    found, _ = packed
+    if isinstance(found, Tensor):
+        return found
+    shape, stride, dtype = found
+    return torch.empty_strided(shape, stride, dtype=dtype, device="meta")
