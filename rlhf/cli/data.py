@@ -106,7 +106,7 @@ def curate(
 @app.command("validate")
 def validate(
     file: Annotated[Path, typer.Argument(help="Records, JSONL or .jsonl.gz.")],
-    kind: Annotated[str, typer.Option("--as", help="sft, prompt or ranking.")],
+    kind: Annotated[str, typer.Option("--as", help="sft, prompt, ranking or text.")],
     rejected: Annotated[
         Path | None, typer.Option("--rejected", help="File for bad lines; else they are printed.")
     ] = None,

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rlhf.data.jsonl import DamagedFile, R, Record, Rejection, parse, read_lines
-from rlhf.data.records import PromptRecord, RankingRecord, SFTRecord
+from rlhf.data.records import PromptRecord, RankingRecord, SFTRecord, TextRecord
 from rlhf.data.taxonomy import Taxonomy
 
 KINDS: dict[str, type[Record]] = {
     "sft": SFTRecord,
     "prompt": PromptRecord,
     "ranking": RankingRecord,
+    "text": TextRecord,
 }
 
 
@@ -32,7 +33,7 @@ def validate(
     """Reads every line of a JSONL file; memory does not grow with their number.
 
     Args:
-        kind: sft, prompt or ranking.
+        kind: sft, prompt, ranking or text.
         taxonomy: has the categories that records may be in.
         tell: called with every bad line.
 

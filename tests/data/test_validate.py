@@ -77,6 +77,11 @@ def test_prompts_are_no_demonstrations(tmp_path: Path) -> None:
     assert check(tmp_path / "p.jsonl", prompt, kind="sft")[0] == (0, 1)
 
 
+def test_texts(tmp_path: Path) -> None:
+    rows = {"id": "a", "text": "once"}, {"id": "b", "text": " "}
+    assert check(tmp_path / "t.jsonl", *rows, kind="text")[0] == (1, 1)
+
+
 def test_a_damaged_archive_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl.gz"
     rows = "".join(json.dumps(demonstration(str(i))) + "\n" for i in range(1000))

@@ -15,7 +15,7 @@ from rlhf.data.dedup.meaning import MeaningReport, Meanings, meanings
 from rlhf.data.dedup.near import NearDuplicate, deduplicate, near_duplicates
 from rlhf.data.dedup.scores import LEVELS, RepeatCounter
 from rlhf.data.dedup.vectors import DocumentVectors
-from rlhf.data.jsonl import Rejection, whole_files
+from rlhf.data.jsonl import Rejection, one_line, whole_files
 from rlhf.runtime.files import write_text
 
 OUTPUTS = tuple(f"{name}.jsonl" for name in ("kept", "dropped", "scores", "leaked", "rejected"))
@@ -202,4 +202,4 @@ def _write_leaks(
 
 
 def _write(stream: BinaryIO, row: Mapping[str, object]) -> None:
-    stream.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
+    stream.write(one_line(json.dumps(row, ensure_ascii=False).encode()))

@@ -36,7 +36,8 @@ def read(row: Fields, origin: Origin) -> SFTRecord | RankingRecord:
     """All turns as plain text, with what plugins did before each answer.
 
     The preference data of MOSS-003 was announced and never published. Here it is the same layout
-    with `chosen` and `rejected`: two chats, or two texts for what MOSS says in the last turn.
+    with `chosen` and `rejected`: two chats, or what MOSS does in the last turn, as its parts or as
+    the text of the answer alone.
     """
     system = system_turn(optional_text(row, "meta_instruction"))
     metadata = rest(row, "meta_instruction", "chat", "chosen", "rejected")
@@ -46,7 +47,8 @@ def read(row: Fields, origin: Origin) -> SFTRecord | RankingRecord:
     conversations: list[list[Turn]] = []
     for key in ("chosen", "rejected"):
         given = structure(row, key)
-        turns, others = _turns(given if isinstance(given, dict) else _answered(row, key))
+        whole = isinstance(given, dict) and "MOSS" not in given
+        turns, others = _turns(given if whole else _answered(row, key))
         others |= turns[-1].pop("plugins", {})  # a response that is ranked is its text alone
         conversations.append(system + turns)
         metadata |= {f"{key}.{name}": value for name, value in others.items()}
@@ -58,10 +60,13 @@ def _answered(row: Fields, key: str) -> Fields:
     """The row's chat, its last turn ending with the answer in a field."""
     chat = structure(row, "chat")
     name, last = _ordered(chat)[-1]
-    answers = [row.get("chosen"), row.get("rejected")]
-    if optional_text(last, "MOSS").strip() and last["MOSS"] not in answers:
+    ends = {each: structure(row, each) for each in ("chosen", "rejected")}
+    parts = {k: end if isinstance(end, dict) else {"MOSS": text(row, k)} for k, end in ends.items()}
+    if optional_text(last, "MOSS").strip() and last["MOSS"] not in (
+        end.get("MOSS") for end in parts.values()
+    ):
         raise ValueError(f"{name} has an answer that is neither chosen nor rejected")
-    return {**chat, name: {**last, "MOSS": text(row, key)}}
+    return {**chat, name: {**last, **parts[key]}}
 
 
 def _turns(chat: object) -> tuple[list[Turn], dict[str, str]]:

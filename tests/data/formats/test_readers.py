@@ -275,6 +275,12 @@ def test_moss_003_preferences() -> None:
         {"meta_instruction": "rules", "chat": chat, "chosen": "good", "rejected": "bad"},
         {
             "meta_instruction": "rules",
+            "chat": chat,
+            "chosen": {"Commands": "<|Commands|>: None<eoc>\n", "MOSS": good},
+            "rejected": {"MOSS": bad},
+        },
+        {
+            "meta_instruction": "rules",
             "chosen": chat | {"turn_2": moss_turn(2, MOSS=good)},
             "rejected": chat | {"turn_2": moss_turn(2, MOSS=bad)},
         },
