@@ -126,6 +126,8 @@ def in_one_line(error: ValidationError) -> str:
             bound = limits.get("min_length", limits.get("max_length"))
             side = "at least" if "min_length" in limits else "at most"
             reason = f"has {limits['actual_length']} items where {side} {bound} must be"
+        case "model_type":
+            reason = "Input should be an object"
         case "json_invalid":
             reason = f"not JSON: {first['ctx']['error']}"
         case _:
@@ -169,13 +171,24 @@ def write_jsonl(path: str | Path, records: Iterable[Record]) -> int:
 
 @contextmanager
 def whole_files(*paths: Path) -> Iterator[list[BinaryIO]]:
-    """Opens files that appear under their names when all is written, or not at all."""
+    """Opens files that appear under their names when all is written, or not at all.
+
+    Raises:
+        ValueError: there can be no file of that name.
+    """
     drafts = [path.with_name(path.name + ".tmp") for path in paths]
+    for draft in drafts:
+        try:
+            draft.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            reason = error.strerror
+            raise ValueError(
+                f"{draft.parent}: cannot be a folder: {reason}; name another"
+            ) from None
     try:
         with ExitStack() as stack:
             streams: list[BinaryIO] = []
             for draft in drafts:
-                draft.parent.mkdir(parents=True, exist_ok=True)
                 streams.append(stack.enter_context(draft.open("wb")))
             yield streams
             for stream in streams:

@@ -38,9 +38,22 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder, and those above it, where there is none.
+
+    Raises:
+        ValueError: something else has that name, or nobody may write there.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError, PermissionError) as error:
+        reason = error.strerror
+        raise ValueError(f"{path}: cannot be a folder: {reason}; name another") from None
+
+
 def write_text(path: Path, text: str) -> None:
     """Replace the file in one step: readers find the old text or the new, also after a crash."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     draft.write_text(text, encoding="utf-8")
     sync(draft)

@@ -23,6 +23,13 @@ def test_files_appear_together_or_not_at_all(tmp_path: Path) -> None:
     assert [path.name for path in paths[0].parent.iterdir()] == ["a"]
 
 
+def test_a_folder_that_cannot_be(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for place in (tmp_path / "file" / "a", tmp_path / "file" / "b" / "a"):
+        with pytest.raises(ValueError, match="cannot be a folder"), whole_files(place):
+            pass
+
+
 def test_rejection_shows_a_short_text_whatever_the_bytes() -> None:
     raw = "众".encode("gb18030") + b"x" * 10_000
     rejection = Rejection.of(Path("a.jsonl"), 7, ValueError("no JSON"), raw)

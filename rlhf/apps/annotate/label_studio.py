@@ -16,7 +16,7 @@ from pydantic import AwareDatetime, BaseModel, Field, TypeAdapter, ValidationErr
 from rlhf.apps.annotate.job import Job, rankings_name
 from rlhf.apps.annotate.ranking import as_given, shown_order
 from rlhf.data.formats.label_studio import unfold
-from rlhf.data.jsonl import in_one_line, read_jsonl, write_jsonl
+from rlhf.data.jsonl import in_one_line, read_jsonl, whole_files, write_jsonl
 from rlhf.data.records import Label, RankingRecord, RankingTask
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -83,8 +83,9 @@ def write_tasks(job: Job, path: Path) -> int:
             category = " / ".join(task.prompt.category)
             data = {"source": source.name, "task": task.id, "category": category}
             rows.append({"data": {**data, "prompt": prompt, "answers": answers}})
-    path.write_text(json.dumps(rows, ensure_ascii=False, indent=1), encoding="utf-8")
-    interface(path).write_text(INTERFACE, encoding="utf-8")
+    with whole_files(path, interface(path)) as (tasks, view):
+        tasks.write(json.dumps(rows, ensure_ascii=False, indent=1).encode())
+        view.write(INTERFACE.encode())
     return len(rows)
 
 
