@@ -78,9 +78,12 @@ def _running_mean(values: Sequence[float]) -> list[float]:
 
 def _losses(groups: dict[str, Metrics], axes: Axes) -> None:
     _curves(groups, "loss", "optimiser step", axes)
+    learnt = axes.lines[-1]
     for (_, rows), colour in zip(groups.items(), SERIES * len(groups), strict=False):
         steps, values = _series(rows, "eval_loss")
         axes.plot(steps, values, "o-", color=colour, markersize=4, linewidth=0.8)
+    if len(groups) == 1:  # of several, the legend names the models
+        axes.legend([learnt, axes.lines[-1]], ["training", "held out"])
 
 
 def _ranking_losses(rounds: dict[str, Metrics], axes: Axes) -> None:

@@ -250,6 +250,7 @@ const CHINESE = {
   "stage": "阶段",
   "for training": "用于训练",
   "held out": "留出",
+  "training": "训练",
   "No ranked responses in this run directory.": "本运行目录中没有排序过的回答。",
   "of the family, proven": "本系列，已证实",
   "declared": "自述",
