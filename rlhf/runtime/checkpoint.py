@@ -25,6 +25,7 @@ from rlhf.runtime.files import sync
 
 _NAME = re.compile(r"step-(\d+)")
 _HIDDEN = ".partial-"
+_REPLACED = ".replaced-"
 _TENSORS = "tensors.safetensors"
 _STATE = "state.json"
 
@@ -57,8 +58,8 @@ def save(
             f"{final}: could not be written ({error}); free some space and run the same command "
             f"again ({kept})"
         ) from error
-    if final.exists():
-        _hide(final)
+    if final.exists():  # it may be the only one: a process that dies here must leave it
+        final.rename(directory / f"{_REPLACED}{final.name}")
     draft.rename(final)
     sync(directory)
     for old in _all(directory)[:-keep]:
@@ -80,7 +81,9 @@ def return_to(directory: Path, step: int) -> Path:
 
 
 def latest(directory: Path) -> Path | None:
-    """The newest checkpoint, or None."""
+    """The newest checkpoint, or None. For the main process: it puts back what was to be replaced
+    when a process died."""
+    _restore(directory)
     found = _all(directory)
     return found[-1] if found else None
 
@@ -185,7 +188,16 @@ def _hide(checkpoint: Path) -> None:
     checkpoint.rename(checkpoint.with_name(f"{_HIDDEN}old-{checkpoint.name}"))
 
 
+def _restore(directory: Path) -> None:
+    """A checkpoint that was to be replaced gets its name back, or is hidden once its successor has
+    that."""
+    for path in directory.glob(f"{_REPLACED}*"):
+        final = directory / path.name.removeprefix(_REPLACED)
+        path.rename(directory / f"{_HIDDEN}old-{final.name}" if final.exists() else final)
+
+
 def _clean(directory: Path) -> None:
     """Remove what is hidden: old checkpoints, and what a process that died has left."""
+    _restore(directory)
     for path in directory.glob(f"{_HIDDEN}*"):
         shutil.rmtree(path)

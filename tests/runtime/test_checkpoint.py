@@ -112,6 +112,25 @@ def test_saving_a_step_again_replaces_it(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["step-000001"]
 
 
+def test_the_only_one_survives_a_death_while_it_is_replaced(tmp_path, monkeypatch):
+    checkpoint.save(tmp_path, 1, {"x": 1}, keep=1)
+    rename = Path.rename
+
+    def dies(self: Path, target: Path) -> Path:
+        if Path(target).name == "step-000001":
+            raise KeyboardInterrupt
+        return rename(self, target)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Path, "rename", dies)
+        checkpoint.save(tmp_path, 1, {"x": 2}, keep=1)
+    assert not (tmp_path / "step-000001").exists()
+    assert checkpoint.load(checkpoint.latest(tmp_path)) == {"x": 1}
+    checkpoint.save(tmp_path, 1, {"x": 2}, keep=1)
+    assert checkpoint.load(checkpoint.latest(tmp_path)) == {"x": 2}
+    assert [path.name for path in tmp_path.iterdir()] == ["step-000001"]
+
+
 def test_nothing_saved_yet(tmp_path):
     assert checkpoint.latest(tmp_path / "absent") is None
 
