@@ -41,6 +41,16 @@ class EachOnce(ABC):
         finally:
             self.data_collator = collator
 
+    def _init_training_state(
+        self, max_steps: int, steps_per_epoch: int, epochs: int, *where: Any
+    ) -> tuple[int, int]:
+        """Epochs and microbatches to leave out when a run is resumed: from its last checkpoint on,
+        all. The Trainer looks for the end behind a step, and would take one more."""
+        trainer: Any = super()
+        done: tuple[int, int]
+        done = trainer._init_training_state(max_steps, steps_per_epoch, epochs, *where)
+        return (epochs, 0) if self.state.global_step >= max_steps else done
+
     def get_batch_samples(
         self, epoch_iterator: Any, num_batches: int, device: torch.device
     ) -> tuple[list[dict[str, Any]], Any]:

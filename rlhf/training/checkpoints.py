@@ -1,4 +1,4 @@
-"""Checkpoints of transformers' Trainer that are never chosen half-written.
+"""Checkpoints of transformers' Trainer that are never chosen half-written, and one at Ctrl-C.
 
 The Trainer writes a checkpoint's files one by one. A seal, written last, lists them with their
 sizes; only a checkpoint whose seal agrees with what is on disk is resumed from.
@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from rlhf.runtime.distributed import barrier
+from rlhf.runtime.distributed import barrier, gather
 from rlhf.runtime.files import CHECKPOINTS, sync, write_text
+from rlhf.runtime.interrupt import held_interrupt
 
 _SEAL = "complete.json"
 _PREFIX = "checkpoint-"
@@ -45,6 +49,32 @@ class SealCheckpoints(TrainerCallback):
         if state.is_world_process_zero:
             assert args.output_dir is not None
             _seal(Path(args.output_dir) / f"{_PREFIX}{state.global_step}")
+
+
+@contextmanager
+def saved_at_interrupt(trainer: Trainer) -> Iterator[None]:
+    """In here Ctrl-C ends the training with a checkpoint of the step that is under way.
+
+    Raises KeyboardInterrupt then, on every process.
+    """
+    with held_interrupt("step") as asked:
+        trainer.add_callback(_SaveAndStop(asked))
+        yield
+        if any(gather(asked.is_set())):
+            raise KeyboardInterrupt
+
+
+class _SaveAndStop(TrainerCallback):
+    """Has the Trainer do both once it is asked to; Ctrl-C reaches processes one by one."""
+
+    def __init__(self, asked: threading.Event) -> None:
+        self._asked = asked
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if any(gather(self._asked.is_set())):
+            control.should_save = control.should_training_stop = True
 
 
 def _step(checkpoint: Path) -> int:

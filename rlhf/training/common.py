@@ -24,7 +24,12 @@ from rlhf.config.schema import OptimiserSection
 from rlhf.models.adapter import Task, add_lora
 from rlhf.runtime.distributed import barrier, is_main_process, once
 from rlhf.runtime.metrics import MetricsLog
-from rlhf.training.checkpoints import SealCheckpoints, checkpoint_root, latest
+from rlhf.training.checkpoints import (
+    SealCheckpoints,
+    checkpoint_root,
+    latest,
+    saved_at_interrupt,
+)
 from rlhf.training.engine import (
     Engine,
     Section,
@@ -227,7 +232,8 @@ def fit(
     assert trainer.args.output_dir is not None
     root = Path(trainer.args.output_dir)
     checkpoint = once(lambda: latest(root))
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    with saved_at_interrupt(trainer):
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if engine is not None:
         forget_engine()
     return trainer.state

@@ -1,3 +1,4 @@
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -186,6 +187,31 @@ def test_resuming_equals_not_stopping(tmp_path: Path, method: Any) -> None:
     rows = Rows()
     assert run(parts, rows, **settings) == expected
     assert rows.rows == []
+
+
+def test_ctrl_c_saves_the_step_and_the_run_goes_on_from_it(tmp_path: Path) -> None:
+    def interrupt(step: int, total: int, fields: dict[str, float]) -> None:
+        if step == 2 and "loss" in fields:
+            signal.raise_signal(signal.SIGINT)
+
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    expected = run(whole, MetricsLog(whole), max_steps=5)
+    with pytest.raises(KeyboardInterrupt):
+        run(cut, MetricsLog(cut), max_steps=5, on_log=interrupt)
+    assert checkpoints(cut) == ["checkpoint-3"]  # a step's row is logged when it is over
+    assert run(cut, MetricsLog(cut), max_steps=5) == expected
+    for name in ("model.safetensors", "metrics.jsonl"):
+        assert (cut / name).read_bytes() == (whole / name).read_bytes()
+
+
+def test_after_its_last_checkpoint_a_run_takes_no_step_more(tmp_path: Path) -> None:
+    """Killed before the model was written; the last step lies within an epoch."""
+    expected = run(tmp_path, MetricsLog(tmp_path), max_steps=5)
+    model = (tmp_path / "model.safetensors").read_bytes()
+    (tmp_path / "model.safetensors").unlink()
+    rows = Rows()
+    assert run(tmp_path, rows, max_steps=5) == expected
+    assert (tmp_path / "model.safetensors").read_bytes() == model and rows.rows == []
 
 
 def test_a_budget_of_compute_sets_the_steps_and_the_schedule(tmp_path: Path) -> None:
