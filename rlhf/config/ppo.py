@@ -94,7 +94,7 @@ class MonitorSection(Section):
     response_growth: RuleSection | None = RuleSection(low=0.5, high=2.0)
     repetition: RuleSection | None = RuleSection(high=0.5)
     eos_rate: RuleSection | None = RuleSection(low=0.2)
-    clip_fraction: RuleSection | None = RuleSection(high=0.5)
+    clip_fraction: RuleSection | None = RuleSection(high=0.5, action="rollback")
     explained_variance: RuleSection | None = RuleSection(low=0.0)
     length_correlation: RuleSection | None = RuleSection(high=0.8)
     judge_gain: RuleSection | None = RuleSection(low=-0.5)

@@ -55,8 +55,9 @@ def update(
         mix: text that the actor's steps learn from too.
 
     Returns:
-        Means over the steps, 0 for the actor's while it waits; `ratio_deviation` is the first
-        step's alone.
+        Means over the steps, 0 for the actor's while it waits. `ratio_deviation` is the first
+        step's alone, `clip_fraction` that of the step where it is largest: in the first, whose
+        ratios are all 1, it is 0, and a mean of two steps could not pass a half.
 
     Raises:
         NonFinite: a loss or a gradient is NaN or infinite.
@@ -80,7 +81,8 @@ def update(
             critic.step()
             steps.append(found)
     means = _weighted_sum(steps, [1 / len(steps)] * len(steps))
-    return {**means, "ratio_deviation": steps[0]["ratio_deviation"]}
+    largest = max(found["clip_fraction"] for found in steps)
+    return {**means, "ratio_deviation": steps[0]["ratio_deviation"], "clip_fraction": largest}
 
 
 def _accumulate(

@@ -50,6 +50,16 @@ def test_the_first_ratio_is_exactly_one(
     assert found["update_kl"] > 0.0  # later steps have moved
 
 
+def test_the_clip_fraction_is_that_of_the_worst_step(
+    roles: FakeRoles, rollout: Rollout, tmp_path: Path
+) -> None:
+    """Of two steps the first has none, so that a mean would hide a step that is far too long."""
+    wild = {"learning_rate": 0.3, "schedule": "constant"}
+    section = ppo_section(minibatch=3, microbatch=3, actor_optimiser=wild)
+    found = _update(roles, section, _experience(roles, section, rollout), tmp_path)
+    assert found["clip_fraction"] > 0.5
+
+
 def test_the_step_does_not_depend_on_the_microbatch(rollout: Rollout, tmp_path: Path) -> None:
     results = []
     for microbatch in (1, 2, 3, 6):
