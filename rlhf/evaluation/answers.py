@@ -15,7 +15,7 @@ from rlhf.config.schema import SamplingSection
 from rlhf.data.chat_format import encode_prompt, encode_response
 from rlhf.data.records import PromptRecord
 from rlhf.generation import Completion, generate
-from rlhf.models.load import load_causal_lm, load_reward_model, load_tokenizer
+from rlhf.models.load import check_kind, load_causal_lm, load_reward_model, load_tokenizer
 from rlhf.models.registry import spec_of
 from rlhf.models.scoring import score_responses
 from rlhf.models.spec import ModelSpec
@@ -71,7 +71,11 @@ class Scorer:
 
     @classmethod
     def load(cls, path: str | Path, runtime: Runtime) -> Self:
-        """From a reward model's directory, on the run's device and in its type."""
+        """From a reward model's directory, on the run's device and in its type.
+
+        Raises ValueError for a language model's.
+        """
+        check_kind(path, "reward model")
         model = load_reward_model(path, dtype=runtime.dtype, device=runtime.device)
         return cls(model, load_tokenizer(path), spec_of(path))
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from peft import PeftModel
@@ -221,6 +221,14 @@ def _load(
     if quantization is None and on_cpu:
         _own_memory(model)
     return model.eval()
+
+
+def check_kind(path: str | Path, kind: Literal["language model", "reward model"]) -> None:
+    """Raises ValueError where a checkpoint directory holds the other kind. Either loads as a reward
+    model, a language model with a head that has learnt nothing."""
+    found = "language model" if _language_model(path) else "reward model"
+    if found != kind:
+        raise ValueError(f"{path}: this is a {found}, and a {kind} is needed; name one")
 
 
 def _language_model(path: str | Path) -> bool:

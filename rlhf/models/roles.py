@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 
 from rlhf.config.schema import TuningSection
-from rlhf.models.load import check_checkpoint, load_tokenizer
+from rlhf.models.load import check_checkpoint, check_kind, load_tokenizer
 from rlhf.models.registry import read_config, spec_of
 from rlhf.models.role_base import Roles
 from rlhf.models.role_separate import SeparateRoles
@@ -35,13 +35,15 @@ def build_roles(
     zero: spread separate weights over the processes (`rlhf.models.spread`). A shared trunk, which
         has no gradient, stays whole on every process.
 
-    Raises ValueError for incomplete checkpoints, for two that do not read the same tokens, for
-    `shared` when the reward model is no adapter of this very trunk, and for 4-bit weights that
-    would have to be spread.
+    Raises ValueError for incomplete checkpoints and those of the other kind, for two that do not
+    read the same tokens, for `shared` when the reward model is no adapter of this very trunk, and
+    for 4-bit weights that would have to be spread.
     """
     actor, reward = Path(actor_path), Path(reward_path)
     for path in (actor, reward):
         check_checkpoint(path)
+    check_kind(actor, "language model")
+    check_kind(reward, "reward model")
     _check_same_tokens(actor, reward)
     if kind == "separate" and zero and tuning.method == "qlora":
         raise ValueError(

@@ -24,12 +24,7 @@ from rlhf.config.schema import OptimiserSection
 from rlhf.models.adapter import Task, add_lora
 from rlhf.runtime.distributed import barrier, is_main_process, once
 from rlhf.runtime.metrics import MetricsLog
-from rlhf.training.checkpoints import (
-    SealCheckpoints,
-    checkpoint_root,
-    latest,
-    saved_at_interrupt,
-)
+from rlhf.training.checkpoints import SealCheckpoints, checkpoint_root, latest, saved_at_interrupt
 from rlhf.training.engine import (
     Engine,
     Section,

@@ -63,6 +63,17 @@ def step(roles: Roles, *, critic_too: bool = True) -> None:
     optimiser.step()
 
 
+@pytest.mark.parametrize("world", ["baichuan2-7b"], indirect=True)
+def test_a_checkpoint_of_the_other_kind_is_refused(world: World) -> None:
+    """A language model would score by a head that has learnt nothing."""
+    for actor, reward, message in (
+        (world.sft, world.sft, "sft: this is a language model, and a reward model is needed"),
+        (world.reward, world.reward, "rm: this is a reward model, and a language model is needed"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            build_roles("separate", actor, reward, tuning=LORA, **CPU)
+
+
 def test_four_bit_weights_are_not_spread(world: World) -> None:
     tuning = TuningSection(method="qlora")
     with pytest.raises(ValueError, match="ZeRO does not spread 4-bit weights; set it to lora"):

@@ -34,7 +34,7 @@ def rollout() -> Rollout:
 
 
 def ppo_section(**changes: Any) -> PPOSection:
-    """Small sizes; `changes` override them."""
+    """Small sizes; `changes` override them. Steps may be long: those of random models are."""
     small: dict[str, Any] = {
         "roles": "separate",
         "tuning": {"method": "full"},
@@ -49,4 +49,5 @@ def ppo_section(**changes: Any) -> PPOSection:
         "actor_optimiser": {"learning_rate": 1e-3, "schedule": "constant"},
         "critic_optimiser": {"learning_rate": 1e-3, "schedule": "constant"},
     }
-    return PPOSection(**{**small, **changes})
+    monitors = {"clip_fraction": {"action": "warn"}, **changes.pop("monitors", {})}
+    return PPOSection(**{**small, "monitors": monitors, **changes})

@@ -113,8 +113,7 @@ def test_ctrl_c_saves_at_the_end_of_the_iteration(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         _train(cut, section, tmp_path / "cut")
     assert [row["step"] for row in read_rows(tmp_path / "cut" / "metrics.jsonl")] == [0, 1, 2]
-    kept = sorted(path.name for path in (tmp_path / "cut" / "checkpoints").iterdir())
-    assert kept == ["step-000000", "step-000003"]  # the first to roll back to
+    assert [path.name for path in (tmp_path / "cut" / "checkpoints").iterdir()] == ["step-000003"]
     _train(resumed, section, tmp_path / "cut")
     after = _weights(resumed)
     assert all(torch.equal(tensor, after[name]) for name, tensor in _weights(whole).items())

@@ -132,7 +132,7 @@ def test_a_learning_rate_100_times_too_high_is_stopped(roles: FakeRoles, tmp_pat
 def test_by_default_it_rolls_back_and_stops(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    wild = {name: value for name, value in _wild("stop", 0.1).items() if name != "monitors"}
+    wild = {**_wild("stop", 0.1), "monitors": {"clip_fraction": {}}}
     with pytest.raises(Stopped, match=r"clip_fraction .*\(after 3 rollbacks: lower the learning"):
         _train(FakeRoles(count_of(5)), tmp_path, **wild)
     assert caplog.text.count("back to the best checkpoint, with smaller steps") == 3
