@@ -42,9 +42,9 @@ def build_roles(
     actor, reward = Path(actor_path), Path(reward_path)
     for path in (actor, reward):
         check_checkpoint(path)
+    _check_same_tokens(actor, reward)
     check_kind(actor, "language model")
     check_kind(reward, "reward model")
-    _check_same_tokens(actor, reward)
     if kind == "separate" and zero and tuning.method == "qlora":
         raise ValueError(
             "ppo.tuning.method: qlora, and ZeRO does not spread 4-bit weights; set it to lora, or "
