@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -46,7 +47,18 @@ def test_what_is_foreseen_and_no_mistake_is_one_line_too(monkeypatch, capsys, tm
         monkeypatch.setattr("rlhf.runtime.checkpoint._write", _no_space)
         save(tmp_path, 1, {})
 
-    for broken, said in ((alarm, "why (after 9 rollbacks"), (full_disk, "free some space")):
+    def by_a_library(words: str) -> Callable[..., None]:
+        def broken(*_: object, **__: object) -> None:
+            exec(compile(f"raise RuntimeError({words!r})", "torch/serialization.py", "exec"))
+
+        return broken
+
+    for broken, said in (
+        (alarm, "why (after 9 rollbacks"),
+        (full_disk, "free some space"),
+        (by_a_library("I/O error: No space left on device (os error 28)"), "no space left"),
+        (by_a_library("PytorchStreamWriter failed writing file data/0"), "the last whole checkp"),
+    ):
         monkeypatch.setattr("rlhf.apps.run.run", broken)
         monkeypatch.setattr(sys, "argv", ["rlhf", "ppo", "tiny"])
         with pytest.raises(SystemExit) as exit_:

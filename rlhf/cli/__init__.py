@@ -3,6 +3,7 @@ answers at once."""
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import sys
@@ -28,6 +29,9 @@ from rlhf.cli import (
 
 MOMENT = 30.0
 """Seconds that the main process is given to tell first what went wrong."""
+
+FORESEEN = (ValueError, OSError, RuntimeError, FloatingPointError)
+_MEND = "; free some, and the same command goes on from the last whole checkpoint"
 
 app = typer.Typer(
     name="rlhf",
@@ -62,11 +66,14 @@ def main() -> None:
     except typer.TyperException as error:
         _tell(error)
         sys.exit(error.exit_code)
-    except (ValueError, OSError, RuntimeError, FloatingPointError) as error:
+    except Exception as error:
         place = _place()
-        if not _is_ours(error):
+        if isinstance(error, FORESEEN) and _is_ours(error):
+            typer.echo(f"rlhf: {place}{error}", err=True)
+        elif _is_full_disk(error):
+            typer.echo(f"rlhf: {place}no space left on the disk{_MEND}", err=True)
+        else:
             raise
-        typer.echo(f"rlhf: {place}{error}", err=True)
         sys.exit(2 if isinstance(error, ValueError) else 1)
 
 
@@ -89,6 +96,14 @@ def _tell(error: typer.TyperException) -> None:
     command = context.command_path if context is not None else "rlhf"
     if message:
         typer.echo(f"rlhf: {message}; see {command} --help", err=True)
+
+
+def _is_full_disk(error: Exception) -> bool:
+    """Whichever library was writing: safetensors and torch have words of their own for it."""
+    said = str(error)
+    words = ("No space left on device", "Disk quota exceeded", "PytorchStreamWriter failed writing")
+    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return full or any(word in said for word in words)
 
 
 def _is_ours(error: Exception) -> bool:
