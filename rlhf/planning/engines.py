@@ -23,7 +23,8 @@ HALF = 2
 
 @dataclass(frozen=True)
 class Learner:
-    """What learns. Sizes in bytes: frozen weights, one learning weight as it is kept.
+    """What learns. Sizes in bytes: frozen weights, one learning weight as it is kept, and the copy
+    of it that computes, where that is another.
 
     learning: how many weights. layer: of those and of frozen ones, bytes of the largest part that
     is gathered at once.
@@ -34,6 +35,7 @@ class Learner:
     width: int
     optimiser: OptimiserSection
     layer: int = 0
+    copy: int = 0
 
     @property
     def states(self) -> int:
@@ -100,7 +102,7 @@ class Engine:
         # Between processes, gradients are summed in buckets as large as themselves.
         gradients = own * (2 if self.gpus > 1 else 1)
         return Held(
-            learner.frozen + own,
+            learner.frozen + own + learner.learning * learner.copy,
             gradients,
             learner.learning * learner.states,
             step=0,

@@ -63,9 +63,11 @@ class Tuned:
         *,
         width: int,
         master: int,
+        copy: int = 0,
         on_shared_trunk: bool = False,
     ) -> Tuned:
         """width: bytes of a plain frozen weight. master: of one that learns, as it is kept.
+        copy: of the one that computes in its place, if another does.
         on_shared_trunk: its frozen weights are somebody else's."""
         counts = weights(spec, task, tuning)
         learner = Learner(
@@ -74,6 +76,7 @@ class Tuned:
             width=master,
             optimiser=optimiser,
             layer=2 * width * (counts.blocks // spec.layers),
+            copy=copy,
         )
         return cls(spec, counts, engine.held(learner))
 

@@ -101,7 +101,6 @@ def rollout(section: PPOSection, gpus: int) -> Rollout:
 def _learners(setting: Setting) -> dict[str, Tuned]:
     """Each of them whole, as data parallelism has it."""
     section, width = setting.config.ppo, setting.dtype.itemsize
-    adapters = section.tuning.method != "full"
     optimisers = {"actor": section.actor_optimiser, "critic": section.critic_optimiser}
     return {
         role: Tuned.of(
@@ -111,7 +110,8 @@ def _learners(setting: Setting) -> dict[str, Tuned]:
             optimisers[role],
             Engine(1 if spreads(setting) else setting.gpus),
             width=width,
-            master=FLOAT32 if adapters else width,
+            master=FLOAT32,
+            copy=width if width < FLOAT32 else 0,
             on_shared_trunk=section.roles == "shared",
         )
         for role, task in LEARNERS.items()
