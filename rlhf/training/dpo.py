@@ -111,6 +111,7 @@ def train_dpo(
             eval_dataset=evaluation,
             processing_class=tokenizer,
         )
+        _drop_reference(trainer.model)
 
         def evaluate() -> dict[str, float]:
             return _against_reference(trainer.logprobs(evaluation), trainer.eval_dataset, section)
@@ -217,6 +218,14 @@ def _against_reference(
 def _tokens(row: dict[str, list[int]]) -> int:
     """Of a pair: the prompt is read with either response."""
     return 2 * len(row["prompt_ids"]) + len(row["chosen_ids"]) + len(row["rejected_ids"])
+
+
+def _drop_reference(model: Any) -> None:
+    """Without the copy of the adapter that TRL keeps as the reference: the model with its adapter
+    off is the same one. transformers before 5.23 resumes such a copy and forgets the adapter that
+    learns."""
+    if "ref" in getattr(model, "peft_config", {}):
+        model.delete_adapter("ref")
 
 
 def _check_pairs(name: str, data: Dataset) -> None:
