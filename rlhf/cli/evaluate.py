@@ -123,7 +123,7 @@ def compare(
         list[Path], typer.Argument(metavar="DIR...", help="Runs, or reward models' directories.")
     ],
     out: Annotated[
-        Path, typer.Option("--out", metavar="DIR", help="For comparison.csv and comparison.json.")
+        Path, typer.Option("--out", metavar="DIR", help="For the page, its plots, CSV and JSON.")
     ] = Path("runs/comparison"),
 ) -> None:
     """Several reward models side by side, with 95 % intervals.
@@ -137,14 +137,16 @@ def compare(
 
     comparison = comparing.compare(directories)
     comparing.write(comparison, out)
-    table = Table("", *(row["model"] for row in comparison.table))
+    table = Table("")
+    for row in comparison.table:
+        table.add_column(row["model"], overflow="fold")  # ends of paths are what tells them apart
     for line in comparing.lines(comparison.table):
         table.add_row(*line)
     console = Console()
     console.print(table)
     if not comparison.same_pairs:
         console.print("Not tested on the same held-out pairs, which may be what differs.")
-    typer.echo(f"written: {out / 'comparison.csv'}")
+    typer.echo(f"written: {out / 'index.html'}, comparison.csv, comparison.json")
 
 
 @app.command("best-of-n")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from math import exp, inf, tanh
 from typing import Any
 
@@ -25,11 +25,24 @@ def by_quantile(rows: Sequence[PairRow], temperature: float = 1.0) -> Table:
 
     `low`, `high` and `mean_margin` are of the margins as they are.
     """
-    bins = max(2, min(MOST_BINS, len(rows) // PAIRS_A_BIN))
     return [
         _bin(group, min(map(_size, group)), max(map(_size, group)), temperature)
-        for group in _quantile_groups(rows, bins)
+        for group in quantile_groups(rows)
     ]
+
+
+def quantile_groups(rows: Sequence[PairRow]) -> Iterator[Sequence[PairRow]]:
+    """Groups of about equal count in order of |margin|; equal margins stay together."""
+    bins = max(2, min(MOST_BINS, len(rows) // PAIRS_A_BIN))
+    ordered = sorted(rows, key=_size)
+    start = 0
+    for index in range(1, bins + 1):
+        end = round(index * len(ordered) / bins)
+        while start < end < len(ordered) and _size(ordered[end]) == _size(ordered[end - 1]):
+            end += 1
+        if end > start:
+            yield ordered[start:end]
+            start = end
 
 
 def by_fixed_bins(rows: Sequence[PairRow]) -> Table:
@@ -124,19 +137,6 @@ def _bin(
         **cell(group),
         "expected": sum(expected_accuracy(size / temperature) for size in sizes) / len(sizes),
     }
-
-
-def _quantile_groups(rows: Sequence[PairRow], bins: int) -> Iterable[Sequence[PairRow]]:
-    """Groups of about equal count in order of |margin|; equal margins stay together."""
-    ordered = sorted(rows, key=_size)
-    start = 0
-    for index in range(1, bins + 1):
-        end = round(index * len(ordered) / bins)
-        while start < end < len(ordered) and _size(ordered[end]) == _size(ordered[end - 1]):
-            end += 1
-        if end > start:
-            yield ordered[start:end]
-            start = end
 
 
 def _first_half(row: PairRow) -> bool:

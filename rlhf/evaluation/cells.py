@@ -34,16 +34,29 @@ def grouped(rows: Sequence[Row], key: Callable[[Row], Any]) -> dict[Any, list[Ro
     return groups
 
 
+def outcomes(rows: Sequence[PairRow], *, noise_free: bool) -> list[tuple[PairRow, float]]:
+    """Rows with their credits by the annotator's labels, or by noise-free ones: those that are
+    known and tell the two apart."""
+    if not noise_free:
+        return [(row, credit(row.margin)) for row in rows]
+    known = [(row, row.oracle_gap) for row in rows if row.oracle_gap is not None]
+    return [
+        (row, credit(row.margin if gap > 0 else -row.margin))
+        for row, gap in known
+        if abs(gap) > SAME_QUALITY
+    ]
+
+
 def _against_oracle(rows: Sequence[PairRow]) -> dict[str, Any]:
     """Against noise-free labels: the accuracy of the model, and of the annotator (the ceiling)."""
-    known = [(row, row.oracle_gap) for row in rows if row.oracle_gap is not None]
+    known = sum(row.oracle_gap is not None for row in rows)
     if not known:
         return {}
-    decided = [(row, gap) for row, gap in known if abs(gap) > SAME_QUALITY]
-    model = accuracy([credit(row.margin if gap > 0 else -row.margin) for row, gap in decided])
-    annotator = accuracy([float(gap > 0) for _, gap in decided])
+    decided = outcomes(rows, noise_free=True)
+    model = accuracy([found for _, found in decided])
+    annotator = accuracy([float((row.oracle_gap or 0.0) > 0) for row, _ in decided])
     return {
         **{f"oracle_{key}": value for key, value in model.items()},
-        "oracle_ties": len(known) - len(decided),
+        "oracle_ties": known - len(decided),
         "annotator_ceiling": annotator["accuracy"],
     }

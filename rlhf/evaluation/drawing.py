@@ -52,6 +52,8 @@ STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
 }
 
+LONGEST_NAME = 20  # characters that have room in a plot
+
 Painter = Callable[["Axes"], None]
 
 
@@ -79,6 +81,11 @@ class Sketch:
     def drawn(self) -> Plot:
         png, svg = render(self.name, self.title, self.painter)
         return Plot(self.name, self.section, self.note, png, svg)
+
+
+def shortened(name: str) -> str:
+    """The end of a long name, such as a path's, which tells it from the others."""
+    return name if len(name) <= LONGEST_NAME else f"…{name[-LONGEST_NAME:]}"
 
 
 def render(name: str, title: str, paint: Painter) -> tuple[bytes, str]:

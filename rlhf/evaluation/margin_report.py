@@ -1,19 +1,21 @@
 """Reward-model tables from the rows of rm/pairs.jsonl.
 
 An accuracy is over pairs, never a mean of batch means. Pairs of one prompt are not independent,
-which the intervals ignore: they are a little too narrow.
+which Wilson's intervals ignore: `clustered` has one that does not, and says how much wider it is.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import sqrt
+from statistics import fmean
 from typing import Any
 
 from rlhf.evaluation import bias, calibration
-from rlhf.evaluation.cells import Table, cell, grouped
+from rlhf.evaluation.cells import Table, cell, credit, grouped, outcomes
 from rlhf.evaluation.preference import PairRow
 from rlhf.evaluation.rankings import kendall
-from rlhf.evaluation.statistics import cochran_armitage
+from rlhf.evaluation.statistics import Z_95, clustered_interval, cochran_armitage
 
 # Accuracy in percent of the Baichuan 2 reward model on its test set by grade of the gap, 1 to 5
 # (arXiv 2309.10305, Table 4).
@@ -39,6 +41,7 @@ def build(rows: Sequence[PairRow], best_of_n: Table | None = None) -> dict[str, 
     by_length, correlations = bias.by_length(rows), bias.correlations(rows)
     report = {
         **cell(rows),
+        "clustered": _clustered(rows),
         "score_ties": sum(row.margin == 0 for row in rows),
         "ungraded": sum(row.grade is None for row in rows),
         "simulated": any(row.simulated for row in rows),
@@ -58,7 +61,7 @@ def build(rows: Sequence[PairRow], best_of_n: Table | None = None) -> dict[str, 
         "length_correlation": correlations[0]["model"],
         "refusal_shares": bias.refusal_shares(rows),
         "refusals": bias.refusals(rows),
-        "trend": _trends(by_grade, by_margin),
+        "trend": _trends(rows),
         "best_of_n": best_of_n or [],
     }
     return {**report, "not_given": _not_given(report)}
@@ -104,7 +107,7 @@ def _not_given(report: dict[str, Any]) -> list[str]:
             grades
         )
         == 1,
-        "trend over margin bins: nothing varies": not report["trend"]["margin"],
+        "trend over margin bins: nothing varies": not report["trend"].get("margin"),
         "temperature: it needs two prompts or more, pairs told wrong, and a mean margin above 0": (
             not report["temperature"]
         ),
@@ -119,6 +122,9 @@ def _not_given(report: dict[str, Any]) -> list[str]:
         ),
         "preference for refusals: in no pair does exactly one answer refuse": (
             "refusal" in known and not report["refusals"]
+        ),
+        "best of n: `rlhf evaluate best-of-n RUN` samples the answers for it": (
+            not report["best_of_n"]
         ),
     }
     return [sentence for sentence, missing in reasons.items() if missing]
@@ -163,16 +169,39 @@ def _by_source(rows: Sequence[PairRow]) -> Table:
     return table
 
 
-def _trends(by_grade: Table, by_margin: Table) -> dict[str, Any]:
+def _clustered(rows: Sequence[PairRow]) -> dict[str, float | None]:
+    """The accuracy's interval with pairs of one prompt taken together, and how many times as wide
+    it is as one for which all pairs are independent; None where nothing tells."""
+    credits = [credit(row.margin) for row in rows]
+    mean, low, high = clustered_interval(credits, [row.prompt_id for row in rows])
+    apart = sqrt(fmean((value - mean) ** 2 for value in credits) / len(credits))
+    if low is None or high is None or not apart:
+        return {"ci_low": None, "ci_high": None, "widening": None}
+    widening = (high - low) / (2 * Z_95 * apart)
+    return {"ci_low": max(0.0, low), "ci_high": min(1.0, high), "widening": widening}
+
+
+def _trends(rows: Sequence[PairRow]) -> dict[str, Any]:
     """Does accuracy rise with the grade, and over the margin bins (the dose is their number)?"""
-    grades = [float(row["grade"]) for row in by_grade]
-    numbers = [float(index) for index in range(len(by_margin))]
-    trends = {}
-    for name, table, doses in (("grade", by_grade, grades), ("margin", by_margin, numbers)):
-        for prefix in ("", "oracle_"):
-            if table and f"{prefix}pairs" in table[0]:
-                totals = [row[f"{prefix}pairs"] for row in table]
-                right = [row[f"{prefix}pairs"] * (row[f"{prefix}accuracy"] or 0.0) for row in table]
-                result = cochran_armitage(right, totals, doses)
-                trends[prefix + name] = vars(result) if result else None
+    bins = {
+        row.id: float(number)
+        for number, group in enumerate(calibration.quantile_groups(rows))
+        for row in group
+    }
+    doses = {
+        "grade": {row.id: float(row.grade) for row in rows if row.grade is not None},
+        "margin": bins,
+    }
+    trends: dict[str, Any] = {}
+    for prefix in ("", "oracle_"):
+        found = outcomes(rows, noise_free=bool(prefix))
+        for name, dose in doses.items():
+            dosed = [(row, value) for row, value in found if row.id in dose]
+            if dosed:
+                trend = cochran_armitage(
+                    [value for _, value in dosed],
+                    [dose[row.id] for row, _ in dosed],
+                    [row.prompt_id for row, _ in dosed],
+                )
+                trends[prefix + name] = vars(trend) if trend else None
     return trends

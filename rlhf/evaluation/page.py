@@ -41,6 +41,19 @@ def render_policy(
     return _page("policy.html.jinja", plots, **report, samples=samples)
 
 
+def render_comparison(
+    models: Sequence[str],
+    lines: Sequence[Sequence[str]],
+    plots: Sequence[Plot],
+    *,
+    same_pairs: bool,
+    simulated: bool,
+) -> str:
+    """The page of several reward models. lines: compare.lines, a cell a model behind the title."""
+    facts = {"same_pairs": same_pairs, "simulated": simulated}
+    return _page("compare.html.jinja", plots, models=models, lines=lines, **facts)
+
+
 def _page(template: str, plots: Sequence[Plot], **values: Any) -> str:
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
@@ -114,8 +127,10 @@ def points(share: float | None) -> str:
     return NONE if share is None else f"{100 * share:+.1f}".replace("-", MINUS)
 
 
-def p_value(p: float) -> str:
+def p_value(p: float | None) -> str:
     """0.0321 -> p = 0.032."""
+    if p is None:
+        return NONE
     return "p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlhf.evaluation import page, policy
 from rlhf.evaluation.cells import Table
-from rlhf.evaluation.drawing import BLUE, INK, MUTED, ORANGE, Sketch
+from rlhf.evaluation.drawing import BLUE, INK, MUTED, ORANGE, Sketch, shortened
 from rlhf.evaluation.folder import write_folder
 from rlhf.evaluation.length_control import length_controlled
 from rlhf.evaluation.policy import JudgeRow
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 CURVE = ("step", "kl", "score", "score_gain", "judge_gain")
 """What the report keeps of PPO's metrics; the gains are in deviations of the first iteration's
 answers, and a judge is not always there."""
-LONGEST_NAME = 20  # characters that have room in a plot
 LINE_POINTS = 8  # of a line through noisy dots
 WON = {"win": 1.0, "tie": 0.5, "lose": 0.0}
 
@@ -170,9 +169,10 @@ def _frontier(report: Mapping[str, Any], axes: Axes) -> None:
     points = [("baseline", 0.0, start)]
     points += [(e["name"], e["kl"], e["proxy"]["after"]) for e in report["policies"]]
     for name, kl, score in points:
-        text = name if len(name) <= LONGEST_NAME else f"…{name[-LONGEST_NAME:]}"
         axes.plot(kl, score, "o", color=BLUE, markersize=5)
-        axes.annotate(text, (kl, score), (4, 4), textcoords="offset points", color=INK, fontsize=8)
+        axes.annotate(
+            shortened(name), (kl, score), (4, 4), textcoords="offset points", color=INK, fontsize=8
+        )
     axes.set_xlabel("KL to the baseline (nats a response)")
     axes.margins(x=0.15, y=0.15)
 

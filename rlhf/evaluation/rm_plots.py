@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rlhf.evaluation.calibration import expected_accuracy, margin_histogram
 from rlhf.evaluation.cells import Table
-from rlhf.evaluation.drawing import BLUE, GREEN, INK, MUTED, ORANGE, Sketch
+from rlhf.evaluation.drawing import BLUE, GREEN, INK, MUTED, ORANGE, SERIES, Sketch, shortened
 from rlhf.evaluation.preference import PairRow
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+MARKS = "osD^v"
 
 
 def sketches(rm: dict[str, Any], pairs: Sequence[PairRow]) -> Iterator[Sketch]:
@@ -42,10 +44,48 @@ def sketches(rm: dict[str, Any], pairs: Sequence[PairRow]) -> Iterator[Sketch]:
         yield Sketch("rm_best_of_n", "rm", "Best of n", note, painter)
 
 
-def _by_grade(table: Table, axes: Axes) -> None:
-    grades = [row["grade"] for row in table]
+def comparisons(reports: Mapping[str, dict[str, Any]]) -> Iterator[Sketch]:
+    """Several reward models in one plot. reports: of margin_report.build, by the model's name."""
+    graded = {name: rm["by_grade"] for name, rm in reports.items() if rm["by_grade"]}
+    if graded:
+        note = "Whiskers: 95 % Wilson intervals. Grade 1: unsure, 5: significantly better."
+        painter = partial(_grades_of_all, graded)
+        yield Sketch("by_grade", "rm", "Accuracy by grade", note, painter)
+    note = "On the diagonal the margins claim as much as they keep; below it, too much."
+    painter = partial(_reliability_of_all, {n: rm["by_margin"] for n, rm in reports.items()})
+    yield Sketch("reliability", "rm", "Reliability", note, painter)
+
+
+def _grades_of_all(tables: Mapping[str, Table], axes: Axes) -> None:
+    every = {row["grade"]: row for table in tables.values() for row in table}
+    _report_by_grade([every[grade] for grade in sorted(every)], axes)
+    for turn, (name, table) in enumerate(tables.items()):
+        apart = 0.12 * (turn - (len(tables) - 1) / 2)  # or whiskers would hide each other
+        places = [row["grade"] + apart for row in table]
+        colour = SERIES[turn % len(SERIES)]
+        _intervals(axes, places, table, shortened(name), MARKS[turn % len(MARKS)] + "-", colour)
+    axes.set_xlabel("grade of the gap")
+    axes.set_xticks(sorted(every))
+    axes.set_xlim(min(every) - 0.4, max(every) + 0.4)
+    _in_percent(axes)
+    axes.set_ylim(bottom=axes.get_ylim()[0] - 12 * (len(tables) + 1))
+    axes.legend(loc="lower right")
+
+
+def _reliability_of_all(tables: Mapping[str, Table], axes: Axes) -> None:
+    axes.plot([50, 100], [50, 100], color=MUTED, linewidth=1.2)
+    for turn, (name, table) in enumerate(tables.items()):
+        expected = [100 * row["expected"] for row in table]
+        colour = SERIES[turn % len(SERIES)]
+        _intervals(axes, expected, table, shortened(name), MARKS[turn % len(MARKS)], colour)
+    axes.set_xlabel("expected accuracy (%)")
+    _in_percent(axes)
+    axes.legend(loc="upper left")
+
+
+def _report_by_grade(table: Table, axes: Axes) -> None:
     axes.plot(
-        grades,
+        [row["grade"] for row in table],
         [100 * row["baichuan2"] for row in table],
         "s--",
         color=MUTED,
@@ -53,6 +93,11 @@ def _by_grade(table: Table, axes: Axes) -> None:
         linewidth=1.2,
         label="Baichuan 2 report",
     )
+
+
+def _by_grade(table: Table, axes: Axes) -> None:
+    grades = [row["grade"] for row in table]
+    _report_by_grade(table, axes)
     if "annotator_ceiling" in table[0]:
         axes.plot(
             grades,
@@ -67,6 +112,7 @@ def _by_grade(table: Table, axes: Axes) -> None:
     axes.set_xlabel("grade of the gap")
     axes.set_xticks(grades)
     axes.set_xlim(min(grades) - 0.4, max(grades) + 0.4)
+    _in_percent(axes)
     axes.set_ylim(bottom=axes.get_ylim()[0] - 25)  # room for the legend, which hides nothing there
     axes.legend(loc="lower right")
 
@@ -78,6 +124,7 @@ def _by_margin(table: Table, axes: Axes) -> None:
     axes.plot(grid, expected, color=MUTED, linewidth=1.2, label="expected")
     _points(axes, sizes, table, "this run")
     axes.set_xlabel("margin (mean of the bin)")
+    _in_percent(axes)
     axes.legend()
 
 
@@ -100,6 +147,10 @@ def _intervals(
     axes.errorbar(
         x, y, [below, above], fmt=marks, color=colour, markersize=5, elinewidth=1.2, label=label
     )
+
+
+def _in_percent(axes: Axes) -> None:
+    """Called when all is drawn: from then on limits no longer follow what is drawn."""
     axes.set_ylabel("accuracy (%)")
     axes.set_ylim(top=102)
 
@@ -119,6 +170,7 @@ def _reliability(rm: dict[str, Any], axes: Axes) -> None:
         label = f"temperature {fitted['value']:.2f}"
         _intervals(axes, expected, fitted["after"], label, "s", ORANGE)
     axes.set_xlabel("expected accuracy (%)")
+    _in_percent(axes)
     axes.legend(loc="upper left")
 
 

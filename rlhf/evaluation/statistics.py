@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import erfc, isclose, sqrt
+from math import sqrt
 from statistics import fmean, stdev
 
 from rlhf.ops.intervals import wilson
@@ -27,41 +27,47 @@ def accuracy(credits: Sequence[float]) -> dict[str, float | int | None]:
 
 @dataclass(frozen=True)
 class Trend:
-    """Cochran-Armitage statistic and the one-sided p value of 'the proportion rises'."""
+    """z and the one-sided p value of 'the proportion rises': of Cochran and Armitage, and with what
+    belongs to one cluster taken together (None with fewer than two clusters)."""
 
     z: float
     p_value: float
+    clustered_z: float | None
+    clustered_p_value: float | None
 
 
 def cochran_armitage(
-    successes: Sequence[float], totals: Sequence[int], doses: Sequence[float]
+    credits: Sequence[float], doses: Sequence[float], clusters: Sequence[str]
 ) -> Trend | None:
     """Tests whether a proportion rises with an ordered dose (Armitage 1955, Biometrics 11, p. 375).
 
-    With p the pooled proportion: T = sum t (r - n p),
-    Var T = p (1 - p) (sum n t^2 - (sum n t)^2 / N), z = T / sqrt(Var T), normal under 'no trend'.
-    Half credits (score ties) overstate the variance a little: the test errs on the careful side.
+    z = r sqrt(N), r the correlation of dose and credit: Armitage's statistic, normal under 'no
+    trend' where all N are independent. The clustered one needs independent clusters only: the sum
+    of u = (dose - mean)(credit - mean) over the root of sum_g (sum_{i in g} u_i)^2, a generalised
+    score test (Boos 1992, The American Statistician 46, p. 327).
 
     Args:
-        successes: [G] r, per group.
-        totals: [G] n, per group.
-        doses: [G] t, per group.
+        credits: [N], 1 for a pair told right, 0 for wrong, 0.5 for a tie of the scores.
+        doses: [N].
+        clusters: [N], the name of each one's, such as a pair's prompt.
 
     Returns:
         None when nothing varies: fewer than two doses, or all pairs right or all wrong.
     """
-    count = sum(totals)
-    if count == 0:
+    from scipy.stats import norm, pearsonr
+
+    if len(set(doses)) < 2 or len(set(credits)) < 2:
         return None
-    pooled = sum(successes) / count
-    first = sum(n * t for n, t in zip(totals, doses, strict=True))
-    second = sum(n * t * t for n, t in zip(totals, doses, strict=True))
-    variance = pooled * (1 - pooled) * (second - first * first / count)
-    if isclose(variance, 0.0, abs_tol=1e-12):
-        return None
-    statistic = sum(t * (r - n * pooled) for r, n, t in zip(successes, totals, doses, strict=True))
-    z = statistic / sqrt(variance)
-    return Trend(z, 0.5 * erfc(z / sqrt(2)))
+    z = float(pearsonr(doses, credits).statistic) * sqrt(len(credits))
+    dose, credit = fmean(doses), fmean(credits)
+    scores: dict[str, float] = {}
+    for x, t, cluster in zip(credits, doses, clusters, strict=True):
+        scores[cluster] = scores.get(cluster, 0.0) + (t - dose) * (x - credit)
+    if len(scores) < 2:
+        return Trend(z, float(norm.sf(z)), None, None)
+    spread = sqrt(sum(score**2 for score in scores.values()))
+    clustered = sum(scores.values()) / spread if spread else 0.0
+    return Trend(z, float(norm.sf(z)), clustered, float(norm.sf(clustered)))
 
 
 def correlation_through_origin(x: Sequence[float], y: Sequence[float]) -> float | None:

@@ -21,6 +21,7 @@ from transformers import (
 
 from rlhf.config.schema import TuningSection
 from rlhf.models.files import adapter_shapes
+from rlhf.models.quantise import Quantization
 from rlhf.models.registry import spec_of
 
 ADAPTER_CONFIG = "adapter_config.json"
@@ -30,10 +31,12 @@ Task = Literal["causal", "reward"]
 
 @dataclass(frozen=True)
 class AdapterRecord:
-    """What PEFT's own file does not say: which trunk, by content, and where from here."""
+    """What PEFT's own file does not say: which trunk, by content, where from here, and in how many
+    bits it stood there when the adapter was trained."""
 
     base_checkpoint_hash: str
     base: str
+    quantization: Quantization | None = None
 
 
 def add_lora(model: PreTrainedModel, tuning: TuningSection, task: Task) -> PeftModel:
@@ -124,9 +127,11 @@ def _linear_layers(model: nn.Module) -> set[str]:
     return {name.rpartition(".")[2] for name, part in parts if isinstance(part, nn.Linear)}
 
 
-def write_record(path: Path, base: str, base_hash: str) -> None:
+def write_record(
+    path: Path, base: str, base_hash: str, quantization: Quantization | None = None
+) -> None:
     """The base is kept relative, so that a run directory can be moved as a whole."""
-    record = AdapterRecord(base_hash, os.path.relpath(base, path))
+    record = AdapterRecord(base_hash, os.path.relpath(base, path), quantization)
     (path / ADAPTER_RECORD).write_text(json.dumps(asdict(record), indent=2) + "\n")
 
 

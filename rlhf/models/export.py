@@ -15,7 +15,7 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from rlhf.models.adapter import write_record
 from rlhf.models.load import checkpoint_hash
-from rlhf.models.quantise import is_quantised, plain_weight
+from rlhf.models.quantise import is_quantised, plain_weight, quantization_of
 from rlhf.models.registry import spec_of
 
 
@@ -52,7 +52,8 @@ def save_reward_model(
     config = unquantised(trunk.config)
     config.architectures = [type(trunk).__name__]
     config.save_pretrained(str(path))
-    write_record(Path(path), trunk.name_or_path, checkpoint_hash(trunk.name_or_path))
+    base = trunk.name_or_path
+    write_record(Path(path), base, checkpoint_hash(base), quantization_of(trunk.config))
     _save_tokenizer(trunk.config, tokenizer, path)
 
 

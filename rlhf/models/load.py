@@ -127,19 +127,31 @@ def load_reward_model(
 
     From a language model's directory: its trunk with a fresh head. From a reward model's: with the
     head that it was saved with, and with its adapter, over its base, where it has one.
+
+    quantization: None loads the base of an adapter as it was when the adapter was trained: over
+        other weights it would give other scores. Without an adapter None is plain weights.
     """
     check_checkpoint(path)
-    base = adapter_base(Path(path)) if is_adapter(path) else Path(path)
+    base = Path(path)
+    if is_adapter(path):
+        base = unchanged_base(base)
+        quantization = quantization or read_record(Path(path)).quantization
     trunk: RewardModel = _load(
         AutoModelForSequenceClassification, base, dtype, device, quantization
     )
     if not is_adapter(path):
         return trunk
-    if read_record(Path(path)).base_checkpoint_hash != checkpoint_hash(base):
-        raise ValueError(f"{path}: its base {base} has changed since; restore it, or train again")
     trunk.config.score_mean, trunk.config.score_std = score_statistics(path)
     model: PeftModel = PeftModel.from_pretrained(trunk, str(path))
     return model.eval()
+
+
+def unchanged_base(path: Path) -> Path:
+    """The directory that an adapter was trained over; ValueError where it is gone or another."""
+    base = adapter_base(path)
+    if read_record(path).base_checkpoint_hash != checkpoint_hash(base):
+        raise ValueError(f"{path}: its base {base} has changed since; restore it, or train again")
+    return base
 
 
 def score_statistics(path: str | Path) -> tuple[float | None, float | None]:
@@ -188,7 +200,7 @@ def _load(
     if quantization is not None or not on_cpu:
         options["device_map"] = str(device)
     try:
-        with _quietly():
+        with quietly():
             model, info = kind.from_pretrained(
                 str(path),
                 dtype=dtype,
@@ -244,7 +256,7 @@ def _own_memory(model: torch.nn.Module) -> None:
 
 
 @contextmanager
-def _quietly() -> Iterator[None]:
+def quietly() -> Iterator[None]:
     """No report of tensors that are missing on purpose: what is wrong is raised here."""
     verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from peft.utils.integrations import dequantize_module_weight
 from torch import nn
-from transformers import BitsAndBytesConfig, PreTrainedModel
+from transformers import BitsAndBytesConfig, PreTrainedConfig, PreTrainedModel
 from transformers.quantizers.auto import AutoHfQuantizer
 
 Quantization = Literal["nf4", "int8"]
@@ -38,6 +38,14 @@ def bitsandbytes_config(quantization: Quantization, dtype: torch.dtype) -> BitsA
         bnb_4bit_compute_dtype=dtype,
         llm_int8_skip_modules=HEADS,
     )
+
+
+def quantization_of(config: PreTrainedConfig) -> Quantization | None:
+    """How a model of this configuration was loaded; None: in plain weights."""
+    found = getattr(config, "quantization_config", None)
+    if found is None:
+        return None
+    return "nf4" if found.load_in_4bit else "int8"
 
 
 @torch.no_grad()

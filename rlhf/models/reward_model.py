@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
+from peft import PeftModel
 from torch import nn
 from torch.nn import functional
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutputWithPast
 from transformers.utils.generic import can_return_tuple
 
+from rlhf.models.adapter import ADAPTER_RECORD, read_record
+from rlhf.models.quantise import bitsandbytes_config, exact_products
+from rlhf.models.registry import read_config
 from rlhf.ops.masking import last_index
 
 
@@ -33,6 +39,30 @@ class RewardModel(PreTrainedModel):
     """A trunk, found as `base_model`, and a linear head `score` over its hidden states."""
 
     score: ScoreHead
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """As transformers' own; of an adapter that was saved here, its base with adapter and head
+        in place, in as many bits as it was trained over unless others are asked for."""
+        from rlhf.models.load import quietly, unchanged_base  # they know of this class
+
+        path = Path(str(pretrained_model_name_or_path))
+        if not (path / ADAPTER_RECORD).is_file():
+            return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        kwargs.pop("adapter_kwargs", None)  # transformers would round adapters to the trunk's type
+        config = kwargs.pop("config", None) or read_config(path)
+        bits = read_record(path).quantization
+        if bits is not None and kwargs.get("quantization_config") is None:
+            kwargs["quantization_config"] = bitsandbytes_config(bits, _dtype(kwargs, config))
+        with quietly():  # of the head, which the base has not
+            loaded = super().from_pretrained(unchanged_base(path), *args, config=config, **kwargs)
+            model, *told = loaded if isinstance(loaded, tuple) else (loaded,)
+            PeftModel.from_pretrained(model, str(path))
+        if bits is not None:
+            exact_products(model)
+        model._hf_peft_config_loaded = True  # `save_pretrained` saves the adapter then
+        model.eval()
+        return (model, *told) if told else model
 
     def token_scores(
         self,
@@ -85,6 +115,14 @@ class RewardModel(PreTrainedModel):
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
         )
+
+
+def _dtype(asked: Mapping[str, Any], config: PreTrainedConfig) -> torch.dtype:
+    """What `from_pretrained` will load in, whichever of its two names it was told by."""
+    found = asked.get("dtype") or asked.get("torch_dtype") or "auto"
+    found = config.dtype if found == "auto" else found
+    dtype: torch.dtype = getattr(torch, found) if isinstance(found, str) else found
+    return dtype or torch.float32
 
 
 def _last_real(hidden: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:

@@ -91,5 +91,7 @@ class ModelSpec:
             return MOSS_CHAT_TEMPLATE
         if self.turns is not None:
             return self.turns.template
-        end = "{{ eos_token }}" if self.eos_after_answer else ""
-        return CHAT_TEMPLATE.replace("ANSWER_END", end)
+        # The last answer always ends with EOS: it is learnt, and a reward model is read there.
+        between = "" if self.eos_after_answer else "{%- if loop.last -%}"
+        end = "{{ eos_token }}" + ("{%- endif -%}" if between else "")
+        return CHAT_TEMPLATE.replace("ANSWER_END", f"{between}{end}")

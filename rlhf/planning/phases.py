@@ -77,7 +77,8 @@ def dpo_phases(setting: Setting) -> list[Phase]:
 
 
 def rm_phases(setting: Setting) -> list[Phase]:
-    """Training, the step, and the held-out pairs, scored by the model as it was saved."""
+    """Training, the step, and the held-out pairs, scored by the model as it was saved: over a trunk
+    in 4 bits where it was trained over one."""
     section, spec = setting.config.rm, setting.main
     steps = setting.microbatches("rm.batch_size", section.batch_size, section.microbatch_size)
     prompts, count = section.microbatch_size, setting.config.collect.responses_per_prompt
@@ -86,7 +87,7 @@ def rm_phases(setting: Setting) -> list[Phase]:
     kinds = traces.rm_step(learning, prompts, count, sizes, section.shares_prompts)
     scored = traces.rm_scoring(learning, prompts, count, sizes, section.share_prompt)
     tuned = _tuned(setting, section, spec, "reward")
-    again = plain("saved model", spec, "reward", setting)
+    again = plain("saved model", spec, "reward", setting, section.tuning.method == "qlora")
     pairs = Phase(
         "held-out pairs",
         (Part(MODEL, "weights", tuned.held.weights), again, *passing("saved model", scored)),
@@ -124,10 +125,12 @@ class Answering:
         return setting.usable - self._weights(setting).size
 
 
-def plain(role: str, spec: ModelSpec, task: Task, setting: Setting) -> Part:
+def plain(
+    role: str, spec: ModelSpec, task: Task, setting: Setting, quantised: bool = False
+) -> Part:
     """A whole model that only reads."""
     width = setting.dtype.itemsize
-    return Part(role, "weights", weights(spec, task, None).frozen_bytes(width, quantised=False))
+    return Part(role, "weights", weights(spec, task, None).frozen_bytes(width, quantised))
 
 
 def collecting(setting: Setting) -> list[Answering]:

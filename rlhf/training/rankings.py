@@ -29,20 +29,19 @@ TRAIN, HELD_OUT = "train", "held out"
 
 @dataclass(frozen=True)
 class Preferences:
-    """Rankings as token ids, and how many responses of the training split were off the family."""
+    """Rankings as token ids, and how many responses of either split were off the family."""
 
     train: RankingDataset
     held_out: RankingDataset
-    responses_off_family: int
+    train_off_family: int
+    held_out_off_family: int
 
     @property
     def dropped(self) -> dict[str, int]:
-        """What the training split lost, for a stage's summary."""
-        return {
-            "responses_too_long": self.train.responses_too_long,
-            "records_too_few": self.train.records_too_few,
-            "records_all_tied": self.train.records_all_tied,
-            "responses_off_family": self.responses_off_family,
+        """What either split lost, for a stage's summary; the training split's first."""
+        return _dropped(self.train, self.train_off_family) | {
+            f"held_out_{name}": count
+            for name, count in _dropped(self.held_out, self.held_out_off_family).items()
         }
 
 
@@ -78,7 +77,17 @@ def read_preferences(
     origins = {TRAIN: asdict(train_origin), HELD_OUT: asdict(held_out_origin)}
     if runtime.main_process:
         write_text(step.directory / "provenance.json", json.dumps(origins, indent=1) + "\n")
-    return Preferences(train, held_out, train_origin.responses_dropped)
+    off = (train_origin.responses_dropped, held_out_origin.responses_dropped)
+    return Preferences(train, held_out, *off)
+
+
+def _dropped(data: RankingDataset, off_family: int) -> dict[str, int]:
+    return {
+        "responses_too_long": data.responses_too_long,
+        "records_too_few": data.records_too_few,
+        "records_all_tied": data.records_all_tied,
+        "responses_off_family": off_family,
+    }
 
 
 def _rankings(

@@ -8,7 +8,9 @@ import pytest
 
 from rlhf.data.jsonl import write_jsonl
 from rlhf.evaluation.compare import compare, lines, write
+from rlhf.evaluation.drawing import shortened
 from rlhf.evaluation.preference import PairRow
+from tests.evaluation.pages import read_page, untranslated
 from tests.evaluation.rows import make_rows
 
 
@@ -38,9 +40,22 @@ def test_a_row_a_model(models: list[Path]) -> None:
     assert comparison.same_pairs
 
 
+def test_the_difference_is_by_pair_and_clustered_by_prompt(models: list[Path]) -> None:
+    first, second = compare(models).table
+    assert first["difference"] is None
+    # Of the four pairs one is right for the first alone. Residuals: 1/4 three times, -3/4.
+    assert second["difference"] == -0.25
+    assert second["difference_low"] == pytest.approx(-0.25 - 1.959964 / 4)
+    assert second["difference_high"] == pytest.approx(-0.25 + 1.959964 / 4)
+    found = {title: cells for title, *cells in lines([first, second])}
+    expected = ["\u2013", "\u221225.0 (\u221274.0 to +24.0)"]
+    assert found["less the first, points"] == expected
+
+
 def test_other_pairs_are_noticed(models: list[Path], tmp_path: Path) -> None:
     other = pairs_of(tmp_path / "other", make_rows([1.0, -1.0]))
-    assert not compare([models[0], other]).same_pairs
+    comparison = compare([models[0], other])
+    assert not comparison.same_pairs and comparison.table[1]["difference"] is None
 
 
 def test_lines_leave_out_what_no_model_has(models: list[Path]) -> None:
@@ -57,6 +72,20 @@ def test_written_files(models: list[Path], tmp_path: Path) -> None:
         assert [float(row["accuracy"]) for row in csv.DictReader(stream)] == [0.75, 0.5]
     content = json.loads((tmp_path / "out" / "comparison.json").read_text(encoding="utf-8"))
     assert content == {"same_pairs": True, "models": comparison.table}
+    assert {path.name for path in (tmp_path / "out").glob("*.png")} == {
+        "by_grade.png",
+        "reliability.png",
+    }
+    page = read_page(tmp_path / "out" / "index.html")
+    assert untranslated(page, [shortened(str(path)) for path in models]) == []
+    assert "Not tested on the same" not in page
+    assert "src=" not in page, "the page must load nothing"
+
+
+def test_a_folder_keeps_what_is_not_the_comparisons(models: list[Path], tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").touch()
+    write(compare(models[:1]), tmp_path)
+    assert (tmp_path / "mine.txt").is_file() and (tmp_path / "index.html").is_file()
 
 
 def test_a_directory_without_pairs(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from math import sqrt
+
 import pytest
 
 from rlhf.evaluation.margin_report import BAICHUAN2_ACCURACY, build, tables
@@ -11,6 +13,18 @@ def test_accuracy_is_over_pairs_and_a_score_tie_is_half() -> None:
     assert report["pairs"] == 4
     assert report["accuracy"] == pytest.approx(2.5 / 4)
     assert report["score_ties"] == 1
+
+
+def test_pairs_of_one_prompt_taken_together_by_hand() -> None:
+    # Credits 1, 1 of p and 0, 1 of q: residuals sum to 0.5 and -0.5, so the variance is 1 / 16;
+    # of independent pairs it would be 3 / 16 / 4.
+    rows = make_rows([1.0, 2.0], prompt_id="p") + make_rows([-1.0, 1.0], prompt_id="q")
+    clustered = build(rows)["clustered"]
+    assert clustered["ci_low"] == pytest.approx(0.75 - 1.959964 / 4)
+    assert clustered["ci_high"] == 1.0
+    assert clustered["widening"] == pytest.approx(sqrt(4 / 3))
+    assert build(make_rows([1.0, 2.0]))["clustered"]["widening"] is None  # all are right
+    assert build(rows[:2])["clustered"]["ci_low"] is None  # one prompt alone
 
 
 def test_by_grade_beside_the_baichuan2_report() -> None:

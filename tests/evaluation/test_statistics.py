@@ -5,6 +5,7 @@ from math import sqrt
 import pytest
 
 from rlhf.evaluation.statistics import (
+    Trend,
     accuracy,
     clustered_interval,
     cochran_armitage,
@@ -25,28 +26,63 @@ def test_accuracy_of_nothing_is_none() -> None:
     assert accuracy([]) == {"pairs": 0, "accuracy": None, "ci_low": None, "ci_high": None}
 
 
+def trend(right: list[int], totals: list[int], doses: list[float], clusters: int = 0) -> Trend:
+    """Of groups of pairs with one dose each; clusters: prompts that the pairs go to in turn."""
+    credits = [float(i < r) for r, n in zip(right, totals, strict=True) for i in range(n)]
+    dosed = [dose for dose, n in zip(doses, totals, strict=True) for _ in range(n)]
+    names = [f"p{i % clusters if clusters else i}" for i in range(len(credits))]
+    found = cochran_armitage(credits, dosed, names)
+    assert found is not None
+    return found
+
+
 def test_cochran_armitage_by_hand() -> None:
     # p = 1/2; T = 1(2-5) + 2(5-5) + 3(8-5) = 6; Var = 1/4 (10 x 14 - 60^2 / 30) = 5
-    trend = cochran_armitage([2, 5, 8], [10, 10, 10], [1, 2, 3])
-    assert trend is not None
-    assert trend.z == pytest.approx(6 / sqrt(5))
-    assert trend.p_value == pytest.approx(0.003645179, abs=1e-8)  # upper tail of the normal
+    found = trend([2, 5, 8], [10, 10, 10], [1, 2, 3])
+    assert found.z == pytest.approx(6 / sqrt(5))
+    assert found.p_value == pytest.approx(0.003645179, abs=1e-8)  # upper tail of the normal
+
+
+def test_the_clustered_trend_by_hand() -> None:
+    # u = (dose - 1.5)(credit - 0.5) is 0.25 for each: 0.5 for a prompt, 1 for both.
+    credits, doses = [0.0, 1.0, 0.0, 1.0], [1.0, 2.0, 1.0, 2.0]
+    found = cochran_armitage(credits, doses, ["p", "p", "q", "q"])
+    assert found is not None and found.z == pytest.approx(2.0)  # r = 1, N = 4
+    assert found.clustered_z == pytest.approx(1 / sqrt(0.5))
+    assert found.clustered_p_value == pytest.approx(0.0786496, abs=1e-6)
+
+
+def test_a_pair_counted_twice_makes_only_the_unclustered_trend_surer() -> None:
+    once = trend([2, 5, 8], [10, 10, 10], [1, 2, 3])
+    credits = [float(i < r) for r in (2, 5, 8) for i in range(10)] * 2
+    names = [f"p{i}" for i in range(30)] * 2
+    doses = ([1.0] * 10 + [2.0] * 10 + [3.0] * 10) * 2
+    twice = cochran_armitage(credits, doses, names)
+    assert twice is not None
+    assert twice.z == pytest.approx(once.z * sqrt(2))
+    assert twice.clustered_z == pytest.approx(once.clustered_z)
 
 
 def test_cochran_armitage_is_one_sided_and_ignores_the_doses_scale() -> None:
-    falling = cochran_armitage([8, 5, 2], [10, 10, 10], [1, 2, 3])
-    assert falling is not None and falling.p_value == pytest.approx(1 - 0.003645179, abs=1e-8)
-    rising = cochran_armitage([2, 5, 8], [10, 10, 10], [1, 2, 3])
-    scaled = cochran_armitage([2, 5, 8], [10, 10, 10], [70, 90, 110])
-    assert rising is not None and scaled is not None
+    falling = trend([8, 5, 2], [10, 10, 10], [1, 2, 3])
+    assert falling.p_value == pytest.approx(1 - 0.003645179, abs=1e-8)
+    rising = trend([2, 5, 8], [10, 10, 10], [1, 2, 3])
+    scaled = trend([2, 5, 8], [10, 10, 10], [70, 90, 110])
     assert scaled.z == pytest.approx(rising.z)
+    assert scaled.clustered_z == pytest.approx(rising.clustered_z)
 
 
 @pytest.mark.parametrize(
-    ("right", "totals"), [([5], [10]), ([10, 10], [10, 10]), ([0, 0], [9, 9]), ([], [])]
+    ("credits", "doses"),
+    [([1.0, 0.0], [3, 3]), ([1.0, 1.0], [1, 2]), ([0.0, 0.0], [1, 2]), ([], [])],
 )
-def test_no_trend_where_nothing_varies(right: list[float], totals: list[int]) -> None:
-    assert cochran_armitage(right, totals, list(range(len(totals)))) is None
+def test_no_trend_where_nothing_varies(credits: list[float], doses: list[float]) -> None:
+    assert cochran_armitage(credits, doses, [f"p{i}" for i in doses]) is None
+
+
+def test_one_cluster_alone_has_no_clustered_trend() -> None:
+    found = trend([2, 5, 8], [10, 10, 10], [1, 2, 3], clusters=1)
+    assert found.clustered_z is None and found.clustered_p_value is None
 
 
 def test_correlation_does_not_depend_on_the_order_within_a_pair() -> None:

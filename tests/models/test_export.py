@@ -65,6 +65,8 @@ def test_chat_template_is_saved(
     text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     user, assistant = "<reserved_193>", "<reserved_194>"
     assert text == f"Be brief.{user} Hi\n{assistant}Hello{end}{user}Bye{assistant}"
+    answered = tokenizer.apply_chat_template(messages[:3], tokenize=False)
+    assert answered == f"Be brief.{user} Hi\n{assistant}Hello</s>"
     ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True)["input_ids"]
     assert ids.count(195) == 2 and ids.count(196) == 2 and ids[-1] == 196
 
@@ -102,7 +104,8 @@ def test_adapted_reward_model_bit_for_bit(checkpoint: Callable[..., Path], tmp_p
     save_reward_model(model, load_tokenizer(path), out, score_mean=0.5, score_std=None)
     assert not (out / "model.safetensors").exists()
     record = json.loads((out / "rlhf_adapter.json").read_text())
-    assert record == {"base_checkpoint_hash": checkpoint_hash(path), "base": "../base"}
+    expected = {"base_checkpoint_hash": checkpoint_hash(path), "base": "../base"}
+    assert record == expected | {"quantization": None}
     again = load_reward_model(out, **CPU)
     assert torch.equal(again(IDS).logits, model(IDS).logits)
     assert torch.equal(again.token_scores(IDS), model.token_scores(IDS))
