@@ -196,9 +196,9 @@ def _ranked(batch: dict[str, Any]) -> RankingBatch:
 def _check_pairs(name: str, data: RankingDataset) -> None:
     if not data.items:
         raise ValueError(
-            f"no pair to compare in the {name} rankings: {data.responses_too_long} responses longer "
-            f"than rm.data.max_length, {data.records_too_few} records with fewer than two left, "
-            f"{data.records_all_tied} all tied; check the file and rm.data.max_length"
+            f"no pair to compare in the {name} rankings: {data.responses_too_long} responses are "
+            f"longer than rm.data.max_length, {data.records_too_few} records have fewer than two "
+            f"left, {data.records_all_tied} are all tied; check the file and rm.data.max_length"
         )
 
 
