@@ -120,9 +120,9 @@ class RewardModel(PreTrainedModel):
 def _dtype(asked: Mapping[str, Any], config: PreTrainedConfig) -> torch.dtype:
     """What `from_pretrained` will load in, whichever of its two names it was told by."""
     found = asked.get("dtype") or asked.get("torch_dtype") or "auto"
-    found = config.dtype if found == "auto" else found
+    found = config.dtype or torch.float32 if found == "auto" else found
     dtype: torch.dtype = getattr(torch, found) if isinstance(found, str) else found
-    return dtype or torch.float32
+    return dtype
 
 
 def _last_real(hidden: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
