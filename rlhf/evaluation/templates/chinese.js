@@ -13,7 +13,6 @@ const CHINESE = {
   "calibration error": "校准误差",
   "temperature": "温度",
   "correlation with length": "与长度的相关",
-  "{} ({} to {})": "{1}（{2} 至 {3}）",
   "In brackets: 95 % intervals. Those of accuracies are Wilson's, for independent pairs. Less the first: pair by pair, with the pairs of one prompt taken together; an interval without zero is a difference.": "括号内为 95 % 区间。准确率的为 Wilson 区间，假定各对独立。减去第一个：逐对相减，同一提示的各对合并计算；区间不含零即有差别。",
   "Made from each model's pairs.jsonl. All numbers: comparison.json and comparison.csv; plots: PNG, beside this page.": "由各模型的 pairs.jsonl 生成。全部数字在 comparison.json 与 comparison.csv；图为 PNG，与本页同目录。",
   "seed {}": "随机种子 {1}",
