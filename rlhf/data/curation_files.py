@@ -14,7 +14,7 @@ from rlhf.data.curation import CurationReport, CurationResult, Verdict, audit_sa
 from rlhf.data.jsonl import Rejection, read_jsonl, write_jsonl
 from rlhf.data.records import SFTRecord
 from rlhf.data.validate import good_records
-from rlhf.runtime.files import write_text
+from rlhf.runtime.files import make_folder, write_text
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -58,6 +58,7 @@ def curate_files(
     sampled = [record for sample in samples.values() for record in sample]
     waiting = [record for record in sampled if record.id not in verdicts]
     # Files of the other turn would pass for results of this one.
+    make_folder(out)
     for file in files:
         file.unlink(missing_ok=True)
     if waiting:

@@ -14,6 +14,8 @@ from typing import Annotated, BinaryIO, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
+from rlhf.runtime.files import make_folder
+
 MAX_LINE_BYTES = 4 * 1024 * 1024  # a longer line is damage or an attack, not a conversation
 CONTENT_BYTES = 1000  # of a rejected line that are shown
 
@@ -178,13 +180,7 @@ def whole_files(*paths: Path) -> Iterator[list[BinaryIO]]:
     """
     drafts = [path.with_name(path.name + ".tmp") for path in paths]
     for draft in drafts:
-        try:
-            draft.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            reason = error.strerror
-            raise ValueError(
-                f"{draft.parent}: cannot be a folder: {reason}; name another"
-            ) from None
+        make_folder(draft.parent)
     try:
         with ExitStack() as stack:
             streams: list[BinaryIO] = []

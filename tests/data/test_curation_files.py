@@ -118,3 +118,9 @@ def test_the_command(tmp_path: Path, sft: Path) -> None:
     second = run.invoke(app, [*arguments, "--audits", str(audits)])
     assert second.exit_code == 0
     assert "0 of 10" in second.output and "10 of 10" in second.output and "1.00" in second.output
+
+
+def test_a_file_in_the_place_of_the_folder(sft: Path, tmp_path: Path) -> None:
+    (tmp_path / "taken").touch()
+    with pytest.raises(ValueError, match="cannot be a folder"):
+        curate_files(sft, None, tmp_path / "taken", SETTINGS, seed=1, tell=print)
