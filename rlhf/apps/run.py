@@ -73,7 +73,7 @@ def run(
                 once(partial(run_dir.set_aside, runtime.stage_dir(stage)))
             result = STAGES[stage](config, runtime)
             if result.waiting:
-                runtime.console.print(result.waiting)
+                runtime.console.print(result.waiting, soft_wrap=True)  # a command to copy
                 break
             for step in capabilities.after(stage, config, runtime):
                 execute(step, runtime)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,9 @@ class ScoreHead(nn.Linear):
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         """hidden: [..., H] -> [..., labels] float32."""
-        with torch.autocast(hidden.device.type, enabled=False):
+        kind = hidden.device.type
+        has = torch.amp.is_autocast_available(kind)  # a plan's tensors without storage have none
+        with torch.autocast(kind, enabled=False) if has else nullcontext():
             return functional.linear(hidden.float(), self.weight.float())
 
 

@@ -222,7 +222,7 @@ def _tokens(row: dict[str, list[int]]) -> int:
 
 def _drop_reference(model: Any) -> None:
     """Without the copy of the adapter that TRL keeps as the reference: the model with its adapter
-    off is the same one. transformers before 5.23 resumes such a copy and forgets the adapter that
+    off is the same one. transformers 5.17 resumes such a copy and forgets the adapter that
     learns."""
     if "ref" in getattr(model, "peft_config", {}):
         model.delete_adapter("ref")
