@@ -194,4 +194,4 @@ def _best_of_n(table: Table, axes: Axes) -> None:
     axes.set_xlabel("KL = log n \u2212 (n \u2212 1) / n (nats)")
     axes.set_ylabel("gain (standard deviations)")
     axes.set_ylim(bottom=axes.get_ylim()[0] - 0.15)  # room for the first n
-    axes.legend(loc="upper left")
+    axes.legend(loc="lower right")
