@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from functools import partial
+
+import torch
 
 from rlhf.apps import capabilities
 from rlhf.apps.world import prepared_run
 from rlhf.config.schema import Config
 from rlhf.demo.rehearse import rehearse
 from rlhf.runtime.alike import check_alike
+from rlhf.runtime.devices import choose_device
 from rlhf.runtime.distributed import (
     Runtime,
     StageResult,
@@ -17,6 +21,7 @@ from rlhf.runtime.distributed import (
     disconnect,
     make_runtime,
     once,
+    world_size,
 )
 from rlhf.runtime.quiet import quiet
 from rlhf.runtime.run_dir import EACH_ROUND, RunDir
@@ -62,6 +67,7 @@ def run(
     connect(config.runtime)
     check_alike(config)
     check_processes(config, stages)
+    tell_of_idle_gpus(config)
     with prepared_run(config, stages=stages) as (config, run_dir):
         plan = once(lambda: planned(config, run_dir, start, only, redo))
         check_roles(config, {stage for stage, _ in plan})
@@ -78,6 +84,14 @@ def run(
             for step in capabilities.after(stage, config, runtime):
                 execute(step, runtime)
     disconnect()
+
+
+def tell_of_idle_gpus(config: Config) -> None:
+    """One process takes one GPU; on a host of several that is seldom what was meant."""
+    if world_size() == 1 and choose_device(config.runtime).type == "cuda":
+        gpus = torch.cuda.device_count()
+        if gpus > 1:
+            print(f"rlhf: one GPU of this host's {gpus}; --nproc {gpus} takes all", file=sys.stderr)
 
 
 def check_stages(config: Config, start: str | None, only: str | None, redo: str | None) -> None:

@@ -1,8 +1,8 @@
 """What compiled parts of a model keep for the backward pass, without compiling anything.
 
 torch.compile keeps what is costly to compute again, and computes the rest again inside the kernels
-of the backward pass. Here, on tensors without numbers, a part keeps what comes into it and what
-comes out of its products and of attention, and nothing else.
+of the backward pass. Here, on tensors without numbers, a part keeps what comes into it, what comes
+out of its products, and what attention takes and gives, and nothing else.
 """
 
 from __future__ import annotations
@@ -57,41 +57,64 @@ def _keep_products(added: tuple[int, ...], part: nn.Module) -> None:
 
     def kept(*args: Any, **kwargs: Any) -> Any:
         products = _Products(added, [*tree_leaves((args, kwargs)), *part.parameters()])
-        with products, saved_tensors_hooks(products.pack, _unpack):
-            return forward(*args, **kwargs)
+        with products, saved_tensors_hooks(products.pack, _Packed.unpack):
+            result = forward(*args, **kwargs)
+        products.settle()
+        return result
 
     part.forward = kept
 
 
 class _Products(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Holds what a part keeps: what was there, and what comes out of products."""
+    """Sees what a part keeps: what was there, products, and what attention takes and gives."""
 
     def __init__(self, added: tuple[int, ...], there: list[Any]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._added = added
         self._kept = [tensor for tensor in there if isinstance(tensor, Tensor)]
+        self._attended: set[torch.Size] = set()
+        self._packed: list[_Packed] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        product = func is torch.ops.aten.mm.default and args[0].shape[-1] not in self._added
-        if product or func in ATTENTION:
+        if func is torch.ops.aten.mm.default and args[0].shape[-1] not in self._added:
             self._kept.append(result)
+        elif func in ATTENTION:
+            self._kept.append(result)
+            self._attended |= {tensor.shape for tensor in args if isinstance(tensor, Tensor)}
         return result
 
-    def pack(self, tensor: Tensor) -> Any:
-        """What stands for a tensor until the backward pass: itself, if it is kept, or its size.
+    def pack(self, tensor: Tensor) -> _Packed:
+        """What stands for a tensor until the backward pass."""
+        self._packed.append(_Packed(tensor, self._kept))
+        return self._packed[-1]
 
-        With it goes what it would be computed from, which stays as long as any of these does.
-        """
-        storage = tensor.untyped_storage()._cdata
-        if not tensor.is_meta or any(storage == k.untyped_storage()._cdata for k in self._kept):
-            return tensor, self._kept
-        return (tensor.shape, tensor.stride(), tensor.dtype), self._kept
+    def settle(self) -> None:
+        """At the end of the part, leave the size alone of every tensor that is not kept."""
+        kept = {_storage(tensor) for tensor in self._kept}
+        for packed in self._packed:
+            tensor = packed.tensor
+            assert tensor is not None, "a part settles once"
+            passing = _storage(tensor) not in kept and tensor.shape not in self._attended
+            if tensor.is_meta and passing:
+                packed.tensor = None
+        self._packed.clear()
 
 
-def _unpack(packed: Any) -> Tensor:
-    found, _ = packed
-    if isinstance(found, Tensor):
-        return found
-    shape, stride, dtype = found
-    return torch.empty_strided(shape, stride, dtype=dtype, device="meta")
+class _Packed:
+    """A tensor for the backward pass, or its size; with it stays what it is computed from."""
+
+    def __init__(self, tensor: Tensor, computed_from: list[Tensor]) -> None:
+        self.tensor: Tensor | None = tensor
+        self._size = (tensor.shape, tensor.stride(), tensor.dtype)
+        self._computed_from = computed_from
+
+    def unpack(self) -> Tensor:
+        if self.tensor is not None:
+            return self.tensor
+        shape, stride, dtype = self._size
+        return torch.empty_strided(shape, stride, dtype=dtype, device="meta")
+
+
+def _storage(tensor: Tensor) -> int:
+    return tensor.untyped_storage()._cdata

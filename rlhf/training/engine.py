@@ -10,6 +10,7 @@ import importlib.util
 import json
 import os
 import shutil
+import sys
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -96,6 +97,8 @@ def read_engine(section: RuntimeSection) -> Engine | None:
             "is missing; install both, or leave out zero_optimization.offload_optimizer"
         )
     os.environ.setdefault("DS_ACCELERATOR", choose_device(section).type)  # or it would guess aloud
+    # What it compiles stays in this environment, whose torch it is made for.
+    os.environ.setdefault("TORCH_EXTENSIONS_DIR", str(Path(sys.prefix) / "torch_extensions"))
     _skip_shared_memory()
     return values
 

@@ -3,8 +3,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
-from rlhf.apps.run import check_roles, planned, run
+from rlhf.apps.run import check_roles, planned, run, tell_of_idle_gpus
 from rlhf.config.load import load_config
 from rlhf.runtime.run_dir import RunDir, StageManifest
 
@@ -108,3 +109,13 @@ def test_stages_that_do_not_go_together(options, message):
     chosen = {"start": None, "only": None, "redo": None} | options
     with pytest.raises(ValueError, match=message):
         run(load_config("tiny"), rehearsal=False, **chosen)
+
+
+def test_gpus_that_one_process_leaves_idle(monkeypatch, capsys):
+    config = load_config("tiny", ["runtime.device=cpu"])
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
+    tell_of_idle_gpus(config)
+    assert capsys.readouterr().err == ""  # no CUDA here, or it is not asked for
+    monkeypatch.setattr("rlhf.apps.run.choose_device", lambda section: torch.device("cuda", 0))
+    tell_of_idle_gpus(config)
+    assert capsys.readouterr().err == "rlhf: one GPU of this host's 8; --nproc 8 takes all\n"
