@@ -32,6 +32,7 @@ def ppo_phases(setting: Setting) -> list[Phase]:
             checkpointing=section.gradient_checkpointing,
             under="ppo",
             accumulates=accumulates,
+            compiled="blocks" if section.compile else None,
         )
         for role, task in LEARNERS.items()
     }

@@ -36,8 +36,8 @@ CHUNK = 1024
 class Learning:
     """Who learns, and how. dtype: of the frozen weights.
 
-    under: autocast, as transformers' Trainer has it, with what learns in float32; deepspeed, with
-    everything in `dtype`; or ppo, which has neither, and whose adapters are in float32.
+    under: autocast, as transformers' Trainer has it, with what learns in float32; deepspeed or ppo,
+    whose models compute with everything in `dtype`.
     accumulates: whether the gradients of an earlier microbatch are there. compiled: `blocks` whole
     or their `parts`, None: neither.
     """
@@ -228,7 +228,7 @@ def _model(who: Learning, layers: int, learns: bool) -> Any:
             spec, rank = who.spec, who.tuning.r
             compile_without_compiling(model, who.compiled, spec.intermediate_size, rank)
     for parameter in model.parameters():
-        if parameter.requires_grad and who.under != "ppo":
+        if parameter.requires_grad:
             kept = torch.float32 if who.under == "autocast" else who.dtype
             parameter.data = parameter.data.to(kept)
         if parameter.requires_grad and who.accumulates and learns:
