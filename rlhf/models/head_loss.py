@@ -53,8 +53,8 @@ def head_loss(
 
 def computing_type(weight: Tensor) -> torch.dtype:
     """Autocast's where it is on, else the weight's."""
-    kind = weight.device.type  # autocast does not know "meta", where memory is planned
-    on = kind != "meta" and torch.is_autocast_enabled(kind)
+    kind = weight.device.type  # "meta", where memory is planned, has no autocast
+    on = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
     return torch.get_autocast_dtype(kind) if on else weight.dtype
 
 
