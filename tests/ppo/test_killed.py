@@ -44,6 +44,7 @@ SECTION: dict[str, Any] = {
     "monitors": {"clip_fraction": {"action": "rollback"}, "step_factor": 0.2},
 }
 FILE_EVENTS = ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir")
+HALF_WRITTEN = ("open", "os.rename")  # of those, what finds the half-written checkpoint there
 RESULTS = ("final.safetensors", "metrics.jsonl")
 
 
@@ -72,21 +73,24 @@ def _run(directory: Path) -> None:
     (directory / "cpu_seconds").write_text(str(time.process_time()))
 
 
-def _run_and_die(directory: Path, events: int | None, cpu_seconds: float) -> None:
-    """Die at the file event of that number, most of which are inside a save, or at that time."""
+def _run_and_die(directory: Path, kind: str, number: int, cpu_seconds: float) -> None:
+    """Die after so much CPU time, or at the file event of that number, anywhere or in a save."""
     seen = 0
 
     def die_at(event: str, arguments: tuple[Any, ...]) -> None:
         nonlocal seen
-        if event in FILE_EVENTS:
-            seen += 1
-            if seen == events:
-                os.kill(os.getpid(), signal.SIGKILL)
+        if kind == "save":
+            counts = event in HALF_WRITTEN and ".partial-" in str(arguments[0])
+        else:
+            counts = event in FILE_EVENTS
+        seen += counts
+        if counts and seen == number:
+            os.kill(os.getpid(), signal.SIGKILL)
 
-    if events is not None:
-        sys.addaudithook(die_at)
-    else:
+    if kind == "time":
         signal.setitimer(signal.ITIMER_PROF, cpu_seconds)  # its signal ends a process as -9 does
+    else:
+        sys.addaudithook(die_at)
     _run(directory)
 
 
@@ -112,8 +116,9 @@ def test_twenty_kills_change_no_bit(tmp_path: Path) -> None:
     moments = random.Random(0)
     kills = inside_a_save = 0
     while kills < KILLS:
-        events = moments.randrange(1, 60) if kills % 2 else None
-        code = _start(_run_and_die, cut, events, moments.uniform(0.01, 0.1) * run_time)
+        kind = ("time", "file", "save")[kills % 3]
+        number = moments.randrange(1, 15 if kind == "save" else 60)
+        code = _start(_run_and_die, cut, kind, number, moments.uniform(0.01, 0.1) * run_time)
         if code == 0:  # it came to its end before that
             assert _same(cut, whole)
             shutil.rmtree(cut)
@@ -121,6 +126,6 @@ def test_twenty_kills_change_no_bit(tmp_path: Path) -> None:
         assert code in (-signal.SIGKILL, -signal.SIGPROF)
         kills += 1
         inside_a_save += any((cut / "checkpoints").glob(".partial-*"))
-    assert inside_a_save >= 3
+    assert inside_a_save >= KILLS // 3
     assert _start(_run, cut) == 0
     assert _same(cut, whole)

@@ -169,8 +169,8 @@ def test_two_annotators_at_once_by_keyboard(browser: Any, server: Server, job: J
     press(bob, "1234")
     press(bob, "123n")
     ann.keyboard.press("Enter")
-    bob.keyboard.press("Enter")
     ann.wait_for_function("() => document.body.innerText.includes('question 2')")
+    bob.keyboard.press("Enter")  # not before: the last task goes to whoever is first
     press(ann, "1111h")
     ann.keyboard.press("Enter")
     ann.wait_for_selector(".nothing")
