@@ -165,7 +165,7 @@ def _kept(metrics: MetricsLog, roles: Roles, records: Sequence[PromptRecord]) ->
         rows = [
             {
                 "prompt": records[number].text,
-                "response": _text(roles, completion),
+                "response": completion.text(roles.tokenizer),
                 "score": score,
                 "ended": completion.stop_reason != "length",
             }
@@ -174,10 +174,6 @@ def _kept(metrics: MetricsLog, roles: Roles, records: Sequence[PromptRecord]) ->
         metrics.log_samples(iteration, rows)
 
     return keep
-
-
-def _text(roles: Roles, completion: Completion) -> str:
-    return str(roles.tokenizer.decode(list(completion.token_ids), skip_special_tokens=True))
 
 
 def _judge(
@@ -191,7 +187,7 @@ def _judge(
 
     def qualities(numbers: Sequence[int], completions: Sequence[Completion]) -> list[float]:
         prompts = [records[number] for number in numbers]
-        texts = [_text(roles, completion) for completion in completions]
+        texts = [completion.text(roles.tokenizer) for completion in completions]
         if scorer is not None:
             return scorer.scores(prompts, texts, config.ppo.rollout_microbatch)
         return [rubric.quality(prompt, text) for prompt, text in zip(prompts, texts, strict=True)]

@@ -75,10 +75,17 @@ class OptimiserSection(Section):
 
 
 class SamplingSection(Section):
-    """How a model is sampled. temperature 0 is greedy; top_k 0 and top_p 1 are off."""
+    """How a model is sampled. temperature 0 is greedy; top_k 0 and top_p 1 are off.
+
+    `stop`: texts that end a response, none of them part of what a reader sees. A section that has
+    none is written without the key, and has the fingerprint that it had before there was one.
+    """
 
     max_new_tokens: Positive = 512
     temperature: NonNegative = 1.0
     top_k: Annotated[int, Field(ge=0)] = 0
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     repetition_penalty: Annotated[float, Field(gt=0)] = 1.0
+    stop: Annotated[
+        tuple[Annotated[str, Field(min_length=1)], ...], Field(exclude_if=lambda stop: not stop)
+    ] = ()

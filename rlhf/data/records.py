@@ -116,11 +116,12 @@ class Provenance(Part):
     size: Text
     stage: Stage
     checkpoint_hash: Text | None = None
-    sampling: dict[str, int | float] = {}
+    sampling: dict[str, int | float | tuple[str, ...]] = {}
 
 
 class Response(Part):
-    """One answer to a prompt. `token_ids`: as sampled, with the end token if there was one.
+    """One answer to a prompt. `token_ids`: as sampled, with the end token if there was one, or the
+    stop string, which `text` leaves out.
 
     A model may say nothing at all; an answer without `token_ids` has text.
     """

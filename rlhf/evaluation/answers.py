@@ -52,13 +52,12 @@ class Answerer:
             eos_id=self.tokenizer.eos_token_id,
             generator=generator,
             batch_size=batch_size,
+            tokenizer=self.tokenizer,
         )
 
     def text(self, completion: Completion) -> str:
         """What a person reads of a completion."""
-        text = self.tokenizer.decode(list(completion.token_ids), skip_special_tokens=True)
-        assert isinstance(text, str), "one sequence decodes to one text"
-        return text
+        return completion.text(self.tokenizer)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from transformers import PreTrainedModel
 from rlhf.config.schema import SamplingSection
 from rlhf.generation.cache import BufferCache
 from rlhf.generation.sampler import choose
+from rlhf.generation.stops import LOOK_EVERY, Stops
 from rlhf.ops.logprobs import token_logprobs
 from rlhf.ops.masking import positions
 
@@ -26,6 +27,7 @@ def complete(
     ends: Tensor,
     pad_id: int,
     uniforms: Tensor,
+    stops: Stops | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Decode one batch of prompts.
 
@@ -37,6 +39,7 @@ def complete(
         ends: [E] the tokens that end a response.
         pad_id: fills a row after its end.
         uniforms: [B, R] numbers in [0, 1), one for every draw.
+        stops: strings that end a response; it may run on for a few tokens after one.
 
     Returns:
         tokens [B, R'] and their logprobs [B, R'] under the unfiltered policy; R' <= R is the
@@ -69,6 +72,8 @@ def complete(
         tokens[rows, step] = history[rows, end] = chosen
         logprobs[rows, step] = token_logprobs(logits, chosen)
         writing &= ~torch.isin(chosen, ends)
+        if stops is not None and step % LOOK_EVERY == LOOK_EVERY - 1:
+            writing &= ~stops.reached(tokens[rows], [step + 1] * len(rows))
         left = int(writing.sum())
         if left == 0:
             return tokens[:, : step + 1], logprobs[:, : step + 1]

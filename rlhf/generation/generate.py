@@ -7,10 +7,11 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlhf.config.schema import SamplingSection
 from rlhf.generation import fast, plain, slots
+from rlhf.generation.stops import Stops
 from rlhf.generation.types import Completion, StopReason
 from rlhf.ops.padding import pad_left
 
@@ -29,6 +30,7 @@ def generate(
     batch_size: int,
     engine: Literal["fast", "slots", "plain"] = "fast",
     stop_ids: Sequence[int] = (),
+    tokenizer: PreTrainedTokenizerBase | None = None,
     before: int = 0,
 ) -> list[Completion]:
     """Sample one response to every prompt.
@@ -49,6 +51,7 @@ def generate(
             device's memory does not hold their keys and values.
         engine: `fast`, `slots` or `plain`.
         stop_ids: further tokens that end a response, such as the next user turn's.
+        tokenizer: what the tokens say; needed where `sampling` has stop strings.
         before: prompts that stand before these in a list that several processes share: the random
             numbers of those are left out.
 
@@ -62,6 +65,10 @@ def generate(
     for index, prompt in enumerate(prompts):
         if not prompt:
             raise ValueError(f"prompt {index} is empty: give it at least one token, such as BOS")
+    stops = None
+    if sampling.stop:
+        assert tokenizer is not None, "stop strings are looked for in what the tokens say"
+        stops = Stops(tokenizer, sampling.stop)
     ends = torch.tensor([eos_id, *stop_ids], device=model.device)
     uniforms = torch.rand(
         (before + len(prompts), sampling.max_new_tokens),
@@ -72,9 +79,9 @@ def generate(
     if engine == "slots" or (engine == "fast" and model.device.type == "cuda" and _decodes(model)):
         decoder = slots.decoder(model, prompts, sampling.max_new_tokens, batch_size)
         tokens, logprobs = slots.complete(
-            decoder, prompts, sampling, ends=ends, pad_id=pad_id, uniforms=uniforms
+            decoder, prompts, sampling, ends=ends, pad_id=pad_id, uniforms=uniforms, stops=stops
         )
-        return _completions(tokens, logprobs, eos_id, stop_ids)
+        return _completions(tokens, logprobs, eos_id, stop_ids, stops)
     # Prompts of like length go together, so that little of a batch is padding.
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     completions: dict[int, Completion] = {}
@@ -82,9 +89,16 @@ def generate(
         rows = order[start : start + batch_size]
         input_ids, mask = pad_left([prompts[i] for i in rows], pad_id, device=model.device)
         tokens, logprobs = ENGINES[engine](
-            model, input_ids, mask, sampling, ends=ends, pad_id=pad_id, uniforms=uniforms[rows]
+            model,
+            input_ids,
+            mask,
+            sampling,
+            ends=ends,
+            pad_id=pad_id,
+            uniforms=uniforms[rows],
+            stops=stops,
         )
-        found = _completions(tokens, logprobs, eos_id, stop_ids)
+        found = _completions(tokens, logprobs, eos_id, stop_ids, stops)
         completions.update(zip(rows, found, strict=True))
     return [completions[i] for i in range(len(prompts))]
 
@@ -95,18 +109,17 @@ def _decodes(model: PreTrainedModel) -> bool:
 
 
 def _completions(
-    tokens: Tensor, logprobs: Tensor, eos_id: int, stop_ids: Sequence[int]
+    tokens: Tensor, logprobs: Tensor, eos_id: int, stop_ids: Sequence[int], stops: Stops | None
 ) -> list[Completion]:
-    """Cut every row [B, R] after its first ending token."""
+    """Cut every row [B, R] after its first ending token, or where a stop string is complete."""
     reasons: dict[int, StopReason] = {**dict.fromkeys(stop_ids, "stop"), eos_id: "eos"}
     completions = []
     for ids, row_logprobs in zip(tokens.tolist(), logprobs.tolist(), strict=True):
-        last = next((r for r, token in enumerate(ids) if token in reasons), len(ids) - 1)
+        length = next((r for r, token in enumerate(ids) if token in reasons), len(ids) - 1) + 1
+        reason, string = reasons.get(ids[length - 1], "length"), None
+        if stops is not None and (found := stops.find(ids[:length])):
+            reason, (length, string) = "stop", found
         completions.append(
-            Completion(
-                token_ids=tuple(ids[: last + 1]),
-                logprobs=tuple(row_logprobs[: last + 1]),
-                stop_reason=reasons.get(ids[last], "length"),
-            )
+            Completion(tuple(ids[:length]), tuple(row_logprobs[:length]), reason, string)
         )
     return completions

@@ -12,11 +12,12 @@ from transformers import PreTrainedModel
 
 from rlhf.config.schema import SamplingSection
 from rlhf.generation.sampler import choose
+from rlhf.generation.stops import LOOK_EVERY, Stops
 from rlhf.ops.logprobs import token_logprobs
 from rlhf.ops.padding import pad_right
 
 # Steps between two looks at what has ended: the host waits for the device only there.
-STEPS = 4
+STEPS = LOOK_EVERY
 # Prompts are read into free slots once these are one in so many, or nothing else is left to do.
 REFILL = 16
 # Tokens of prompts, padding included, that are read in one forward pass.
@@ -96,6 +97,7 @@ def complete(
     ends: Tensor,
     pad_id: int,
     uniforms: Tensor,
+    stops: Stops | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Decode every prompt, as many at a time as the decoder has slots.
 
@@ -106,6 +108,7 @@ def complete(
         ends: [E] the tokens that end a response; on the device that decodes.
         pad_id: fills up prompts that are read together.
         uniforms: [N, R] numbers in [0, 1), one for every draw.
+        stops: strings that end a response; it may run on for a few tokens after one.
 
     Returns:
         tokens [N, R] and their logprobs [N, R] under the unfiltered policy. What follows a row's
@@ -130,6 +133,8 @@ def complete(
                 _fill(decoder, work, state, prompts, free[at : at + len(owners)], owners, pad_id)
         for _ in range(STEPS):
             advance()
+        if stops is not None:
+            _free(work, state, stops)
 
 
 def _work(
@@ -171,6 +176,14 @@ def _fill(
     after = _take(work, filled, logits, _pick)
     for name, values in vars(after).items():
         getattr(state, name)[at] = values
+
+
+def _free(work: _Work, state: _Slots, stops: Stops) -> None:
+    """Make nobody's the slots whose response says a stop string."""
+    said = stops.reached(work.tokens[state.request], state.count.tolist())
+    state.request.masked_fill_(said, len(work.tokens) - 1)
+    for values in (state.length, state.count):
+        values.masked_fill_(said, 0)
 
 
 def _step_of(decoder: Decoder, work: _Work, state: _Slots) -> Callable[[], None]:

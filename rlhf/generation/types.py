@@ -5,6 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from transformers import PreTrainedTokenizerBase
+
+from rlhf.generation.stops import said
+
 StopReason = Literal["eos", "length", "stop"]
 
 
@@ -12,13 +16,20 @@ StopReason = Literal["eos", "length", "stop"]
 class Completion:
     """One response.
 
-    token_ids: the response, with the EOS or stop token that ended it: choosing to end is an action
-        of the policy like any other.
+    token_ids: the response, with the EOS or stop token that ended it, or up to the token that
+        completed a stop string: choosing to end is an action of the policy like any other.
     logprobs: of those tokens, in nats, under the policy itself: temperature 1, nothing filtered or
         penalised, whatever the sampling was. PPO's training forward computes the same number.
-    stop_reason: `eos`, `stop` (one of the stop ids) or `length` (cut off).
+    stop_reason: `eos`, `stop` (a stop string or one of the stop ids) or `length` (cut off).
+    stop: the string that ended it, which its tokens say and a reader does not see; else None.
     """
 
     token_ids: tuple[int, ...]
     logprobs: tuple[float, ...]
     stop_reason: StopReason
+    stop: str | None = None
+
+    def text(self, tokenizer: PreTrainedTokenizerBase) -> str:
+        """What a reader sees: the text before the stop string, without special tokens."""
+        text = said(tokenizer, self.token_ids)
+        return text if self.stop is None else text[: text.index(self.stop)]

@@ -39,7 +39,7 @@ def make_experience(
     """
     sequences = rollout.sequences
     mask = sequences.response_mask
-    read = _read(roles, sequences, section, recompute=recompute)
+    read = _read(roles, rollout, section, recompute=recompute)
     if not recompute:
         read["old_logprobs"] = rollout.engine_logprobs * mask
         read["entropy"] = -read["old_logprobs"]
@@ -58,10 +58,11 @@ def make_experience(
 
 @torch.no_grad()
 def _read(
-    roles: Roles, sequences: Sequences, section: PPOSection, *, recompute: bool
+    roles: Roles, rollout: Rollout, section: PPOSection, *, recompute: bool
 ) -> dict[str, Tensor]:
     """old_logprobs, ref_logprobs, entropy, old_values [B, R] and scores [B]; each process reads its
     rows, and all have the whole."""
+    sequences = rollout.sequences
     mask = sequences.response_mask
     names = ("old_logprobs", "ref_logprobs", "entropy", "old_values")
     read = {name: torch.zeros_like(mask, dtype=torch.float32) for name in names}
@@ -81,6 +82,7 @@ def _read(
         read["ref_logprobs"][rows, :keep] = by_chunk(token_logprobs, CHUNK, logits, ids)
         values = roles.values(part.input_ids, part.attention_mask)
         read["old_values"][rows, :keep] = part.states(values).float()
+        part = rollout.scored.take(rows)
         read["scores"][rows] = roles.scores(part.input_ids, part.attention_mask).float()
     return {name: all_sum(tensor) for name, tensor in read.items()}  # 0 but in one's own rows
 

@@ -9,6 +9,7 @@ from itertools import chain
 import torch
 
 from rlhf.config.schema import PPOSection, SamplingSection
+from rlhf.data.chat_format import encode_response
 from rlhf.generation import Completion, generate
 from rlhf.models.roles import Roles
 from rlhf.ops.padding import pad_left, pad_right
@@ -76,10 +77,21 @@ def sample(
             generator=generator,
             batch_size=section.rollout_microbatch,
             engine=section.engine,
+            tokenizer=roles.tokenizer,
             before=own.start,
         )
         device = model.device
-    return assemble(repeated, list(chain.from_iterable(gather(completions))), pad_id, device)
+    completions = list(chain.from_iterable(gather(completions)))
+    answers = [_answer(roles, each) for each in completions] if section.sampling.stop else None
+    return assemble(repeated, completions, pad_id, device, answers)
+
+
+def _answer(roles: Roles, completion: Completion) -> Sequence[int]:
+    """What the reward model reads of a completion: up to a stop string, then EOS, as the answers
+    were that it has learnt from."""
+    if completion.stop is None:
+        return completion.token_ids
+    return encode_response(roles.spec, roles.tokenizer, completion.text(roles.tokenizer))
 
 
 def assemble(
@@ -87,22 +99,35 @@ def assemble(
     completions: Sequence[Completion],
     pad_id: int,
     device: torch.device,
+    answers: Sequence[Sequence[int]] | None = None,
 ) -> Rollout:
-    """Put prompts and their completions side by side, as `rlhf.ppo.types` says."""
-    prompt_ids, prompt_mask = pad_left(prompts, pad_id, device=device)
-    response_ids, response_mask = pad_right(
-        [completion.token_ids for completion in completions], pad_id, device=device
-    )
+    """Put prompts and their completions side by side, as `rlhf.ppo.types` says.
+
+    answers: what the reward model reads in the completions' place; None: the completions.
+    """
+    sequences = _beside(prompts, [each.token_ids for each in completions], pad_id, device)
     engine_logprobs, _ = pad_right(
         [completion.logprobs for completion in completions], 0.0, dtype=torch.float32, device=device
     )
     return Rollout(
-        sequences=Sequences(
-            input_ids=torch.cat([prompt_ids, response_ids], dim=1),
-            attention_mask=torch.cat([prompt_mask, response_mask], dim=1),
-            response_mask=response_mask,
-        ),
+        sequences=sequences,
+        scored=sequences if answers is None else _beside(prompts, answers, pad_id, device),
         engine_logprobs=engine_logprobs,
         ended=torch.tensor([c.stop_reason != "length" for c in completions], device=device),
         completions=tuple(completions),
+    )
+
+
+def _beside(
+    prompts: Sequence[Sequence[int]],
+    responses: Sequence[Sequence[int]],
+    pad_id: int,
+    device: torch.device,
+) -> Sequences:
+    prompt_ids, prompt_mask = pad_left(prompts, pad_id, device=device)
+    response_ids, response_mask = pad_right(responses, pad_id, device=device)
+    return Sequences(
+        input_ids=torch.cat([prompt_ids, response_ids], dim=1),
+        attention_mask=torch.cat([prompt_mask, response_mask], dim=1),
+        response_mask=response_mask,
     )

@@ -13,7 +13,8 @@ so there the model's outputs about it are read:
 - logprobs[:, r] from the logits at column P + r - 1: `actor_logits(..., keep=R)[:, r]`
 - values[:, r], what the critic expects from that state on: `values(...)[:, P + r - 1]`
 - rewards[:, r] is what choosing token r earned. The score lands on the last real token, which is
-  EOS when the response ended by itself: the response mask includes it.
+  EOS when the response ended by itself, and the one that completes the string when it ended by a
+  stop string: the response mask includes both.
 """
 
 from __future__ import annotations
@@ -79,12 +80,14 @@ class Rollout:
     """Sampled responses.
 
     sequences: B of them.
+    scored: what the reward model reads, B in the same order; but for stop strings the same.
     engine_logprobs: [B, R] of the response tokens as the engine saw them.
     ended: [B] boolean; False for a response that was cut off at the length limit.
     completions: B, as the engine gave them.
     """
 
     sequences: Sequences
+    scored: Sequences
     engine_logprobs: Tensor
     ended: Tensor
     completions: tuple[Completion, ...]

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from rlhf.config.schema import PPOSection
+from rlhf.config.schema import PPOSection, SamplingSection
+from rlhf.data.chat_format import encode_response
 from rlhf.generation import Completion
 from rlhf.models.load import load_causal_lm, score_statistics
 from rlhf.models.roles import Roles
@@ -17,7 +18,7 @@ from rlhf.ppo.controllers import ScoreNormaliser
 from rlhf.ppo.experience import make_experience
 from rlhf.ppo.learner import Learner
 from rlhf.ppo.measure import measure
-from rlhf.ppo.rollout import assemble
+from rlhf.ppo.rollout import assemble, sample
 from rlhf.ppo.update import update
 from rlhf.runtime.metrics import MetricsLog, read_rows
 from tests.models.test_roles import KINDS, World, world
@@ -152,3 +153,38 @@ def test_shared_and_separate_roles_have_the_same_losses(world: World, tmp_path: 
     assert shared["clip_fraction"] > 0 and shared["value_loss"] > 0
     for other in others:
         assert other == pytest.approx(shared, rel=1e-3, abs=1e-4)
+
+
+@pytest.mark.parametrize("world", ["baichuan2-7b"], indirect=True)
+@pytest.mark.parametrize("engine", ["fast", "plain"])
+def test_a_stop_string_ends_answers_which_are_scored_as_the_text_before_it(
+    world: World, engine: str
+) -> None:
+    roles = world.roles("shared")
+    stop = ("w", "T", "今天", "_1")
+    sampling = SamplingSection(max_new_tokens=12, stop=stop)
+    section = _section("shared").model_copy(update={"sampling": sampling, "engine": engine})
+    section = section.model_copy(update={"responses_per_prompt": 3})
+    rollout = sample(roles, PROMPTS, section, torch.Generator().manual_seed(0))
+    reasons = [completion.stop_reason for completion in rollout.completions]
+    assert {"stop", "length"} <= set(reasons)
+    assert rollout.ended.tolist() == [reason != "length" for reason in reasons]
+    normaliser = ScoreNormaliser(section.score, score_statistics(world.reward))
+    experience = make_experience(roles, rollout, section, kl_coef=0.0, normaliser=normaliser)
+    for b, completion in enumerate(rollout.completions):
+        prompt, answer = PROMPTS[b % len(PROMPTS)], list(completion.token_ids)
+        text = completion.text(roles.tokenizer)
+        if completion.stop is not None:
+            assert not any(string in text for string in stop)
+            assert completion.stop in roles.tokenizer.decode(answer)
+            answer = encode_response(roles.spec, roles.tokenizer, text)
+            assert answer[-1] == roles.tokenizer.eos_token_id
+        ids = torch.tensor([[*prompt, *answer]])
+        score = roles.scores(ids, torch.ones_like(ids)).item()
+        assert experience.scores[b] == pytest.approx(score, abs=1e-4)
+        penalty = section.score.missing_eos_penalty * (completion.stop_reason == "length")
+        # The policy's own tokens learn: the score lands on the one that completed the string.
+        last = len(completion.token_ids) - 1
+        landed = experience.rewards[b].nonzero().flatten().tolist()
+        assert landed == [last]
+        assert experience.rewards[b, last] == pytest.approx(score - penalty, abs=1e-3)
