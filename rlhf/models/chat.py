@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal, NamedTuple, overload
 
 import torch
@@ -13,6 +14,7 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 from rlhf.models.prompts import Turn, encode_prompt, eos_id
 from rlhf.models.quantise import move_scales, quantise
 from rlhf.models.registry import spec_of
+from rlhf.models.sampling import FILE, check_sampling
 from rlhf.models.spec import ModelSpec
 from rlhf.models.streaming import stream_tokens
 
@@ -64,11 +66,12 @@ class Conversational(PreTrainedModel):
             generation_config: instead of the checkpoint's.
 
         Raises:
-            ValueError: messages in another order, a system message for a model that has no place
-                for one, or no room for a prompt beside max_new_tokens.
+            ValueError: a message without role or content, messages in another order, a system
+                message for a model that has no place for one, a way to sample that is none, or no
+                room for a prompt beside max_new_tokens.
         """
         spec, config = spec_of(self.config), answer_config(self, generation_config)
-        turns = [ChatTurn(message["role"], message["content"]) for message in messages]
+        turns = [_turn(number, message) for number, message in enumerate(messages)]
         check_turns(turns)
         prompt = encode_prompt(spec, tokenizer, turns, prompt_room(self, config))
         ends = answer_ends(spec, tokenizer)
@@ -106,9 +109,14 @@ class Conversational(PreTrainedModel):
 def answer_config(
     model: PreTrainedModel, generation_config: GenerationConfig | None = None
 ) -> GenerationConfig:
-    """The checkpoint's way to sample, or the one given, with a limit of new tokens in any case."""
+    """The checkpoint's way to sample, or the one given, with a limit of new tokens in any case.
+
+    Raises ValueError for one that cannot be sampled by.
+    """
     own: Any = model.generation_config
     config = copy.deepcopy(generation_config or own)
+    file = str(Path(model.name_or_path or "", FILE))
+    check_sampling(config, "generation_config" if generation_config else file)
     config.max_new_tokens = (
         config.max_new_tokens
         or own.max_new_tokens
@@ -171,6 +179,17 @@ def visible_text(
 def context_length(model: PreTrainedModel) -> int:
     """How many tokens it reads, the answer included."""
     return int(model.config.model_max_length)
+
+
+def _turn(number: int, message: Mapping[str, str]) -> ChatTurn:
+    """One of the messages; ValueError where it is no role with a text."""
+    found = [message.get(key) if isinstance(message, Mapping) else None for key in ChatTurn._fields]
+    role, content = found
+    if not isinstance(role, str) or not isinstance(content, str):
+        raise ValueError(
+            f'messages[{number}]: {message!r:.80}; give {{"role": "user", "content": "..."}}'
+        )
+    return ChatTurn(role, content)
 
 
 def check_turns(turns: Sequence[Turn]) -> None:

@@ -32,6 +32,7 @@ from rlhf.models.files import check_weights, weight_files
 from rlhf.models.quantise import Quantization, bitsandbytes_config, exact_products
 from rlhf.models.registry import named, read_config, spec_of
 from rlhf.models.reward_model import RewardModel
+from rlhf.models.sampling import check_generation_file
 
 HEAD = "score.weight"
 LEAST_USED = 0.9  # of an embedding's rows: some are padded to a round number
@@ -52,6 +53,7 @@ def check_checkpoint(path: str | Path, architecture: str | None = None) -> None:
     missing = [name for name in spec.files if not (directory / name).is_file()]
     if missing:
         raise ValueError(f"{path}: {', '.join(missing)} missing; copy the whole checkpoint")
+    check_generation_file(directory)
     if is_adapter(directory):
         base = adapter_base(directory)
         check_checkpoint(base)

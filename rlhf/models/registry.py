@@ -10,6 +10,7 @@ from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedConfig
+from transformers.activations import ACT2FN
 
 from rlhf.models.baichuan.configuration import BaichuanConfig
 from rlhf.models.moss.configuration import MossConfig
@@ -145,4 +146,6 @@ def read_config(path: str | Path) -> FamilyConfig:
         raise ValueError(f"{file}: {reason}; copy the file again") from None
     except (AttributeError, TypeError) as error:  # a type of numbers that torch does not have
         raise ValueError(f"{file}: {error}; copy the file again") from None
+    if config.hidden_act not in ACT2FN:
+        raise ValueError(f"{file}: no activation {config.hidden_act!r}; copy the file again")
     return config

@@ -152,7 +152,11 @@ def test_without_a_limit_half_of_a_short_context_is_for_the_answer(
         ([*ASKED, *ASKED], None, "user and assistant in turn"),
         ([*ASKED, {"role": "assistant", "content": "A"}], None, "the user last"),
         ([{"role": "tool", "content": "A"}], None, "messages: roles tool"),
+        ([{"role": "user"}], None, r"messages\[0\]: {'role': 'user'}; give"),
+        ([*ASKED, "again"], None, r"messages\[1\]: 'again'; give"),
         (ASKED, GenerationConfig(max_new_tokens=256), "max_new_tokens 256 leaves no room"),
+        (ASKED, GenerationConfig(do_sample=True, temperature=-0.5), "temperature is -0.5, and"),
+        (ASKED, GenerationConfig(num_beams=4), "num_beams is 4, and should be 1"),
     ],
 )
 def test_mistakes(

@@ -74,6 +74,12 @@ def damage(path: Path, how: str) -> None:
         edit(path, torch_dtype="int9")
     elif how == "heads do not divide":
         edit(path, num_attention_heads=7)
+    elif how == "no such activation":
+        edit(path, hidden_act="gelu_nwe")
+    elif how == "broken generation config":
+        (path / "generation_config.json").write_text('{"top_k": ')
+    elif how == "no new tokens":
+        (path / "generation_config.json").write_text('{"max_new_tokens": -5}')
     elif how == "no weights":
         weights.unlink()
     elif how == "no tokenizer":
@@ -103,6 +109,9 @@ def damage(path: Path, how: str) -> None:
         ("a word for a number", "'hidden_size' expected int"),
         ("no such type", "has no attribute 'int9'"),
         ("heads do not divide", "not a multiple of the number of attention heads"),
+        ("no such activation", "no activation 'gelu_nwe'"),
+        ("broken generation config", "generation_config.json: not valid JSON"),
+        ("no new tokens", "generation_config.json: .*must be greater than 0, but is -5; correct"),
         ("no weights", "no model.safetensors or pytorch_model.bin"),
         ("no tokenizer", "tokenizer.model missing"),
         ("truncated", "truncated"),

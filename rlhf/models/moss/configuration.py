@@ -22,6 +22,7 @@ class MossConfig(CodeGenConfig):
     attribute_map = CodeGenConfig.attribute_map | {
         "intermediate_size": "n_inner",
         "model_max_length": "n_positions",
+        "hidden_act": "activation_function",
     }
     # For a directory whose tokenizer has no configuration of its own.
     tokenizer_class = "MossTokenizer"
