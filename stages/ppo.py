@@ -59,6 +59,12 @@ def steps(config: Config, runtime: Runtime) -> list[Step]:
                 **({"judge": Path(judge)} if judge else {}),
             },
             work=partial(_train, config, runtime),
+            # An alarm that stopped a run can be relaxed without losing what was trained.
+            lasting=(
+                config.ppo.model_dump(exclude={"monitors"}),
+                config.runtime.precision,
+                config.seed,
+            ),
         )
     ]
 

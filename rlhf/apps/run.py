@@ -12,6 +12,7 @@ from rlhf.apps import capabilities
 from rlhf.apps.world import prepared_run
 from rlhf.config.schema import Config
 from rlhf.demo.rehearse import rehearse
+from rlhf.ppo.machine import check_machine
 from rlhf.runtime.alike import check_alike
 from rlhf.runtime.devices import choose_device
 from rlhf.runtime.distributed import (
@@ -70,7 +71,10 @@ def run(
     tell_of_idle_gpus(config)
     with prepared_run(config, stages=stages) as (config, run_dir):
         plan = once(lambda: planned(config, run_dir, start, only, redo))
-        check_roles(config, {stage for stage, _ in plan})
+        coming = {stage for stage, _ in plan}
+        check_roles(config, coming)
+        if "ppo" in coming:
+            check_machine(config)
         for step in capabilities.before(config, runtime := make_runtime(config, run_dir), plan):
             execute(step, runtime)
         for stage, number in plan:

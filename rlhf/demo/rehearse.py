@@ -35,7 +35,13 @@ REPLACED: dict[str, dict[str, Any]] = {
     "collect": {"batch_size": 48},
     "dpo": {"batch_size": 8, "microbatch_size": 2},
     "rm": {"batch_size": 8, "microbatch_size": 2},
-    "ppo": {"rollout_batch": 16, "minibatch": 16, "microbatch": 8, "pretraining": None},
+    "ppo": {
+        "rollout_batch": 16,
+        "minibatch": 16,
+        "microbatch": 8,
+        "pretraining": None,
+        "compile": False,
+    },
     "evaluate": {"batch_size": 24},
 }
 GIVEN = (

@@ -145,8 +145,8 @@ def _iterations(
     """All that are left, with checkpoints and rollbacks; the last state."""
     section, keep = run.section, run.section.keep_checkpoints
     monitor = Monitor(section.monitors)
-    if section.monitors.rolls_back and state.progress.iteration == 0:
-        state.save(run.checkpoints, keep)
+    if section.monitors.rolls_back:
+        state.keep_a_best(run.checkpoints, keep)
     with held_interrupt("iteration") as interrupted:
         while state.progress.iteration < section.iterations:
             row, reason = _watched(run, state, monitor, metrics)

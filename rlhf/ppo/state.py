@@ -122,6 +122,13 @@ class TrainingState:
         newest = once(lambda: checkpoint.latest(directory))
         return self if newest is None else self._load(newest)
 
+    def keep_a_best(self, directory: Path, keep: int) -> None:
+        """Where the best checkpoint is not there, as at the start of a run, or of its rollbacks
+        in a config changed on the way, this state is the best for now."""
+        if not once(lambda: checkpoint.path_of(directory, self.progress.best).is_dir()):
+            self.progress.best, self.progress.best_quality = self.progress.iteration, None
+            self.save(directory, keep)
+
     def roll_back(self, directory: Path, keep: int, step_factor: float) -> TrainingState:
         """The state of the best checkpoint, with smaller steps, saved in that one's place."""
         before = self.progress

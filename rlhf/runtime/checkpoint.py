@@ -46,7 +46,7 @@ def save(
     """
     directory.mkdir(parents=True, exist_ok=True)
     _clean(directory)
-    final = directory / f"step-{step:06d}"
+    final = path_of(directory, step)
     draft = directory / f"{_HIDDEN}{final.name}"
     try:
         _write(draft, state)
@@ -86,6 +86,11 @@ def latest(directory: Path) -> Path | None:
     _restore(directory)
     found = _all(directory)
     return found[-1] if found else None
+
+
+def path_of(directory: Path, step: int) -> Path:
+    """Where the checkpoint of a step is, or would be."""
+    return directory / f"step-{step:06d}"
 
 
 def step_of(checkpoint: Path) -> int:

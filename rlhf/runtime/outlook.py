@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from rlhf.runtime.distributed import Runtime
-from rlhf.runtime.files import hash_section
 from rlhf.runtime.run_dir import Artifact, StageManifest, is_finished, read_manifest
 from rlhf.runtime.steps import Step, input_of
 
@@ -33,11 +32,14 @@ def outlook(step: Step, runtime: Runtime, coming: Collection[Path]) -> Outlook:
             text += "; reused if equal to before"
         return Outlook("run", text)
     inputs = {name: input_of(step, name, runtime) for name in step.inputs}
-    config_hash = hash_section(*step.sections)
+    config_hash = step.config_hash
     if before is None:
         return Outlook("run", "not begun")
     if is_finished(step.directory, config_hash, inputs):
         return Outlook("reuse", f"config and inputs are those of {before.finished}")
+    if before.resumes(step.resume_hash, inputs) and before.config_hash != config_hash:
+        text = f"{before.status} since {before.started}; only what watches it has changed"
+        return Outlook("resume", text)
     if not before.matches(config_hash, inputs):
         return Outlook("run", f"{_changes(before, config_hash, inputs)}; old results go to aside/")
     if before.status == "done":

@@ -44,6 +44,8 @@ class Artifact(BaseModel):
 class StageManifest(BaseModel):
     """What made a stage directory. Times are in UTC, ISO 8601.
 
+    resume_hash: of the config values that unfinished work depends on. resumed: config hashes of the
+    attempts that this one went on from, where they were others.
     started: the first attempt. seconds, cpu_seconds: summed over the attempts, those that were
     killed left out. peak_memory_gib: the largest of theirs.
     """
@@ -53,6 +55,8 @@ class StageManifest(BaseModel):
     stage: str
     status: Literal["running", "waiting", "done"]
     config_hash: str
+    resume_hash: str | None = None
+    resumed: tuple[str, ...] = ()
     inputs: dict[str, Artifact]
     outputs: dict[str, Artifact] = {}
     versions: dict[str, str]
@@ -65,10 +69,16 @@ class StageManifest(BaseModel):
 
     def matches(self, config_hash: str, inputs: Mapping[str, Artifact]) -> bool:
         """Whether the directory comes from this config and these inputs, wherever they lie."""
-        same_inputs = {name: item.hash for name, item in self.inputs.items()} == {
+        return self.config_hash == config_hash and self._reads(inputs)
+
+    def resumes(self, resume_hash: str, inputs: Mapping[str, Artifact]) -> bool:
+        """Whether unfinished work of such a config and of these inputs can go on from here."""
+        return self.status != "done" and self.resume_hash == resume_hash and self._reads(inputs)
+
+    def _reads(self, inputs: Mapping[str, Artifact]) -> bool:
+        return {name: item.hash for name, item in self.inputs.items()} == {
             name: item.hash for name, item in inputs.items()
         }
-        return self.config_hash == config_hash and same_inputs
 
 
 @dataclass(frozen=True)

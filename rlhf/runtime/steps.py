@@ -39,7 +39,7 @@ from rlhf.runtime.usage import Meter, Usage, versions
 
 __all__ = ["StageResult", "Step", "Summary", "Waiting", "execute"]
 
-_SUMMED = ("started", "seconds", "cpu_seconds", "peak_memory_gib")
+_KEPT = ("started", "seconds", "cpu_seconds", "peak_memory_gib", "resumed")
 """What a manifest keeps of the attempts before, as far as these could still write it down."""
 
 
@@ -53,6 +53,7 @@ class Step:
 
     key: its name in the run's manifest. sections: the config values that it depends on. inputs: the
     files and folders that it reads, by name. work: writes into `directory`, returns a summary.
+    lasting: those of the values that a change of makes unfinished work start afresh; None: all.
     """
 
     key: str
@@ -61,6 +62,15 @@ class Step:
     sections: tuple[Any, ...]
     inputs: dict[str, Path]
     work: Callable[[Step], Summary]
+    lasting: tuple[Any, ...] | None = None
+
+    @property
+    def config_hash(self) -> str:
+        return hash_section(*self.sections)
+
+    @property
+    def resume_hash(self) -> str:
+        return hash_section(*(self.sections if self.lasting is None else self.lasting))
 
 
 def execute(step: Step, runtime: Runtime) -> StageResult:
@@ -100,11 +110,13 @@ def execute(step: Step, runtime: Runtime) -> StageResult:
 def _begin(step: Step, runtime: Runtime) -> StageManifest:
     """The finished step's manifest, or a new one that says it is running."""
     inputs = {name: input_of(step, name, runtime) for name in step.inputs}
-    config_hash = hash_section(*step.sections)
+    config_hash, resume_hash = step.config_hash, step.resume_hash
     before = read_manifest(step.directory)
     if before is not None and is_finished(step.directory, config_hash, inputs):
         return before
-    if before is not None and not before.matches(config_hash, inputs):
+    same = before is not None and before.matches(config_hash, inputs)
+    goes_on = before is not None and not same and before.resumes(resume_hash, inputs)
+    if before is not None and not (same or goes_on):
         runtime.console.print(f"{step.key}: config or inputs changed; old results are in aside/")
         runtime.run_dir.set_aside(step.directory)
     if step.directory.is_symlink():
@@ -116,12 +128,17 @@ def _begin(step: Step, runtime: Runtime) -> StageManifest:
         stage=step.stage,
         status="running",
         config_hash=config_hash,
+        resume_hash=resume_hash,
         inputs=inputs,
         versions=versions(),
         started=_now(),
     )
-    if before is not None and before.status != "done" and before.matches(config_hash, inputs):
-        manifest = manifest.model_copy(update={name: getattr(before, name) for name in _SUMMED})
+    if before is not None and before.status != "done" and (same or goes_on):
+        manifest = manifest.model_copy(update={name: getattr(before, name) for name in _KEPT})
+    if before is not None and goes_on:
+        runtime.console.print(f"{step.key}: goes on under changed settings of what watches it")
+        hashes = (*before.resumed, before.config_hash)
+        manifest = manifest.model_copy(update={"resumed": hashes})
     runtime.run_dir.record(step.directory, manifest)
     return manifest
 

@@ -45,6 +45,9 @@ def test_what_waits_is_resumed(step, runtime):
     execute(replace(step, work=wait), runtime)
     found = outlook(step, runtime, ())
     assert found.action == "resume" and found.reason.startswith("waiting since 20")
+    watched = replace(step, sections=(0, "alarm"), lasting=step.sections)
+    found = outlook(watched, runtime, ())
+    assert found.action == "resume" and found.reason.endswith("only what watches it has changed")
 
 
 def test_what_follows_a_change(step, runtime):

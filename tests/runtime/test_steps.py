@@ -26,14 +26,15 @@ class World:
         self.times = 0
         self.fails: BaseException | None = None
 
-    def step(self, setting: int = 0) -> Step:
+    def step(self, setting: int = 0, watching: int = 0) -> Step:
         return Step(
             key="rm",
             stage="rm",
             directory=self.runtime.stage_dir("rm"),
-            sections=(setting,),
+            sections=(setting, watching),
             inputs={"source": self.source},
             work=self.work,
+            lasting=(setting,),
         )
 
     def work(self, step: Step) -> dict[str, float | int | str | None]:
@@ -44,8 +45,8 @@ class World:
         (step.directory / "result").write_text(step.inputs["source"].read_text().upper())
         return {"accuracy": 0.5, "pairs": 1200}
 
-    def run(self, setting: int = 0):
-        return execute(self.step(setting), self.runtime)
+    def run(self, setting: int = 0, watching: int = 0):
+        return execute(self.step(setting, watching), self.runtime)
 
 
 @pytest.fixture
@@ -112,6 +113,26 @@ def test_interrupted_with_another_config_starts_afresh(world):
         world.run()
     world.fails = None
     assert (world.run(setting=1).directory / "progress").read_text() == "x"
+
+
+def test_what_only_watches_may_change_on_the_way_and_not_afterwards(world):
+    world.fails = RuntimeError("an alarm")
+    for watching in (0, 1, 1):
+        with pytest.raises(RuntimeError):
+            world.run(watching=watching)
+    first = world.step().config_hash
+    assert read_manifest(world.step().directory).resumed == (first,)
+    world.fails = None
+    directory = world.run(watching=2).directory
+    assert (directory / "progress").read_text() == "xxxx"
+    assert "goes on under changed settings" in world.runtime.console.file.getvalue()
+    manifest = read_manifest(directory)
+    assert manifest.config_hash == world.step(watching=2).config_hash
+    assert manifest.resumed == (first, world.step(watching=1).config_hash)
+    world.run(watching=2)
+    assert world.times == 4
+    assert (world.run(watching=3).directory / "progress").read_text() == "x"
+    assert read_manifest(directory).resumed == ()
 
 
 def test_waiting_goes_on_at_the_next_call(world):

@@ -12,6 +12,7 @@ from rlhf.config.schema import Config
 from rlhf.data.jsonl import write_jsonl
 from rlhf.data.records import Message, PromptRecord, TextRecord
 from rlhf.models.load import load_causal_lm
+from rlhf.ppo import Stopped
 from rlhf.runtime.distributed import StageResult, is_main_process, make_runtime
 from rlhf.runtime.metrics import read_rows
 from rlhf.runtime.run_dir import RunDir, read_manifest
@@ -47,7 +48,7 @@ def run_stage(world: World, folder: Path, **changes: Any) -> StageResult:
         for i in range(1, 6)
     ]
     if is_main_process():
-        run_dir.data.mkdir(parents=True)
+        run_dir.data.mkdir(parents=True, exist_ok=True)
         write_jsonl(run_dir.data / "prompts.jsonl", prompts)
     return ppo.run(config, make_runtime(config, run_dir))
 
@@ -73,6 +74,28 @@ def test_text_is_mixed_in_a_judge_watches_and_the_average_is_saved(
         load_causal_lm(path, dtype=torch.float32, device="cpu").lm_head.weight for path in paths
     )
     assert 0 < (average - end).norm() < (start - end).norm()
+
+
+@pytest.mark.parametrize("world", ["baichuan2-7b"], indirect=True)
+def test_an_alarm_that_stopped_a_run_is_relaxed_and_the_run_goes_on(
+    world: World, tmp_path: Path
+) -> None:
+    """Also to rules that roll back, of whose best checkpoint nobody has thought before."""
+    relaxed = {"kl": {"action": "warn"}, "clip_fraction": {"high": 1.0, "action": "rollback"}}
+    with pytest.raises(Stopped, match="ppo iteration 2: kl"):
+        strict = {"kl": {"high": 1e-6, "action": "stop"}}
+        run_stage(world, tmp_path, checkpoint_every=1, monitors=strict)
+    folder = tmp_path / "run" / "ppo"
+    assert [path.name for path in (folder / "checkpoints").iterdir()] == ["step-000001"]
+    before = read_rows(folder / "metrics.jsonl")
+    run_stage(world, tmp_path, checkpoint_every=1, monitors=relaxed)
+    rows = read_rows(folder / "metrics.jsonl")
+    names = before[1].keys() - {"alarms"}
+    assert [row["step"] for row in rows] == [0, 1, 2] and rows[0] == before[0]
+    assert all(rows[1][name] == before[1][name] for name in names)
+    manifest = read_manifest(folder)
+    assert manifest is not None and len(manifest.resumed) == 1
+    assert not (tmp_path / "run" / "aside").exists()
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,9 @@ def gpu(found: Accelerators) -> Finding:
 def bfloat16(supported: bool) -> Finding:
     if supported:
         return Finding("ok", "bf16", "the GPU computes in bfloat16")
-    text = "this GPU has no bfloat16; set runtime.precision: float16, and watch for NaN"
+    text = (
+        "this GPU has no bfloat16; set runtime.precision: float16, or float32 where there is a ppo"
+    )
     return Finding("warning", "bf16", text)
 
 
