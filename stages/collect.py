@@ -10,13 +10,14 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from rlhf.config.schema import BalanceSection, Config, SourceEntry
+from rlhf.config.schema import BalanceSection, Config, GradingSection, SourceEntry
 from rlhf.data.jsonl import read_jsonl, write_jsonl
 from rlhf.data.records import PromptRecord, RankingRecord, RankingTask, Response
 from rlhf.data.taxonomy import balanced_sample
 from rlhf.demo import annotators
 from rlhf.evaluation.answers import Scorer
 from rlhf.evaluation.sampling import Sampler
+from rlhf.models.load import score_statistics
 from rlhf.runtime.distributed import Runtime, StageResult, gather, once, own_part
 from rlhf.runtime.steps import Step, Summary, Waiting, execute
 
@@ -40,7 +41,10 @@ def steps(config: Config, runtime: Runtime) -> list[Step]:
     inputs: dict[str, Path] = {}
     # The sources are inputs: what they hold counts, not where they lie.
     collected = config.collect.model_dump(exclude={"models": {"__all__": {"path"}}})
-    sections: list[Any] = [collected, config.annotation, config.demo, config.seed]
+    # Without grading the section is what it was before there was any: finished stages stay so.
+    ungraded = {"grading"} if config.annotation.grading is None else set()
+    annotation = config.annotation.model_dump(mode="json", exclude=ungraded)
+    sections: list[Any] = [collected, annotation, config.demo, config.seed]
     if config.annotation.source == "file":
         inputs |= {f"{split}rankings": runtime.run_dir.data / name for split, name in GIVEN.items()}
     else:
@@ -153,7 +157,8 @@ def _rank(split: str, config: Config, runtime: Runtime, step: Step) -> None:
         once(partial(write_jsonl, rankings, marked))
     elif source == "judge":
         whole = list(read_jsonl(tasks, RankingTask))
-        mine = list(_judged(whole[own_part(len(whole))], step.inputs["judge"], runtime))
+        part, grading = whole[own_part(len(whole))], config.annotation.grading
+        mine = list(_judged(part, step.inputs["judge"], grading, runtime))
         once(partial(write_jsonl, rankings, chain.from_iterable(gather(mine))))
     elif not rankings.is_file():
         raise Waiting(
@@ -165,17 +170,31 @@ def _rankings(step: Step, split: str) -> Path:
     return step.directory / f"{split}rankings.jsonl"
 
 
-def _judged(tasks: Sequence[RankingTask], judge: Path, runtime: Runtime) -> Iterator[RankingRecord]:
-    """Ranks by a reward model's scores, without grades: only people grade."""
+def _judged(
+    tasks: Sequence[RankingTask], judge: Path, grading: GradingSection | None, runtime: Runtime
+) -> Iterator[RankingRecord]:
+    """Ranks by a reward model's scores; grades only where it stands in for people."""
     scorer = Scorer.load(judge, runtime)
+    spread = score_statistics(judge)[1]
+    if grading is not None and not spread:
+        raise ValueError(
+            f"{judge}: the deviation of its scores is not known, and annotation.grading counts in "
+            "it; train it with rlhf rm, or set annotation.grading to null"
+        )
     for task in tasks:
         texts = [response.text for response in task.responses]
         scores = scorer.scores([task.prompt] * len(texts), texts, len(texts))
         distinct = sorted(set(scores), reverse=True)
+        ranks, grades = tuple(distinct.index(score) + 1 for score in scores), tuple[int, ...]()
+        if grading is not None and spread:
+            seed = runtime.seed + runtime.round
+            ranks, grades = annotators.judge_annotates(task, scores, spread, grading, seed)
         yield RankingRecord(
             id=task.id,
             prompt=task.prompt,
             responses=task.responses,
-            ranks=tuple(distinct.index(score) + 1 for score in scores),
-            annotator=f"judge {judge}",
+            ranks=ranks,
+            grades=grades,
+            annotator=f"judge {judge}" if grading is None else f"simulated: judge {judge}",
+            simulated=grading is not None,
         )

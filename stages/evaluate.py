@@ -172,4 +172,6 @@ def judge(config: Config, runtime: Runtime) -> Grader:
         return Grader("demo rubric without noise", True, rubric.qualities)
     path = Path(config.evaluate.judge or runtime.stage_dir("rm"))
     own = "" if config.evaluate.judge else " (PPO trained on it: no independent judge)"
-    return reward_model_judge(path, runtime, config.evaluate.batch_size, own)
+    # Where a judge has graded in the place of people, it is no independent one either.
+    simulated = config.annotation.grading is not None and bool(config.evaluate.judge)
+    return reward_model_judge(path, runtime, config.evaluate.batch_size, own, simulated)

@@ -53,6 +53,7 @@ READ = {
     "lineage": "tests/cli/test_lineage.py",
     "plan": "tests/planning",
     "ppo": "tests/stages/test_ppo.py",
+    "prune": "tests/apps/test_prune.py",
     "rm": "tests/stages/test_end_to_end.py",
     "run": "tests/test_configs.py",
     "serve": "tests/apps/serve",

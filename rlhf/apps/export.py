@@ -39,7 +39,7 @@ def export(model: Path, out: Path, layout: str = "native", adapter: Path | None 
     """
     if layout not in get_args(Layout):
         raise ValueError(f"--to {layout}: no such layout; choose {', '.join(get_args(Layout))}")
-    _check_empty(out)
+    check_empty(out)
     source = find_source(model, adapter)
     config = read_config(source.base)
     if quantised_on_disk(source.base):
@@ -64,7 +64,7 @@ def export(model: Path, out: Path, layout: str = "native", adapter: Path | None 
                 write_official(out)
     inputs = {"model": source.base} | ({"adapter": source.adapter} if source.adapter else {})
     what = f"`{model}` in the layout {layout}; the card there says how it was trained."
-    _record("export", out, spec_of(source.base), inputs, {"layout": layout}, what, source.reward)
+    record("export", out, spec_of(source.base), inputs, {"layout": layout}, what, source.reward)
 
 
 def import_llama(source: Path, out: Path) -> None:
@@ -74,7 +74,7 @@ def import_llama(source: Path, out: Path) -> None:
     Raises ValueError, before any weights are read, for what the layout cannot hold, and where the
     tokenizer has no means to tell roles apart.
     """
-    _check_empty(out)
+    check_empty(out)
     config = read_llama_config(source)
     check_llama(config)
     tokenizer, turns = import_tokenizer(source)
@@ -86,10 +86,10 @@ def import_llama(source: Path, out: Path) -> None:
             model.config.update({"chat_turns": asdict(turns), **ids})
         save_checkpoint(model, tokenizer, out)
     what = f"`{source}` in the layout of Baichuan-7B."
-    _record("import-llama", out, spec_of(out), {"model": source}, {}, what, False)
+    record("import-llama", out, spec_of(out), {"model": source}, {}, what, False)
 
 
-def _record(
+def record(
     stage: str,
     out: Path,
     spec: ModelSpec,
@@ -124,6 +124,6 @@ def _save_llama(model: Any, tokenizer: Any, out: Path) -> None:
     save_llama_tokenizer(tokenizer, out)
 
 
-def _check_empty(out: Path) -> None:
+def check_empty(out: Path) -> None:
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise ValueError(f"{out}: already there and not an empty directory; name a new one")

@@ -1,4 +1,4 @@
-"""`rlhf export` and `rlhf import-llama`: checkpoints from one layout into another."""
+"""`rlhf export`, `rlhf import-llama` and `rlhf prune`: a checkpoint from another one."""
 
 from __future__ import annotations
 
@@ -44,3 +44,27 @@ def import_llama(
 
     import_model(source, out)
     typer.echo(f"{source} -> {out} (baichuan-7b)")
+
+
+@app.command("prune")
+def prune(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A Baichuan checkpoint.")],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help=NEW)],
+    layers: Annotated[int, typer.Option("--layers", min=1, help="How many blocks remain.")],
+    data: Annotated[
+        Path, typer.Option("--data", help="Demonstrations to measure on, JSONL; 64 are read.")
+    ],
+) -> None:
+    """A smaller member of the family: the run of blocks that changes the hidden states least goes.
+
+    What is left needs a short training, such as rlhf sft, before it speaks well again.
+
+    Example: rlhf prune weights/smollm2_135m --layers 20 --data data/smollm2/sft.jsonl --out
+    weights/smollm2_100m_pruned
+    """
+    from rlhf.apps.prune import prune as prune_model
+
+    first, last, distance = prune_model(model, layers, data, out)
+    typer.echo(
+        f"{model} -> {out}: blocks {first} to {last} taken out, angular distance {distance:.3f}"
+    )

@@ -1,8 +1,8 @@
 """From YAML files and `--set key=value` to a Config.
 
 Layers are merged in this order: the files that `base:` names (each after its own bases), the file
-itself, the overrides. Mappings are merged key by key; anything else, lists too, replaces what was
-there. Types are strict: "3" is not a number.
+itself, the one of the files' `presets:` that `preset` names, the overrides. Mappings are merged key
+by key; anything else, lists too, replaces what was there. Types are strict: "3" is not a number.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """
     layers = _file_layers(_find(path), ())
     layers += [_override(text) for text in overrides]
-    config = _validated(layers)
+    config = _validated(_with_preset(layers))
     for name in config.ablation.variants if config.ablation else ():
         variant(config, name)  # finds its mistakes before the first variant has run
     return config
@@ -115,6 +115,34 @@ def _file_layers(path: Path, seen: tuple[Path, ...]) -> list[Layer]:
             )
         layers += _file_layers(path.parent / base, (*seen, path.resolve()))
     return [*layers, Layer(str(path), values)]
+
+
+def _with_preset(layers: Sequence[Layer]) -> list[Layer]:
+    """The layers without `presets` and `preset`, and the chosen preset's values after the files."""
+    presets: dict[str, Any] = {}
+    chosen = None
+    for layer in layers:
+        named = layer.values.get("presets", {})
+        if not isinstance(named, dict) or not all(isinstance(v, dict) for v in named.values()):
+            raise ValueError(f"{layer.source}: presets: expected a name and, under it, keys each")
+        presets = _merge(presets, named)
+        chosen = layer.values.get("preset", chosen)
+    kept = [Layer(each.source, _without(each.values)) for each in layers]
+    if chosen is None:
+        return kept
+    if chosen not in presets:
+        mend = f"choose {', '.join(presets)}" if presets else "this config has none; leave it out"
+        raise ValueError(f"preset = {chosen}: no such preset; {mend}")
+    files = [layer for layer in kept if layer.source != "--set"]
+    return [
+        *files,
+        Layer(f"{files[-1].source}: preset {chosen}", presets[chosen]),
+        *kept[len(files) :],
+    ]
+
+
+def _without(values: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if key not in ("preset", "presets")}
 
 
 def _read(path: Path) -> dict[str, Any]:

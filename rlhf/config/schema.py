@@ -47,6 +47,7 @@ __all__ = [
     "DataSection",
     "DemoSection",
     "EvaluateSection",
+    "GradingSection",
     "KLSection",
     "ModelEntry",
     "MonitorSection",
@@ -146,11 +147,30 @@ class CollectSection(Section):
     batch_size: Positive = 64
 
 
+class GradingSection(Section):
+    """A judge in the place of people: what it says is graded as theirs is, and called simulated.
+
+    All in standard deviations of the judge's scores. tie: smaller gaps between neighbours are ties.
+    bounds: gaps at which the grade rises from 1 to 2, ..., 4 to 5. noise: of what it perceives.
+    """
+
+    tie: NonNegative = 0.1
+    bounds: tuple[NonNegative, NonNegative, NonNegative, NonNegative] = (0.25, 0.5, 1.0, 1.5)
+    noise: NonNegative = 0.0
+
+    @model_validator(mode="after")
+    def _rising(self) -> GradingSection:
+        if list(self.bounds) != sorted(self.bounds):
+            raise ValueError("bounds have to rise, from the gap of grade 2 to that of grade 5")
+        return self
+
+
 class AnnotationSection(Section):
-    """Who ranks the collected responses."""
+    """Who ranks the collected responses. grading: null leaves a judge's rankings without grades."""
 
     source: Literal["file", "page", "judge", "simulated"] = "page"
     judge: str | None = None
+    grading: GradingSection | None = None
 
     @model_validator(mode="after")
     def _judge_named(self) -> AnnotationSection:
@@ -158,6 +178,8 @@ class AnnotationSection(Section):
             raise ValueError(
                 "annotation.judge names a reward model directory exactly when source is 'judge'"
             )
+        if self.grading is not None and self.source != "judge":
+            raise ValueError("annotation.grading grades what a judge says: set source to judge")
         return self
 
 

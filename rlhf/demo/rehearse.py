@@ -49,6 +49,7 @@ GIVEN = (
     ("rm", "model"),
     ("ppo", "actor"),
     ("ppo", "reward_model"),
+    ("ppo", "judge"),
     ("evaluate", "judge"),
 )
 """Inputs that another run may have made."""

@@ -119,7 +119,8 @@ def notes(config: Config, stage: str) -> list[str]:
     found = []
     if config.demo is not None:
         found.append("Trained on the demo's generated data.")
-    if config.annotation.source == "simulated" and stage in PREFERENCES:
+    simulated = config.annotation.source == "simulated" or config.annotation.grading is not None
+    if simulated and stage in PREFERENCES:
         text = "The rankings are of SIMULATED annotators: nothing here says how people would judge."
         found.append(text)
     return found

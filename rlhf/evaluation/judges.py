@@ -13,7 +13,7 @@ from rlhf.runtime.distributed import Runtime
 
 
 class Judge(Protocol):
-    """name: for the report. simulated: a program, no person or trained model."""
+    """name: for the report. simulated: a program, or a model that stands in for people."""
 
     @property
     def name(self) -> str: ...
@@ -41,11 +41,14 @@ class Grader:
         return self.qualities(prompts, before), self.qualities(prompts, after)
 
 
-def reward_model_judge(path: Path, runtime: Runtime, batch_size: int, note: str = "") -> Grader:
-    """A reward model's directory as a judge. note: what the report should say behind its name."""
+def reward_model_judge(
+    path: Path, runtime: Runtime, batch_size: int, note: str = "", simulated: bool = False
+) -> Grader:
+    """A reward model's directory as a judge. note: what the report should say behind its name.
+    simulated: it stands in for people."""
     scorer = Scorer.load(path, runtime)
 
     def qualities(prompts: Sequence[PromptRecord], texts: Sequence[str]) -> list[float]:
         return scorer.scores(prompts, texts, batch_size)
 
-    return Grader(f"reward model {path}{note}", False, qualities)
+    return Grader(f"reward model {path}{note}", simulated, qualities)

@@ -48,7 +48,7 @@ def check_checkpoint(path: str | Path, architecture: str | None = None) -> None:
     if not directory.is_dir():
         raise ValueError(f"{path}: no such directory; download the checkpoint or correct the path")
     spec = spec_of(directory)
-    if architecture is not None and named(architecture).name != spec.name:
+    if architecture is not None and named(architecture).layout != spec.layout:
         raise ValueError(f"{path}: this is a {spec.name} checkpoint, not {architecture}; name that")
     missing = [name for name in spec.files if not (directory / name).is_file()]
     if missing:

@@ -73,13 +73,26 @@ REGISTRY: dict[str, ModelSpec] = {
     ),
 }
 
+_SMOLLM2: dict[str, Any] = {
+    "vocab_size": 49_152,
+    "hidden_size": 576,
+    "intermediate_size": 1536,
+    "heads": 9,
+}
+IMPORTED: dict[str, ModelSpec] = {
+    name: replace(REGISTRY["baichuan-7b"], name=name, layers=layers, **_SMOLLM2)
+    for name, layers in (("smollm2-135m", 30), ("smollm2-100m", 20))
+}
+"""Members brought from elsewhere in the layout of one above: their sizes, before they are there."""
+
 
 def named(name: str) -> ModelSpec:
     """The spec of that name; ValueError with the nearest names when there is none."""
-    if name not in REGISTRY:
-        near = difflib.get_close_matches(name, REGISTRY, cutoff=0.4) or list(REGISTRY)
+    known = REGISTRY | IMPORTED
+    if name not in known:
+        near = difflib.get_close_matches(name, known, cutoff=0.4) or list(known)
         raise ValueError(f"unknown architecture {name!r}: choose {', '.join(near)}")
-    return REGISTRY[name]
+    return known[name]
 
 
 def spec_of(source: str | Path | PreTrainedConfig) -> ModelSpec:

@@ -73,6 +73,11 @@ class ModelSpec:
     files: tuple[str, ...] = ("config.json", "tokenizer.model")
 
     @property
+    def layout(self) -> tuple[str, str, bool]:
+        """What models of one layout have in common, whatever their sizes."""
+        return self.family, self.position, self.norm_head
+
+    @property
     def parameters(self) -> int:
         """Of its matrices; norms and biases add less than a thousandth."""
         feed_forward = 3 if self.family == "baichuan" else 2  # gated, or not

@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 from rlhf import cli
 
 PROMISED = (
-    "run sft collect rm ppo evaluate data annotate chat serve export import-llama plan doctor init "
-    "lineage"
+    "run sft collect rm ppo evaluate data annotate chat serve export import-llama prune plan "
+    "doctor init lineage"
 ).split()
 
 
@@ -49,7 +49,7 @@ def test_help_has_an_example(path):
     [
         (["run", "--frm", "rm"], "No such option: --frm (Possible options: --from); see rlhf run"),
         (["export", "model"], "Missing argument 'OUT'; see rlhf export --help"),
-        (["tune"], "No such command 'tune'; see rlhf --help"),
+        (["zzz"], "No such command 'zzz'; see rlhf --help"),
         (["chat", "model", "--seed", "x"], "Invalid value for '--seed': "),
         (["run", "tiny", "--set"], "Option '--set' requires an argument; see rlhf"),
     ],

@@ -60,6 +60,27 @@ def test_of_several_bases_the_later_one_counts(write):
     assert "or a list" in error_of(write("base: [first.yaml, 2]\n"))
 
 
+PRESETS = "presets: {cpu: {seed: 7, ppo: {clip: 0.3}}, gpu: {seed: 8}}\n"
+
+
+def test_a_preset_lies_between_the_files_and_the_overrides(write):
+    path = write(MINIMAL + PRESETS + "seed: 1\nppo: {clip: 0.2, gamma: 0.9}\n")
+    assert load_config(path).seed == 1
+    config = load_config(path, ["ppo.clip=0.4", "preset=cpu"])
+    assert (config.seed, config.ppo.clip, config.ppo.gamma) == (7, 0.4, 0.9)
+    write(MINIMAL + PRESETS, "base.yaml")
+    assert load_config(write("base: base.yaml\npreset: gpu\nseed: 3\n")).seed == 8
+
+
+def test_a_preset_that_is_not_there_or_is_wrong(write):
+    path = write(MINIMAL + PRESETS)
+    assert error_of(path, "preset=tpu") == "preset = tpu: no such preset; choose cpu, gpu"
+    assert "has none" in error_of(write(MINIMAL), "preset=cpu")
+    assert "presets:" in error_of(write(MINIMAL + "presets: [cpu]\n"))
+    wrong = error_of(write(MINIMAL + "presets: {cpu: {sed: 7}}\n"), "preset=cpu")
+    assert "preset cpu" in wrong and "did you mean seed?" in wrong
+
+
 def test_lists_and_null_replace(write):
     write(MINIMAL + "demo: {seed: 3}\nruntime: {trackers: [tensorboard, wandb]}\n", "base.yaml")
     config = load_config(write("base: base.yaml\ndemo: null\nruntime: {trackers: [mlflow]}\n"))

@@ -2,6 +2,7 @@ import random
 
 import pytest
 
+from rlhf.config.schema import GradingSection
 from rlhf.data.records import Message, PromptRecord, Provenance, RankingTask, Response
 from rlhf.demo import annotators, corpus
 from rlhf.demo.corpus import Slot
@@ -59,3 +60,14 @@ def test_noise_depends_on_seed_task_and_text_alone() -> None:
         for record in annotators.annotate(tasks, noise=3, seed=seed)
     }
     assert len(many) > 1
+
+
+def test_a_judge_in_the_place_of_people() -> None:
+    # In deviations of 2: 4.0 | gap 1.2: grade 4 | 2.8 | gap 0.05 ties | 2.75 | gap 0.3: grade 2
+    grading = GradingSection()
+    judged = annotators.judge_annotates(task(*"abcd"), [5.6, 8.0, 5.5, 4.9], 2.0, grading, 0)
+    assert judged == ((2, 1, 2, 3), (4, 2))
+
+
+def test_equal_scores_tie_without_a_bound_for_ties() -> None:
+    assert annotators.ranks_and_grades([1.0, 1.0, 0.5], 0.0, (1, 2, 3, 4)) == ((1, 1, 2), (1,))

@@ -253,3 +253,8 @@ def test_a_reward_model_can_rank(finished, copy_of):
     call(config, *overrides, only="rm")
     pairs = (run_dir / "rm/pairs.jsonl").read_text("utf-8").splitlines()
     assert pairs and not any("grade" in json.loads(row) for row in pairs)
+    # In the place of people it grades, and is called simulated.
+    call(config, *overrides, "annotation.grading={tie: 0.2}", only="collect")
+    graded = list(read_jsonl(run_dir / "collect/rankings.jsonl", RankingRecord))
+    assert all(record.simulated and record.annotator.startswith("simulated") for record in graded)
+    assert any(record.grades for record in graded)
