@@ -93,12 +93,23 @@ def rehearse(config: Config) -> Config:
     for section, key in GIVEN:
         if section not in off and not (values[section][key] or "").startswith("run://"):
             values[section][key] = None
+    if config.stages and "sft" not in config.stages:
+        _start_from_checkpoints(values)
     values |= {
         "name": f"{config.name}-rehearsal",
         "annotation": {"source": "simulated"},
         "demo": {"seed": config.seed, "checkpoints": checkpoints, **WORLD},
     }
     return Config.model_validate(values)
+
+
+def _start_from_checkpoints(values: dict[str, Any]) -> None:
+    """What a run without SFT begins with: the models as they are."""
+    values["rm"]["model"] = values["models"]["main"]["path"]
+    values["collect"]["models"] = values["collect"]["models"] or [
+        {"path": entry["path"], "size": entry["size"], "stage": "base"}
+        for entry in values["models"].values()
+    ]
 
 
 def _in_full_precision(section: dict[str, Any]) -> None:
