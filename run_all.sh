@@ -14,5 +14,5 @@ if [[ -n $extras && $python == "$root/.venv/bin/python" ]]; then
 fi
 # Threads that wait for work sleep instead of spinning: as fast, an eighth less CPU time, and fair on a shared machine.
 export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-PASSIVE}
-export PATH=$(dirname "$python"):$PATH  # ninja, where DeepSpeed compiles
+export PATH=$(dirname "$python"):$PATH  # what else the environment has, such as ninja
 exec "$python" -m rlhf run "$@"

@@ -16,6 +16,7 @@ from rlhf.runtime.metrics import MetricsLog, progress
 from rlhf.runtime.steps import Step, Summary, execute
 from rlhf.training.dpo import train_dpo
 from rlhf.training.engine import read_engine
+from rlhf.training.loading import load_to_train
 from rlhf.training.rankings import ranking_files, read_preferences
 
 STAGE = "dpo"
@@ -56,12 +57,8 @@ def _train(config: Config, section: DPOSection, runtime: Runtime, step: Step) ->
     path = step.inputs["model"]
     spec, tokenizer = spec_of(path), load_tokenizer(path)
     rankings = read_preferences(step, tokenizer, config, runtime)
-    model = load_causal_lm(
-        path,
-        dtype=runtime.dtype,
-        device=runtime.device,
-        quantization="nf4" if section.tuning.method == "qlora" else None,
-    )
+    engine = read_engine(config.runtime)
+    model = load_to_train(load_causal_lm, path, section, runtime, engine)
     with (
         MetricsLog(step.directory, config.runtime.trackers) as metrics,
         progress(step.key, runtime) as bar,
@@ -76,6 +73,6 @@ def _train(config: Config, section: DPOSection, runtime: Runtime, step: Step) ->
             seed=runtime.seed,
             metrics=metrics,
             on_log=bar.update,
-            engine=read_engine(config.runtime),
+            engine=engine,
         )
     return asdict(summary) | rankings.dropped

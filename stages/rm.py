@@ -18,6 +18,7 @@ from rlhf.runtime.distributed import Runtime, StageResult
 from rlhf.runtime.metrics import MetricsLog, progress
 from rlhf.runtime.steps import Step, Summary, execute
 from rlhf.training.engine import read_engine
+from rlhf.training.loading import load_to_train
 from rlhf.training.rankings import ranking_files, read_preferences
 from rlhf.training.reward import train_reward_model
 from rlhf.training.scoring import score_rankings
@@ -55,12 +56,8 @@ def _train(config: Config, runtime: Runtime, step: Step) -> Summary:
     path = step.inputs["model"]
     tokenizer = load_tokenizer(path)
     rankings = read_preferences(step, tokenizer, config, runtime)
-    model = load_reward_model(
-        path,
-        dtype=runtime.dtype,
-        device=runtime.device,
-        quantization="nf4" if config.rm.tuning.method == "qlora" else None,
-    )
+    engine = read_engine(config.runtime)
+    model = load_to_train(load_reward_model, path, config.rm, runtime, engine)
     with (
         MetricsLog(step.directory, config.runtime.trackers) as metrics,
         progress(step.key, runtime) as bar,
@@ -75,7 +72,7 @@ def _train(config: Config, runtime: Runtime, step: Step) -> Summary:
             seed=runtime.seed,
             metrics=metrics,
             on_log=bar.update,
-            engine=read_engine(config.runtime),
+            engine=engine,
         )
     _write_pairs(rankings.held_out, config, runtime, step)
     return asdict(summary) | rankings.dropped

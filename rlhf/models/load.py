@@ -103,17 +103,19 @@ def load_causal_lm(
     device: str | torch.device,
     attn: str | None = None,
     quantization: Quantization | None = None,
+    mapped: bool = False,
 ) -> PreTrainedModel:
     """A language model in evaluation mode.
 
     attn: transformers' name of the attention implementation, None for the best available.
     quantization: weights in 4 bits (NF4, doubly quantised) or 8, by bitsandbytes.
+    mapped: leave weights on a CPU in the mapped file, to copy them from there but not to compute.
     """
     check_checkpoint(path)
     if is_adapter(path):
         raise ValueError(f"{path}: an adapter, not a whole language model; merge it into its base")
     model: PreTrainedModel = _load(
-        AutoModelForCausalLM, path, dtype, device, quantization, attn_implementation=attn
+        AutoModelForCausalLM, path, dtype, device, quantization, mapped, attn_implementation=attn
     )
     return model
 
@@ -124,6 +126,7 @@ def load_reward_model(
     dtype: torch.dtype,
     device: str | torch.device,
     quantization: Quantization | None = None,
+    mapped: bool = False,
 ) -> RewardModel | PeftModel:
     """A reward model in evaluation mode.
 
@@ -139,7 +142,7 @@ def load_reward_model(
         base = unchanged_base(base)
         quantization = quantization or read_record(Path(path)).quantization
     trunk: RewardModel = _load(
-        AutoModelForSequenceClassification, base, dtype, device, quantization
+        AutoModelForSequenceClassification, base, dtype, device, quantization, mapped
     )
     if not is_adapter(path):
         return trunk
@@ -187,6 +190,7 @@ def _load(
     dtype: torch.dtype,
     device: str | torch.device,
     quantization: Quantization | None,
+    mapped: bool,
     **options: Any,
 ) -> Any:
     """Nothing is half-loaded: a tensor that is missing or misshapen is an error, not a warning.
@@ -232,7 +236,7 @@ def _load(
         )
     if getattr(model, "is_quantized", False):
         exact_products(model)
-    if quantization is None and on_cpu:
+    if quantization is None and on_cpu and not mapped:
         _own_memory(model)
     return model.eval()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from rlhf.config.schema import TuningSection
 from rlhf.models.adapter import Task, add_lora, cast_adapters
 from rlhf.models.compiled import compile_training
-from rlhf.models.export import merge_adapter, unspread
+from rlhf.models.export import fold_adapter, merge_adapter, unspread
+from rlhf.models.from_main import from_main
 from rlhf.models.load import load_causal_lm, load_reward_model
-from rlhf.models.quantise import Quantization
+from rlhf.models.quantise import Quantization, quantization_of
 from rlhf.models.role_base import Learner, Roles, Scorer, Speaker
 from rlhf.models.spec import ModelSpec
 from rlhf.models.spread import ZeroStage, apart, spread, whole_weights
@@ -44,15 +46,20 @@ class SeparateRoles(Roles):
         zero: ZeroStage | None = None,
     ) -> None:
         super().__init__(spec, tokenizer)
-        place: dict[str, Any] = {"dtype": dtype, "device": device}
         base: Quantization | None = "nf4" if tuning.method == "qlora" else None
+        place: dict[str, Any] = {"dtype": dtype, "device": device, "quantization": base}
+        mapped = {**place, "device": "cpu", "mapped": True}
         frozen = zero if zero == 3 else None
 
-        def speaker() -> Any:
-            return load_causal_lm(actor_path, quantization=base, **place)
+        def speaker(zero: ZeroStage | None) -> Any:
+            if zero:
+                return from_main(partial(load_causal_lm, actor_path, **mapped))
+            return load_causal_lm(actor_path, **place)
 
-        def scorer() -> Any:
-            return _whole_reward_model(reward_path, base, place)
+        def scorer(zero: ZeroStage | None) -> Any:
+            if zero:
+                return from_main(partial(_whole_reward_model, reward_path, mapped))
+            return _whole_reward_model(reward_path, place)
 
         def learner(model: Any, task: Task) -> Any:
             if tuning.method == "full":
@@ -61,12 +68,16 @@ class SeparateRoles(Roles):
             cast_adapters(adapted, dtype)
             return adapted
 
-        # Each is spread before the next is loaded: one of them is whole at a time.
+        def spread_over(model: Any, zero: ZeroStage | None) -> Any:
+            if zero:
+                spread(_inner(model), zero, device)
+            return model
+
         self._zero = zero
-        self.reference = _spread(speaker().requires_grad_(False), frozen)
-        self.reward = _spread(scorer().requires_grad_(False), frozen)
-        self.actor = _spread(learner(speaker(), "causal").eval(), zero)
-        self.critic = _spread(learner(scorer(), "reward").eval(), zero)
+        self.reference = spread_over(speaker(frozen).requires_grad_(False), frozen)
+        self.reward = spread_over(scorer(frozen).requires_grad_(False), frozen)
+        self.actor = spread_over(learner(speaker(zero), "causal").eval(), zero)
+        self.critic = spread_over(learner(scorer(zero), "reward").eval(), zero)
 
     def language_model(self, role: Speaker) -> AbstractContextManager[PreTrainedModel]:
         return nullcontext(_inner(self.actor) if role == "actor" else self.reference)
@@ -107,12 +118,11 @@ def _inner(model: Any) -> Any:
     return model.get_base_model() if isinstance(model, PeftModel) else model
 
 
-def _spread(model: Any, zero: ZeroStage | None) -> Any:
-    if zero:
-        spread(_inner(model), zero)
-    return model
-
-
-def _whole_reward_model(path: Path, quantization: Quantization | None, place: Any) -> Any:
-    model = load_reward_model(path, quantization=quantization, **place)
-    return merge_adapter(model).to(place["device"]) if isinstance(model, PeftModel) else model
+def _whole_reward_model(path: Path, place: Any) -> Any:
+    """With its adapter folded in, if it has one; the base's 4 bits are then plain weights."""
+    model: Any = load_reward_model(path, **place)
+    if not isinstance(model, PeftModel):
+        return model
+    if quantization_of(model.config):
+        return merge_adapter(model).to(place["device"])
+    return fold_adapter(model)

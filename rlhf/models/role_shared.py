@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from rlhf.config.schema import TuningSection
 from rlhf.models.adapter import cast_adapters, lora_config, read_record
 from rlhf.models.compiled import compile_training
 from rlhf.models.export import assemble, merged_weights
+from rlhf.models.from_main import by_main
 from rlhf.models.load import HEAD, checkpoint_hash, is_adapter, load_causal_lm
 from rlhf.models.quantise import Quantization
 from rlhf.models.reward_model import ScoreHead
@@ -153,7 +155,8 @@ def _check_same_trunk(actor_path: Path, reward_path: Path) -> None:
     mend = "set ppo.roles to separate"
     if not is_adapter(reward_path):
         raise ValueError(f"{reward_path}: a reward model with a trunk of its own; {mend}")
-    if read_record(reward_path).base_checkpoint_hash != checkpoint_hash(actor_path):
+    found = by_main(partial(checkpoint_hash, actor_path))  # which reads all of it
+    if read_record(reward_path).base_checkpoint_hash != found:
         raise ValueError(f"{reward_path}: an adapter of another trunk than {actor_path}; {mend}")
 
 

@@ -23,19 +23,22 @@ from torch.distributed.fsdp import (
 from torch.distributed.tensor import DTensor, distribute_tensor
 from transformers import PreTrainedModel
 
+from rlhf.models.from_main import fill
+
 ZeroStage = Literal[2, 3]
 
 
-def spread(model: PreTrainedModel, stage: ZeroStage) -> None:
+def spread(model: PreTrainedModel, stage: ZeroStage, device: torch.device) -> None:
     """Leave this process its part of the model, in place; gradients become sums over processes.
 
+    model: as `rlhf.models.from_main.from_main` gives it. One layer of it is whole on `device` at a
+    time, and at last what belongs to none.
     stage: 3 gathers a layer's weights for the forward and again for the backward pass, 2 keeps them
     from the one to the other.
     """
-    mesh = init_device_mesh(model.device.type, (dist.get_world_size(),))
-    blocks = model._no_split_modules or ()
-    layers = [part for part in model.modules() if type(part).__name__ in blocks]
-    for part in (*layers, model):
+    mesh = init_device_mesh(device.type, (dist.get_world_size(),))
+    for part in (*layers(model), model):
+        fill(part, device)
         fully_shard(
             part,
             mesh=mesh,
@@ -47,6 +50,12 @@ def spread(model: PreTrainedModel, stage: ZeroStage) -> None:
         part.set_force_sum_reduction_for_comms(True)  # gloo has no other
     if hasattr(model, "token_scores"):
         register_fsdp_forward_method(model, "token_scores")
+
+
+def layers(model: PreTrainedModel) -> list[nn.Module]:
+    """The parts that are gathered one at a time."""
+    blocks = model._no_split_modules or ()
+    return [part for part in model.modules() if type(part).__name__ in blocks]
 
 
 def apart(model: nn.Module) -> nn.Module:

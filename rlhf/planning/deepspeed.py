@@ -105,7 +105,7 @@ def _peak(setting: Setting, stages: list[str]) -> int | None:
     """Bytes, of the stage that needs most; None where one cannot run under the engine."""
     config = setting.config
     if setting.engine.stage == 3:
-        if any(getattr(config, stage).tuning.method == "qlora" for stage in stages):
+        if "dpo" in stages or any(getattr(config, s).tuning.method == "qlora" for s in stages):
             return None
         all_logits = config.sft.model_copy(update={"loss_chunk": None})
         setting = replace(setting, config=config.model_copy(update={"sft": all_logits}))

@@ -32,7 +32,7 @@ from rlhf.training.engine import (
     engine_config,
     forget_engine,
     let_accelerate_use_deepspeed,
-    offloaded_optimiser,
+    precision_of,
     whole_weights,
 )
 from rlhf.training.optimisers import optimiser_name, schedule
@@ -89,7 +89,7 @@ def arguments(
     """
     optimiser = section.optimiser
     microbatches = accumulation(section)
-    precision = {torch.bfloat16: "bf16", torch.float16: "fp16"}.get(model.dtype, "float32")
+    precision = precision_of(model.dtype)
     resumed = once(lambda: latest(checkpoint_root(output_dir)))
     universal = fit_to_processes(resumed, engine)
     on_cpu = model.device.type == "cpu"
@@ -214,8 +214,6 @@ def fit(
     half = trainer.args.bf16 or trainer.args.fp16
     if split:
         trainer.optimizer_cls_and_kwargs = split_optimiser(optimiser)
-    else:
-        trainer.optimizer_cls_and_kwargs = offloaded_optimiser(engine, optimiser)
     if not (split or (engine is not None and half)):
         # TRL's trainers turn the adapters of a quantised model to bfloat16.
         _learn_in_float32(trainer.model)

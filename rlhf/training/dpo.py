@@ -36,7 +36,7 @@ from rlhf.training.common import (
     save_whole,
     trained,
 )
-from rlhf.training.engine import Engine
+from rlhf.training.engine import Engine, computing_parameters
 
 REFERENCE = ("ref_chosen_logps", "ref_rejected_logps")
 """TRL's names of the columns with the reference's log-probabilities."""
@@ -94,7 +94,7 @@ def train_dpo(
     """
     _check_pairs("training", train)
     _check_pairs("held-out", evaluation)
-    dtype, parameters = model.dtype, model.num_parameters(exclude_embeddings=True)
+    dtype, parameters = model.dtype, computing_parameters(model)
     settings = arguments(section, model, output_dir=output_dir, seed=seed, engine=engine)
     config = DPOConfig(
         **settings,

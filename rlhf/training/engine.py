@@ -9,22 +9,23 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-import shutil
 import sys
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate.state import AcceleratorState, DistributedType, PartialState
 from torch import nn
+from torch.nn import functional
+from transformers import PreTrainedModel
 
 from rlhf.config.base import check_multiple
 from rlhf.config.paths import resource
 from rlhf.config.schema import (
     Config,
     DPOSection,
-    OptimiserSection,
     RMSection,
     RuntimeSection,
     SFTSection,
@@ -52,6 +53,11 @@ def check_processes(config: Config, stages: Collection[str]) -> None:
     """Raises ValueError, before the first of the stages has run, for what one could not do with so
     many processes, or with DeepSpeed's configuration."""
     engine = read_engine(config.runtime)
+    if shards_weights(engine) and config.dpo is not None and "dpo" in stages:
+        raise ValueError(
+            "dpo does not run under ZeRO-3, which hides the head's weight from TRL's loss; run it "
+            "with --only dpo --set runtime.deepspeed=zero2, or set dpo to null"
+        )
     for stage in ("sft", "dpo", "rm"):
         section: Section | None = getattr(config, stage)
         if section is not None and stage in stages:
@@ -91,13 +97,8 @@ def read_engine(section: RuntimeSection) -> Engine | None:
         raise ValueError(
             f"{path}: {', '.join(doubled)} follow from the stages' sections; leave them out"
         )
-    if _offloads(values) and not _compiles():
-        raise ValueError(
-            f"{path}: an optimiser on the CPU is compiled when it is first used, and g++ or ninja "
-            "is missing; install both, or leave out zero_optimization.offload_optimizer"
-        )
     os.environ.setdefault("DS_ACCELERATOR", choose_device(section).type)  # or it would guess aloud
-    # What it compiles stays in this environment, whose torch it is made for.
+    # What a user's own file has it compile stays in this environment, whose torch it is made for.
     os.environ.setdefault("TORCH_EXTENSIONS_DIR", str(Path(sys.prefix) / "torch_extensions"))
     _skip_shared_memory()
     return values
@@ -107,7 +108,12 @@ def _check_spread(engine: Engine | None, section: Section) -> None:
     """Raises ValueError for what a stage cannot do with weights spread over the processes."""
     if engine is not None and isinstance(section, SFTSection) and section.split_weights:
         raise ValueError("split_weights is not for DeepSpeed, which has its own; set it to false")
-    if engine is None or engine.get("zero_optimization", {}).get("stage") != 3:
+    if _offloads(engine or {}) and section.optimiser.kind == "adamw-8bit":
+        raise ValueError(
+            "optimiser.kind is adamw-8bit, which is for GPUs, but runtime.deepspeed puts the "
+            "optimiser on the CPU; set it to adamw"
+        )
+    if not shards_weights(engine):
         return
     if section.tuning.method == "qlora":
         raise ValueError(
@@ -121,12 +127,28 @@ def _check_spread(engine: Engine | None, section: Section) -> None:
         raise ValueError("loss_chunk does not work with ZeRO-3; set it to null")
 
 
+def shards_weights(engine: Engine | None) -> bool:
+    """Whether it is ZeRO-3, where a process has a part of every weight."""
+    return engine is not None and engine.get("zero_optimization", {}).get("stage") == 3
+
+
+def precision_of(dtype: torch.dtype) -> str:
+    """As the Trainer and DeepSpeed call what they compute in."""
+    return {torch.bfloat16: "bf16", torch.float16: "fp16"}.get(dtype, "float32")
+
+
 def engine_config(
-    engine: Engine, section: Section, accumulation: int, precision: str, universal: bool
+    engine: Engine,
+    section: Section,
+    accumulation: int,
+    precision: str,
+    universal: bool = False,
 ) -> dict[str, Any]:
     """DeepSpeed's whole configuration for a stage.
 
     precision: "bf16", "fp16" or "float32". universal: it resumes from a universal checkpoint.
+
+    An optimiser on the CPU is torch's, too: as fast as DeepSpeed's own, which is compiled first.
     """
     return {
         **engine,
@@ -134,6 +156,7 @@ def engine_config(
         "gradient_accumulation_steps": accumulation,
         "checkpoint": {"load_universal": universal},
         "gradient_clipping": section.optimiser.grad_clip,
+        "zero_force_ds_cpu_optimizer": False,
         "bf16": {"enabled": precision == "bf16"},
         "fp16": {"enabled": precision == "fp16"},
     }
@@ -143,23 +166,6 @@ def let_accelerate_use_deepspeed() -> None:
     """On a CPU accelerate either takes several processes for one or leaves DeepSpeed out."""
     AcceleratorState._reset_state(reset_partial_state=True)
     PartialState(cpu=True).distributed_type = DistributedType.DEEPSPEED
-
-
-def offloaded_optimiser(
-    engine: Engine | None, optimiser: OptimiserSection
-) -> tuple[type, dict[str, Any]] | None:
-    """Class and arguments of DeepSpeed's AdamW on the CPU, where the configuration asks for it."""
-    if engine is None or not _offloads(engine):
-        return None
-    from deepspeed.ops.adam import DeepSpeedCPUAdam
-
-    return DeepSpeedCPUAdam, {
-        "lr": optimiser.learning_rate,
-        "betas": (optimiser.beta1, optimiser.beta2),
-        "eps": 1e-8,
-        "weight_decay": optimiser.weight_decay,
-        "adamw_mode": True,
-    }
 
 
 @contextmanager
@@ -177,10 +183,22 @@ def whole_weights(model: nn.Module) -> Iterator[None]:
 
 
 def forget_engine() -> None:
-    """Models are loaded whole again: transformers would spread them as long as it remembers."""
+    """Models are loaded whole again: transformers would spread them as long as it remembers. And
+    linear layers are torch's own again, which ZeRO-3 has replaced."""
+    from deepspeed.runtime.zero.partition_parameters import InsertPostInitMethodToModuleSubClasses
     from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
     unset_hf_deepspeed_config()
+    own = getattr(InsertPostInitMethodToModuleSubClasses, "linear_bk", None)
+    functional.linear = own or functional.linear
+
+
+def computing_parameters(model: PreTrainedModel) -> int:
+    """All but the embedding table's, as the rule for FLOPs has it, also where they are spread."""
+    if not any(hasattr(parameter, "ds_numel") for parameter in model.parameters()):
+        return model.num_parameters(exclude_embeddings=True)
+    tables = {id(part.weight) for part in model.modules() if isinstance(part, nn.Embedding)}
+    return sum(int(vars(p)["ds_numel"]) for p in model.parameters() if id(p) not in tables)
 
 
 def _find(name: str) -> Path:
@@ -208,7 +226,3 @@ def _skip_shared_memory() -> None:
 def _offloads(engine: Engine) -> bool:
     offload = engine.get("zero_optimization", {}).get("offload_optimizer") or {}
     return bool(offload.get("device", "none") != "none")
-
-
-def _compiles() -> bool:
-    return shutil.which("g++") is not None and shutil.which("ninja") is not None

@@ -14,6 +14,7 @@ from rlhf.runtime.distributed import Runtime
 from rlhf.runtime.metrics import MetricsLog, progress
 from rlhf.runtime.steps import Step, Summary
 from rlhf.training.engine import read_engine
+from rlhf.training.loading import load_to_train
 from rlhf.training.sft import train_sft
 
 
@@ -26,12 +27,8 @@ def fine_tune(
     """
     path, section = step.inputs["model"], config.sft
     spec, tokenizer = spec_of(path), load_tokenizer(path)
-    model = load_causal_lm(
-        path,
-        dtype=runtime.dtype,
-        device=runtime.device,
-        quantization="nf4" if section.tuning.method == "qlora" else None,
-    )
+    engine = read_engine(config.runtime)
+    model = load_to_train(load_causal_lm, path, section, runtime, engine)
     train, held_out = (
         sft_dataset(
             read_jsonl(step.inputs[name], SFTRecord),
@@ -58,6 +55,6 @@ def fine_tune(
             metrics=metrics,
             max_flops=max_flops,
             on_log=bar.update,
-            engine=read_engine(config.runtime),
+            engine=engine,
         )
     return asdict(summary)

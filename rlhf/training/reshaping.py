@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from rlhf.runtime.distributed import once, world_size
-from rlhf.training.engine import Engine
+from rlhf.training.engine import Engine, shards_weights
 
 _UNIVERSAL = "latest_universal"
 
@@ -67,7 +67,7 @@ def _zero_stage(checkpoint: Path) -> int | None:
 def _stage_of(engine: Engine | None) -> int | None:
     if engine is None:
         return None
-    return 3 if engine.get("zero_optimization", {}).get("stage") == 3 else 2
+    return 3 if shards_weights(engine) else 2
 
 
 def _named(stage: int | None) -> str:

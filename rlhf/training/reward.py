@@ -34,7 +34,7 @@ from rlhf.training.common import (
     save_whole,
     trained,
 )
-from rlhf.training.engine import Engine
+from rlhf.training.engine import Engine, computing_parameters
 from rlhf.training.objective import RankingObjective
 from rlhf.training.scoring import (
     count_pairs,
@@ -96,7 +96,7 @@ def train_reward_model(
     _check_pairs("held-out", evaluation)
     (output_dir / _NON_FINITE).unlink(missing_ok=True)
     dtype, pad_id = model.dtype, tokenizer.pad_token_id
-    parameters = model.num_parameters(exclude_embeddings=True)
+    parameters = computing_parameters(model)
     batch_size = section.microbatch_size * max(len(item.ranks) for item in train.items)
     settings = arguments(section, model, output_dir=output_dir, seed=seed, engine=engine)
     learner = prepare(model, section, "reward", seed, engine)

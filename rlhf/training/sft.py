@@ -35,7 +35,7 @@ from rlhf.training.common import (
     splits,
     trained,
 )
-from rlhf.training.engine import Engine
+from rlhf.training.engine import Engine, computing_parameters
 from rlhf.training.packing import pack, packed_collator
 from rlhf.training.token_loss import token_mean_loss
 
@@ -90,7 +90,7 @@ def train_sft(
     _check_answers("held-out", evaluation)
     if section.max_z_weight is not None:
         model.config.z_loss_weight = section.max_z_weight
-    dtype, parameters = model.dtype, model.num_parameters(exclude_embeddings=True)
+    dtype, parameters = model.dtype, computing_parameters(model)
     rows = pack(train, section.max_length) if section.packing else train
     steps = _affordable_steps(max_flops, 6.0 * parameters, rows, section.batch_size)
     settings = arguments(

@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rlhf.config.schema import TuningSection
 from rlhf.models.adapter import add_lora
-from rlhf.models.export import merge_adapter, save_checkpoint, save_reward_model
+from rlhf.models.export import fold_adapter, merge_adapter, save_checkpoint, save_reward_model
 from rlhf.models.load import (
     checkpoint_hash,
     load_causal_lm,
@@ -86,6 +86,16 @@ def test_merging_leaves_the_adapted_model_alone(
     assert torch.equal(model(IDS).logits, adapted)
     with model.disable_adapter():
         assert torch.equal(model(IDS).logits, base)
+
+
+def test_folding_gives_what_merging_copies(checkpoint: Callable[..., Path]) -> None:
+    """To the last bit, in bfloat16, of a reward model with the head that it was trained with."""
+    trunk = load_reward_model(checkpoint("baichuan2-7b"), dtype=torch.bfloat16, device="cpu")
+    model = shaken(add_lora(trunk, LORA, "reward"))
+    merged = merge_adapter(model).state_dict()
+    folded = fold_adapter(model)
+    assert type(folded) is type(trunk) and folded.state_dict().keys() == merged.keys()
+    assert all(torch.equal(folded.state_dict()[name], merged[name]) for name in merged)
 
 
 @torch.no_grad()

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from rlhf.config.base import OptimiserSection
-from rlhf.config.schema import RuntimeSection
+from rlhf.config.schema import RuntimeSection, TuningSection
 from rlhf.runtime.distributed import connect, disconnect, is_main_process
 from rlhf.runtime.quiet import quiet
 from rlhf.training.dpo import train_dpo
@@ -23,6 +23,7 @@ from rlhf.training.engine import Engine, read_engine
 from rlhf.training.reward import train_reward_model
 from rlhf.training.sft import train_sft
 from tests.training import worlds
+from tests.training.loaded import heights, loaded
 from tests.training.test_dpo import dpo_section, pairs
 
 ROWS = 37
@@ -37,30 +38,41 @@ SETTINGS: dict[str, Any] = {
 }
 
 
-def sft(packing: bool = False, dtype: torch.dtype = torch.float32, **common: Any) -> Any:
-    model = worlds.language_model(z_loss_weight=1e-3).to(dtype)
+def sft(dtype: torch.dtype = torch.float32, changes: Any = None, **common: Any) -> Any:
     data = worlds.conversations(ROWS), worlds.conversations(11, seed=1)
-    section = worlds.sft_section(**SETTINGS, packing=packing)
+    section = worlds.sft_section(**SETTINGS | (changes or {}))
+    model = loaded(worlds.language_model(z_loss_weight=1e-3), section, dtype=dtype, **common)
     return train_sft(model, worlds.tokenizer(), *data, section, **common)
 
 
 def packed(**common: Any) -> Any:
-    return sft(packing=True, **common)
+    return sft(changes={"packing": True}, **common)
 
 
 def half(**common: Any) -> Any:
-    return sft(dtype=torch.bfloat16, **common)
+    return sft(torch.bfloat16, **common)
+
+
+def lora(**common: Any) -> Any:
+    return sft(changes={"tuning": TuningSection(method="lora", r=4, dropout=0.0)}, **common)
+
+
+def mixed(**common: Any) -> Any:
+    changes = {"tuning": TuningSection(method="lora", r=4, dropout=0.0)}
+    return sft(torch.bfloat16, changes, **common)
 
 
 def rm(**common: Any) -> Any:
     data = worlds.rankings(ROWS), worlds.rankings(11, seed=1)
     section = worlds.rm_section(**SETTINGS)
-    return train_reward_model(worlds.reward_model(), worlds.tokenizer(), *data, section, **common)
+    model = loaded(worlds.reward_model(), section, **common)
+    return train_reward_model(model, worlds.tokenizer(), *data, section, **common)
 
 
 def dpo(**common: Any) -> Any:
-    model, data = worlds.language_model(), (pairs(ROWS), pairs(11, seed=1))
-    return train_dpo(model, worlds.tokenizer(), *data, dpo_section(**SETTINGS), **common)
+    section, data = dpo_section(**SETTINGS), (pairs(ROWS), pairs(11, seed=1))
+    model = loaded(worlds.language_model(), section, **common)
+    return train_dpo(model, worlds.tokenizer(), *data, section, **common)
 
 
 CASES: dict[str, Callable[..., Any]] = {
@@ -69,6 +81,9 @@ CASES: dict[str, Callable[..., Any]] = {
     "half": half,
     "rm": rm,
     "dpo": dpo,
+    "lora": lora,
+    "mixed": mixed,
+    "big": heights,
 }
 
 

@@ -14,12 +14,17 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
+from tests.training.loaded import READS
 from tests.training.processes import run
 
 pytestmark = pytest.mark.slow
 
 HALF = ("half-zero2", "half-zero3")
-IN_TWO = ("sft-ddp", "packed-zero2", "rm-zero2", "dpo-ddp", "sft-zero3", "rm-zero3")
+IN_TWO = (
+    *("sft-ddp", "packed-zero2", "rm-zero2", "dpo-zero2"),
+    *("sft-zero3", "rm-zero3", "lora-zero3", "sft-zero3_offload"),
+)
+BIG = "big-zero3"
 CLOSE = 1e-5
 """Relative: of losses, gradient norms and weights in float32."""
 
@@ -49,7 +54,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def in_two(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("in_two")
-    launch(2, folder, [*IN_TWO, *HALF])
+    launch(2, folder, [*IN_TWO, *HALF, BIG])
     return folder
 
 
@@ -103,6 +108,21 @@ def test_in_bfloat16_they_are_as_good_up_to_its_noise(name: str, alone: Path, in
     )
     assert two == pytest.approx(one, rel=0.01)
     assert min(two[-4:]) < 0.97 * two[0]
+
+
+@pytest.mark.parametrize("name", ["sft-zero3", "rm-zero3", "lora-zero3"])
+def test_one_process_alone_reads_the_weights_and_once(name: str, in_two: Path) -> None:
+    first, second = json.loads((in_two / name / READS).read_text())
+    assert first.keys() == load_file(in_two / name / "base/model.safetensors").keys()
+    assert set(first.values()) == {1} and not second
+
+
+def test_no_process_has_a_whole_model_while_it_loads(in_two: Path) -> None:
+    """Half of it, and the largest of 12 layers; one that loaded it whole would have 1.5."""
+    everyone = found(in_two, BIG)["summary"]
+    for height in (*everyone["deepspeed"], *everyone["torch"]):
+        assert height["kept"] == pytest.approx(0.5, abs=0.01)
+        assert height["most"] < 0.9
 
 
 @pytest.mark.parametrize("name", ["sft-ddp", "rm-zero2", "rm-zero3"])

@@ -60,9 +60,13 @@ def reward_model(**changes: Any) -> BaichuanForSequenceClassification:
 
 
 def saved_trunk(path: Path) -> Path:
-    language_model().save_pretrained(path)
-    (path / "tokenizer.model").touch()  # its name belongs to a whole checkpoint
+    save(language_model(), path)
     return path
+
+
+def save(model: Any, path: Path) -> None:
+    model.save_pretrained(path)
+    (path / "tokenizer.model").touch()  # its name belongs to a whole checkpoint
 
 
 def fresh_reward_model(trunk: Path, dtype: torch.dtype = torch.float32) -> Any:
