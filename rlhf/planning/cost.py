@@ -2,8 +2,8 @@
 
 A token costs 2N operations forward, N without the embedding table, and as many again for the
 gradient of the activations and for that of the weights (Kaplan et al. 2020, section 2.1); frozen
-weights need only the first, checkpointing a second forward pass. Attention over T tokens adds
-2 x layers x hidden x T a token forward, as half of the square is masked.
+weights need only the first, checkpointing a second forward pass of its blocks. Attention over T
+tokens adds 2 x layers x hidden x T a token forward, as half of the square is masked.
 """
 
 from __future__ import annotations
@@ -22,38 +22,75 @@ PACKED_TRAFFIC = 0.516 + 2 + 2
 PER_HOST = 8
 
 
+STATES = 28
+"""Bytes a weight that AdamW moves in float32: it reads weight, gradient and two averages, and
+writes all but the gradient."""
+
+
 @dataclass(frozen=True)
 class Cost:
-    """How long passes of one model take on one GPU of `engine`. width: bytes of a plain weight."""
+    """How long passes of one model take on one GPU of `engine`. width: bytes of a plain weight.
+
+    again: share of the blocks whose activations are computed again in the backward pass.
+    wait: seconds a microbatch in which the GPU waits for its program; None: as in the Trainer.
+    """
 
     spec: ModelSpec
     tuning: TuningSection
-    checkpointing: bool
+    again: float
     engine: Engine
     rates: Rates
     width: int
+    compiled: bool = False
+    in_8_bits: bool = False
+    wait: float | None = None
 
     @property
     def counts(self) -> Weights:
         return weights(self.spec, "causal", self.tuning)
 
-    def forward_flops(self, tokens: int, length: int) -> float:
-        """Of `tokens` tokens in rows of `length`."""
+    def forward_flops(self, tokens: int, length: int, projected: int | None = None) -> float:
+        """Of `tokens` tokens in rows of `length`, of which the head sees `projected`, None: all."""
         attention = 2 * self.spec.layers * self.spec.hidden_size * length
-        return float(tokens * (2 * self.counts.multiplied + attention))
+        head = tokens if projected is None else projected
+        counts = self.counts
+        return float(tokens * (2 * counts.blocks + attention) + head * 2 * counts.rest)
 
-    def reading(self, tokens: int, length: int) -> float:
+    def reading(self, tokens: int, length: int, projected: int | None = None) -> float:
         """A forward pass."""
-        return self.forward_flops(tokens, length) / (self.rates.product * self.rates.reading)
+        flops = self.forward_flops(tokens, length, projected)
+        return flops / (self.rates.product * self.rates.reading[self.compiled])
 
-    def training(self, tokens: int, length: int, microbatches: int) -> float:
+    def training(
+        self, tokens: int, length: int, microbatches: int, projected: int | None = None
+    ) -> float:
         """An optimiser step over `tokens` tokens of this GPU, with what goes between GPUs."""
-        passes = 3 if self.tuning.method == "full" else 2
-        passes += self.checkpointing
-        packed = self.tuning.method == "qlora"
-        fraction = self.rates.quantised if packed else self.rates.training
-        work = passes * self.forward_flops(tokens, length) / (self.rates.product * fraction)
-        return work + self.exchange(microbatches)
+        passes = self.passes(tokens, length, microbatches, projected)
+        return passes + self.step() + self.exchange(microbatches)
+
+    def passes(
+        self, tokens: int, length: int, microbatches: int, projected: int | None = None
+    ) -> float:
+        """Forward and backward, and the sums of the microbatches' gradients."""
+        once = self.forward_flops(tokens, length, projected)
+        forward = once + self.again * self.forward_flops(tokens, length, 0)
+        method, rates = self.tuning.method, self.rates
+        if method == "qlora":
+            work = forward / rates.reading[False] + once / rates.quantised
+        else:
+            work = (forward + once * (2 if method == "full" else 1)) / rates.training[self.compiled]
+        added = 3 * self.width * self.counts.learning if microbatches > 1 else 0
+        wait = rates.wait[method] if self.wait is None else self.wait
+        return work / rates.product + microbatches * (wait + added / rates.bandwidth)
+
+    def step(self) -> float:
+        """The optimiser's, on the GPU; or in the memory of the host, which its GPUs share."""
+        engine, rates, own = self.engine, self.rates, self.counts.learning
+        if engine.stage:
+            own //= engine.gpus
+        if engine.offload:
+            return min(engine.gpus, PER_HOST) * own * STATES / rates.host
+        return own * rates.step_in_8_bits if self.in_8_bits else own * STATES / rates.bandwidth
 
     def exchange(self, microbatches: int) -> float:
         """Seconds on the wires in a step, none of it hidden behind work.

@@ -27,7 +27,7 @@ def sft_phases(setting: Setting, spec: ModelSpec) -> list[Phase]:
     """Training, and the optimiser's step."""
     section = setting.config.sft
     steps = setting.microbatches("sft.batch_size", section.batch_size, section.microbatch_size)
-    kinds = _sft_step(section, spec, _learning(setting, section, spec, "causal", steps > 1))
+    kinds = _sft_step(setting, spec, _learning(setting, section, spec, "causal", steps > 1))
     tuned = _tuned(setting, section, spec, "causal")
     if _splits(setting, section):  # the lower halves of the weights
         lower = tuned.held.optimiser + HALF * tuned.counts.learning
@@ -35,17 +35,17 @@ def sft_phases(setting: Setting, spec: ModelSpec) -> list[Phase]:
     return _supervised(tuned, passing(MODEL, kinds), steps > 1)
 
 
-def _sft_step(section: SFTSection, spec: ModelSpec, learning: Learning) -> Kinds:
+def _sft_step(setting: Setting, spec: ModelSpec, learning: Learning) -> Kinds:
     """Where some blocks are computed again, a mean of all and none, by their number. Packed rows
     are one long one, without a mask, for attention that reads where texts begin."""
+    section = setting.config.sft
     rows, length = section.microbatch_size, section.max_length
     masked = section.packing and not (
         section.packed_attention == "varlen" and spec.position == "rope"
     )
     if section.packing and not masked:
         rows, length = 1, rows * length
-    again = section.gradient_checkpointing
-    part = float(again) if isinstance(again, bool) else min(1.0, again / spec.layers)
+    part = setting.again(section)
     found: Counter[str] = Counter()
     for checkpointing, share in ((True, part), (False, 1 - part)):
         if share:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -12,19 +13,30 @@ class Rates:
 
     bandwidth, product: of a large copy (read and write) and of a bfloat16 product of 8,192 x 8,192.
     decode: fraction of the floor that sampling reaches, at 16 and at 64 sequences side by side.
-    quantised: fraction of `product` in a training step over 4-bit weights.
-    training: the same over bfloat16 weights. reading: of a forward pass. inside, between: bytes a
-    second of a GPU to others of its host and of other hosts, as collectives reach them.
+    reading, training: fraction of `product` in passes over bfloat16 weights, without a gradient and
+        with one; first as PyTorch runs them, then with compiled blocks.
+    quantised: the same of the gradient's way back through 4-bit weights.
+    adapted: how much of its speed sampling keeps with adapters on the weights.
+    wait: seconds a microbatch in which the GPU waits for the Trainer's program, by tuning method.
+    step_in_8_bits: of bitsandbytes' AdamW, a weight.
+    inside, between: bytes a second of a GPU to others of its host and of other hosts, as
+        collectives reach them. host: of a host's memory, for an optimiser there.
     """
 
     bandwidth: float
     product: float
     decode: tuple[float, float]
-    quantised: float
-    training: float
-    reading: float
-    inside: float
-    between: float
+    reading: tuple[float, float] = (0.54, 0.72)
+    training: tuple[float, float] = (0.5, 0.66)
+    quantised: float = 0.055
+    adapted: float = 0.75
+    wait: Mapping[str, float] = field(
+        default_factory=lambda: {"full": 0.015, "lora": 0.08, "qlora": 0.0}
+    )
+    step_in_8_bits: float = 3.1e-11
+    inside: float = 3.0e11
+    between: float = 4.0e10
+    host: float = 2.0e11
 
     def decode_fraction(self, sequences: int) -> float:
         """By the logarithm of how many; never above what was measured for 64."""
@@ -33,17 +45,12 @@ class Rates:
         return max(0.1, low + (high - low) * min(1.0, place))
 
 
-H100 = Rates(
-    # benchmarks/results/rollout_b64.json and rollout_b16.json
-    bandwidth=2.924e12,
-    product=7.247e14,
-    decode=(0.754, 0.842),
-    # benchmarks/results/qlora_7b.json: Baichuan2-7B and Baichuan-13B, 1,024 tokens at once
-    quantised=0.138,
-    # Assumed: no file in benchmarks/results has them yet.
-    training=0.35,
-    reading=0.5,
-    inside=3.0e11,
-    between=4.0e10,
-)
-"""One H100 SXM 80 GB; NVLink at two thirds of 450 GB/s, the network at 80 % of 400 Gb/s."""
+H100 = Rates(bandwidth=2.924e12, product=7.247e14, decode=(0.754, 0.842))
+"""One H100 SXM 80 GB: benchmarks/results/rollout_b64.json and rollout_b16.json."""
+H200 = Rates(bandwidth=4.183e12, product=7.770e14, decode=(0.689, 0.778))
+"""One H200: rollout_b64_h200.json and rollout_b16_h200.json.
+
+Measured on it, and taken for an H100 too: training, wait and step_in_8_bits by sft_full.json and
+sft_lora.json, reading and adapted by ppo_32.json, quantised by ppo_nf4.json and, on an H100,
+qlora_7b.json. Assumed: inside, NVLink at two thirds of 450 GB/s, between, the network at 80 % of
+400 Gb/s, and host."""

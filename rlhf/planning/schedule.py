@@ -12,12 +12,13 @@ from rlhf.planning.engines import Engine
 from rlhf.planning.memory import Rollout
 from rlhf.planning.ppo_phases import microbatch, spreads
 from rlhf.planning.ppo_phases import rollout as ppo_rollout
-from rlhf.planning.rates import H100
 from rlhf.planning.setting import Setting
 
 BYTES_A_TOKEN = 4
 """Of UTF-8 text in JSON, keys included; a rough mean of Chinese and English."""
 UNTUNED = TuningSection(method="lora")
+PPO_WAIT = 0.03
+"""Seconds a microbatch in which the GPU waits for PPO's loop (benchmarks/results/ppo_32.json)."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def rm_duration(setting: Setting, sizes: tuple[int, int]) -> Duration:
     prompt, response = sizes
     tokens = prompts * (prompt * (1 if section.shares_prompts else count) + count * response)
     cost = _cost(setting, section, setting.main)
-    seconds = cost.training(tokens, sum(sizes), prompts // section.microbatch_size)
+    seconds = cost.training(tokens, sum(sizes), prompts // section.microbatch_size, projected=0)
     steps = section.max_steps
     if steps is None and config.annotation.source != "file":
         steps = max(1, round(section.epochs * config.collect.prompts / section.batch_size))
@@ -76,35 +77,53 @@ def dpo_duration(setting: Setting) -> Duration:
 
 
 def ppo_duration(setting: Setting, slots: int) -> Duration:
-    """An iteration: sampling, four readings, and the update of actor and critic.
+    """An iteration. slots: sequences that are decoded together."""
+    iterations = setting.config.ppo.iterations * setting.config.rounds
+    return Duration("iteration", sum(ppo_parts(setting, slots)), iterations)
 
-    slots: sequences that are decoded together.
+
+def ppo_parts(setting: Setting, slots: int) -> tuple[float, float, float]:
+    """Seconds of sampling, of the passes without a gradient, and of the updates of both learners.
+
+    Without a gradient pass reference, reward model and critic, and the actor where its
+    log-probabilities are computed again.
     """
-    section, config = setting.config.ppo, setting.config
+    section = setting.config.ppo
     work = ppo_rollout(section, setting.gpus)
     length = work.prompt + work.response
-    tokens = work.sequences * length
+    tokens, answered = work.sequences * length, work.sequences * work.response
     cost = Cost(
         setting.main,
         section.tuning,
-        section.gradient_checkpointing,
+        setting.again(section),
         setting.engine if spreads(setting) else Engine(setting.gpus),
-        H100,
+        setting.rates,
         setting.dtype.itemsize,
+        compiled=section.compile,
+        wait=PPO_WAIT,
     )
-    passes = max(1, section.minibatch // setting.gpus // microbatch(section, setting.gpus))
-    steps = section.epochs * section.episodes // section.minibatch
-    update = 2 * section.epochs * (cost.training(tokens, length, 1) - cost.exchange(1))
-    update += 2 * steps * cost.exchange(passes)
-    reading = 4 * cost.reading(tokens, length)
+    speaking = 1 + (section.old_logprobs == "recomputed")
+    reading = speaking * cost.reading(tokens, length, answered) + 2 * cost.reading(
+        tokens, length, 0
+    )
+    mine, rows = section.minibatch // setting.gpus, microbatch(section, setting.gpus)
+    microbatches = max(1, mine // rows)
+    steps = max(1, section.episodes // section.minibatch)
+    update = sum(
+        cost.passes(tokens, length, steps * microbatches, projected)
+        + steps * (cost.step() + cost.exchange(microbatches))
+        for projected in (answered, 0)
+    )
     sampling = cost.sampling(work, slots)
-    return Duration("iteration", sampling + reading + update, section.iterations * config.rounds)
+    if section.tuning.method != "full":
+        sampling /= setting.rates.adapted
+    return sampling, reading, section.epochs * update
 
 
 def sampling_seconds(setting: Setting, spec: ModelSpec, work: Rollout, slots: int) -> float:
     """All answers of one plain model, dealt over the GPUs."""
     mine = replace(work, sequences=-(-work.sequences // setting.gpus))
-    cost = Cost(spec, UNTUNED, False, Engine(), H100, setting.dtype.itemsize)
+    cost = Cost(spec, UNTUNED, 0.0, Engine(), setting.rates, setting.dtype.itemsize)
     return cost.sampling(mine, min(slots, mine.sequences))
 
 
@@ -112,10 +131,12 @@ def _cost(setting: Setting, section: SFTSection | DPOSection | RMSection, spec: 
     return Cost(
         spec,
         section.tuning,
-        bool(section.gradient_checkpointing),  # a number of blocks is timed as all
+        setting.again(section),
         setting.engine,
-        H100,
+        setting.rates,
         setting.dtype.itemsize,
+        compiled=getattr(section, "compile", False),
+        in_8_bits=section.optimiser.kind == "adamw-8bit",
     )
 
 

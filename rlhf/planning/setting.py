@@ -9,10 +9,11 @@ from pathlib import Path
 import torch
 
 from rlhf.config.base import check_multiple
-from rlhf.config.schema import Config, DPOSection, RMSection, SFTSection
+from rlhf.config.schema import Config, DPOSection, PPOSection, RMSection, SFTSection
 from rlhf.models.registry import REGISTRY, named, spec_of
 from rlhf.models.spec import ModelSpec
 from rlhf.planning.engines import Engine, read_engine
+from rlhf.planning.rates import H100, Rates
 
 GIB = 1024**3
 ALL_STAGES = ("sft", "collect", "dpo", "rm", "ppo", "evaluate")
@@ -24,13 +25,14 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 @dataclass(frozen=True)
 class Setting:
     """memory: GiB of a GPU. specs: sizes by path, for checkpoints that are not on disk.
-    chosen: an engine in place of the config's."""
+    chosen: an engine in place of the config's. rates: of a GPU."""
 
     config: Config
     gpus: int = 1
     memory: float = 80.0
     specs: Mapping[str, ModelSpec] = field(default_factory=dict)
     chosen: Engine | None = None
+    rates: Rates = H100
 
     @property
     def stages(self) -> tuple[str, ...]:
@@ -80,10 +82,17 @@ class Setting:
         """Raises ValueError for what a run refuses under ZeRO-3."""
         if self.engine.stage < 3:
             return
+        if isinstance(section, DPOSection):
+            raise ValueError("dpo does not run under ZeRO-3: set runtime.deepspeed to zero2 for it")
         if section.tuning.method == "qlora":
             raise ValueError("ZeRO-3 spreads no 4-bit weights: set tuning.method to lora")
         if isinstance(section, SFTSection) and section.loss_chunk is not None:
             raise ValueError("ZeRO-3 needs sft.loss_chunk: null")
+
+    def again(self, section: SFTSection | DPOSection | RMSection | PPOSection) -> float:
+        """Share of the blocks that are computed again in the backward pass."""
+        blocks = section.gradient_checkpointing
+        return float(blocks) if isinstance(blocks, bool) else min(1.0, blocks / self.main.layers)
 
     def microbatches(self, name: str, batch: int, size: int) -> int:
         """Backward passes of one GPU before a step.

@@ -15,9 +15,22 @@ from rlhf.planning.rates import H100
 
 RESULTS = Path(__file__).resolve().parents[2] / "benchmarks/results"
 SPEC = named("baichuan2-7b")
-ROUND = replace(H100, product=1e15, training=0.5, reading=0.5, inside=1e11, between=1e10)
-FULL = Cost(SPEC, TuningSection(method="full"), False, Engine(), ROUND, 2)
-N = 7_505_973_248 - 125_696 * 4096
+ROUND = replace(
+    H100,
+    product=1e15,
+    bandwidth=1e12,
+    training=(0.5, 0.8),
+    reading=(0.5, 0.8),
+    quantised=0.1,
+    wait={"full": 0.01, "lora": 0.1, "qlora": 0.0},
+    inside=1e11,
+    between=1e10,
+    host=1e11,
+)
+FULL = Cost(SPEC, TuningSection(method="full"), 0.0, Engine(), ROUND, 2)
+HEAD = 125_696 * 4096
+WEIGHTS = 7_505_973_248
+N = WEIGHTS - HEAD
 
 
 def test_flops_of_a_token():
@@ -27,19 +40,46 @@ def test_flops_of_a_token():
 
 
 def test_passes():
-    """Full tuning: forward and twice that; frozen weights: once less; checkpoints: once more."""
-    forward = FULL.forward_flops(1000, 1000) / 5e14
-    assert FULL.training(1000, 1000, 1) == pytest.approx(3 * forward)
-    lora = replace(FULL, tuning=TuningSection(method="lora"), checkpointing=True)
+    """Full tuning: forward and twice that; frozen weights: once less; blocks again: once more."""
+    forward, wait = FULL.forward_flops(1000, 1000) / 5e14, 0.01
+    assert FULL.passes(1000, 1000, 1) == pytest.approx(3 * forward + wait)
+    fast = replace(FULL, compiled=True)
+    assert fast.passes(1000, 1000, 1) == pytest.approx(3 * forward * 5 / 8 + wait)
+    blocks = FULL.forward_flops(1000, 1000, 0) / 5e14
+    half = replace(FULL, again=0.5)
+    assert half.passes(1000, 1000, 1) == pytest.approx(3 * forward + blocks / 2 + wait)
+    lora = replace(FULL, tuning=TuningSection(method="lora"))
     adapters = lora.counts.multiplied / FULL.counts.multiplied
-    assert lora.training(1000, 1000, 1) == pytest.approx(3 * forward * adapters, rel=0.01)
+    assert lora.passes(1000, 1000, 1) == pytest.approx(2 * forward * adapters + 0.1, rel=0.01)
+
+
+def test_the_way_back_through_4_bits():
+    packed = replace(FULL, tuning=TuningSection(method="qlora"))
+    forward = packed.forward_flops(1000, 1000) / 1e15
+    assert packed.passes(1000, 1000, 1) == pytest.approx(forward / 0.5 + forward / 0.1)
+
+
+def test_a_head_that_sees_some_tokens():
+    none, some = (FULL.forward_flops(1000, 1000, projected) for projected in (0, 100))
+    assert some - none == pytest.approx(100 * 2 * HEAD, rel=0.001)
+
+
+def test_sums_of_gradients_and_the_optimiser_s_step():
+    """A sum reads two and writes one; AdamW moves 28 bytes a weight, on every GPU its part."""
+    one, four = (FULL.passes(1000, 1000, n) for n in (1, 4))
+    assert four - one == pytest.approx(3 * 0.01 + 4 * 3 * 2 * WEIGHTS / 1e12)
+    assert FULL.step() == pytest.approx(28 * WEIGHTS / 1e12)
+    spread = replace(FULL, engine=Engine(16, 2))
+    assert spread.step() == pytest.approx(FULL.step() / 16)
+    on_cpu = replace(FULL, engine=Engine(16, 3, offload=True))
+    assert on_cpu.step() == pytest.approx(8 * 28 * WEIGHTS / 16 / 1e11)
 
 
 @pytest.mark.parametrize("batch", [16, 64])
 def test_the_floor_of_sampling_is_the_benchmark_s(batch):
     """benchmarks/rollout.py reckons it from the same rates, without the prompts' attention."""
     measured = json.loads((RESULTS / f"rollout_b{batch}.json").read_text())
-    cost = Cost(SPEC, TuningSection(method="lora"), False, Engine(), H100, 2)
+    cost = Cost(SPEC, TuningSection(method="lora"), 0.0, Engine(), H100, 2)
     seconds = cost.sampling(Rollout(batch, 128, 256, 256), batch)
     assert seconds == pytest.approx(measured["seconds"], rel=0.02)
 
