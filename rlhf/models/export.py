@@ -78,8 +78,8 @@ def fold_adapter(model: PeftModel) -> PreTrainedModel:
             layer.weight.data = _folded(part, adapter)
     unload: Any = model.unload  # puts the layers, and the head that was trained, in their places
     plain: PreTrainedModel = unload()
-    plain.requires_grad_(True)
-    return plain.eval()
+    plain.requires_grad_(True).eval()
+    return plain
 
 
 def unspread(model: PreTrainedModel) -> PreTrainedModel:
