@@ -10,11 +10,10 @@ import pytest
 import torch
 
 from rlhf.config.schema import PPOSection
-from rlhf.models.baichuan.modeling import BaichuanForCausalLM
 from rlhf.ppo import NonFinite, Stopped, Trained, train
 from rlhf.runtime.metrics import MetricsLog, read_rows
 from tests.ppo.conftest import ppo_section
-from tests.ppo.fakes import EOS, FakeRoles, count_of
+from tests.ppo.fakes import FakeRoles, count_of
 
 PROMPTS = [[3, 4, 5], [6], [7, 8], [9, 10, 11, 12], [13, 14], [5, 5, 5], [3, 3], [4, 7, 4]]
 
@@ -199,59 +198,3 @@ def test_scores_that_are_nan_stop_the_run(tmp_path: Path) -> None:
     with pytest.raises(NonFinite):
         _train(roles, ppo_section(), tmp_path)
     assert (tmp_path / "refused_minibatch.safetensors").is_file()
-
-
-def _likes(input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-    """A score that likes answers to two-token prompts that begin with 4, go on with 6, or end."""
-    padded = torch.nn.functional.pad(input_ids, (0, 1))
-    first, second = padded[:, 2], padded[:, 3]
-    return 1.5 * (first == 4) + 1.5 * ((first == 4) & (second == 6)) + 1.0 * (first == EOS)
-
-
-@torch.no_grad()
-def _answers(model: BaichuanForCausalLM, prompt: list[int]) -> torch.Tensor:
-    """[8, 8] log-probability of every answer of two tokens; that of ending at once is [EOS, 0]."""
-    firsts = torch.tensor([[*prompt, first] for first in range(8)])
-    both = model(input_ids=firsts).logits.log_softmax(-1)
-    answers = both[0, 1][:, None] + both[:, 2]
-    answers[EOS] = -math.inf
-    answers[EOS, 0] = both[0, 1, EOS]
-    return answers
-
-
-def test_a_bandit_ends_at_its_known_optimum(tmp_path: Path) -> None:
-    """Under a KL penalty the best policy is known: reference * exp(score / beta), answer by answer.
-
-    Answers have up to two tokens, so this needs the right index of every logprob, value, penalty
-    and score, and credit that reaches the first token.
-    """
-    beta = 0.5
-    optimiser = {"learning_rate": 1e-2, "schedule": "linear", "grad_clip": 1.0}
-    section = ppo_section(
-        iterations=80,
-        rollout_batch=256,
-        minibatch=256,
-        microbatch=256,
-        epochs=2,
-        clip=0.2,
-        kl={"initial": beta, "schedule": "constant"},
-        score={"normalisation": "none", "clip": None, "missing_eos_penalty": 0.0},
-        sampling={"max_new_tokens": 2},
-        actor_optimiser=optimiser,
-        critic_optimiser=optimiser,
-        checkpoint_every=1000,
-        monitors={"eos_rate": None},
-    )
-    roles = FakeRoles(_likes, vocabulary=8)
-    prompts = [[3, 7], [7, 3]]
-    _train(roles, section, tmp_path, prompts)
-    pairs = torch.cartesian_prod(torch.arange(8), torch.arange(8))
-    for prompt in prompts:
-        ids = torch.cat([torch.tensor(prompt).expand(64, 2), pairs], dim=1)
-        gain = _likes(ids, torch.ones_like(ids)).view(8, 8) / beta
-        reference = _answers(roles.reference, prompt)
-        optimum = (reference + gain).flatten().softmax(0)
-        start = 0.5 * (reference.exp().flatten() - optimum).abs().sum()
-        distance = 0.5 * (_answers(roles.actor, prompt).exp().flatten() - optimum).abs().sum()
-        assert start > 0.25
-        assert distance < 0.05
