@@ -15,7 +15,7 @@ from rlhf.evaluation import bias, calibration
 from rlhf.evaluation.cells import Table, cell, credit, grouped, outcomes
 from rlhf.evaluation.preference import PairRow
 from rlhf.evaluation.rankings import kendall
-from rlhf.evaluation.statistics import Z_95, clustered_interval, cochran_armitage
+from rlhf.evaluation.statistics import Z_95, clustered_interval, cochran_armitage, surest_drop
 
 # Accuracy in percent of the Baichuan 2 reward model on its test set by grade of the gap, 1 to 5
 # (arXiv 2309.10305, Table 4).
@@ -198,10 +198,11 @@ def _trends(rows: Sequence[PairRow]) -> dict[str, Any]:
         for name, dose in doses.items():
             dosed = [(row, value) for row, value in found if row.id in dose]
             if dosed:
-                trend = cochran_armitage(
+                observed = (
                     [value for _, value in dosed],
                     [dose[row.id] for row, _ in dosed],
                     [row.prompt_id for row, _ in dosed],
                 )
-                trends[prefix + name] = vars(trend) if trend else None
+                trend, drop = cochran_armitage(*observed), surest_drop(*observed)
+                trends[prefix + name] = trend and {**vars(trend), "drop": drop and vars(drop)}
     return trends

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from math import sqrt
 from statistics import fmean, stdev
 
@@ -68,6 +69,57 @@ def cochran_armitage(
     spread = sqrt(sum(score**2 for score in scores.values()))
     clustered = sum(scores.values()) / spread if spread else 0.0
     return Trend(z, float(norm.sf(z)), clustered, float(norm.sf(clustered)))
+
+
+@dataclass(frozen=True)
+class Drop:
+    """The step down between neighbouring doses that chance explains least.
+
+    before, after: the doses; size: how far the proportion falls; p_value: one-sided, clustered, and
+    Bonferroni's for as many steps as there are.
+    """
+
+    before: float
+    after: float
+    size: float
+    p_value: float
+
+
+def surest_drop(
+    credits: Sequence[float], doses: Sequence[float], clusters: Sequence[str]
+) -> Drop | None:
+    """Tests whether a proportion that should rise with an ordered dose falls anywhere.
+
+    A step's z is the difference of the two means over the root of sum_g u_g^2, u_g being cluster
+    g's sum of residuals, each divided by its dose's count: the variance of `clustered_interval`
+    for a difference, without its small-sample factor.
+
+    Args: as of `cochran_armitage`.
+
+    Returns:
+        None when it falls nowhere.
+    """
+    from scipy.stats import norm
+
+    groups: dict[float, list[tuple[float, str]]] = {}
+    for credit, dose, cluster in zip(credits, doses, clusters, strict=True):
+        groups.setdefault(dose, []).append((credit, cluster))
+    steps = list(pairwise(sorted(groups)))
+    drops = []
+    for step in steps:
+        means = [fmean(credit for credit, _ in groups[dose]) for dose in step]
+        size = means[0] - means[1]
+        if size <= 0:
+            continue
+        sums: dict[str, float] = {}
+        for sign, dose, mean in zip((1, -1), step, means, strict=True):
+            for credit, cluster in groups[dose]:
+                residual = sign * (credit - mean) / len(groups[dose])
+                sums[cluster] = sums.get(cluster, 0.0) + residual
+        spread = sqrt(sum(value**2 for value in sums.values()))
+        p_value = float(norm.sf(size / spread)) if spread else 0.0
+        drops.append(Drop(*step, size, min(1.0, p_value * len(steps))))
+    return min(drops, key=lambda drop: drop.p_value, default=None)
 
 
 def correlation_through_origin(x: Sequence[float], y: Sequence[float]) -> float | None:

@@ -6,7 +6,6 @@ Every run: the report is whole. Without --structure also the numbers that the ti
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import sys
 from collections.abc import Iterator
@@ -98,14 +97,19 @@ def rm_numbers(rm: Report) -> Iterator[Claim]:
             if prefix and name == "grade":
                 continue  # noise-free labels take from the grade what its noise gave it
             shown = [round(row[f"{prefix}accuracy"], 3) for row in table]
-            yield f"RM: rises with the {name} on {labels} labels ({shown})", rises(table, prefix)
+            test = rm["trend"][prefix + name]
+            yield (
+                f"RM: rises with the {name} on {labels} labels ({shown}, "
+                f"clustered p {test['clustered_p_value']:.1e}, drop {test['drop']})",
+                rises(shown, test),
+            )
 
 
-def rises(table: list[Report], prefix: str) -> bool:
-    """From first to last, and no step down between intervals that do not overlap."""
-    value, low, high = (f"{prefix}{name}" for name in ("accuracy", "ci_low", "ci_high"))
-    no_drop = all(after[high] >= before[low] for before, after in itertools.pairwise(table))
-    return no_drop and bool(table[-1][value] > table[0][value])
+def rises(shown: list[float], test: Report) -> bool:
+    """By the trend test, from first to last, and with no step down that chance does not explain."""
+    drop = test["drop"]
+    no_drop = drop is None or drop["p_value"] >= 0.05
+    return no_drop and test["clustered_p_value"] < 0.001 and shown[-1] > shown[0]
 
 
 def ppo_numbers(ppo: Report) -> Iterator[Claim]:

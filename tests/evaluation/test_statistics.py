@@ -12,6 +12,7 @@ from rlhf.evaluation.statistics import (
     correlation_through_origin,
     mean_interval,
     net_win_interval,
+    surest_drop,
 )
 
 
@@ -83,6 +84,25 @@ def test_no_trend_where_nothing_varies(credits: list[float], doses: list[float])
 def test_one_cluster_alone_has_no_clustered_trend() -> None:
     found = trend([2, 5, 8], [10, 10, 10], [1, 2, 3], clusters=1)
     assert found.clustered_z is None and found.clustered_p_value is None
+
+
+def test_the_surest_drop_by_hand() -> None:
+    # 3 of 4, then 1 of 4, then 4 of 4: each of the first two has variance 3/16 / 4; two steps.
+    credits = [1.0, 1, 1, 0, 1, 0, 0, 0, 1, 1, 1, 1]
+    doses = [1.0] * 4 + [2.0] * 4 + [3.0] * 4
+    found = surest_drop(credits, doses, [f"p{i}" for i in range(12)])
+    assert found is not None and (found.before, found.after, found.size) == (1, 2, 0.5)
+    assert found.p_value == pytest.approx(2 * 0.0512352, abs=1e-6)  # z = 0.5 / sqrt(6 / 64)
+    # Two pairs a prompt: their residuals add up to 1/8 or -1/8 four times, so z = 0.5 / sqrt(4 / 64).
+    found = surest_drop(credits, doses, [f"p{i // 2}" for i in range(12)])
+    assert found is not None and found.p_value == pytest.approx(2 * 0.0227501, abs=1e-6)
+
+
+def test_no_drop_where_nothing_falls_and_a_sure_one_where_everything_does() -> None:
+    names = ["p", "q", "r", "s"]
+    assert surest_drop([0.0, 1.0, 1.0, 1.0], [1.0, 2.0, 2.0, 3.0], names) is None
+    found = surest_drop([1.0, 1.0, 0.0, 0.0], [1.0, 1.0, 2.0, 2.0], names)
+    assert found is not None and (found.size, found.p_value) == (1, 0)
 
 
 def test_correlation_does_not_depend_on_the_order_within_a_pair() -> None:

@@ -142,6 +142,8 @@ const CHINESE = {
   "over margin bins, noise-free labels": "随分差组，无噪声标签",
   "nothing varies": "没有变化",
   "clustered z": "聚类 z",
+  "surest step down": "最确定的下降",
+  "Surest step down: of the falls in accuracy from one grade or bin to the next, the one that chance explains least; its p value is clustered, and corrected for the number of steps.": "最确定的下降：相邻等级或区间之间准确率的下降中，最难用偶然解释的一处；其 p 值按提示聚类，并按步数校正。",
   "clustered p": "聚类 p",
   "Clustered: with the pairs of one prompt taken together, which are alike. The accuracy's interval is then": "聚类：同一提示的各对彼此相似，合并计算。准确率的区间此时为",
   ", {} times as wide as if pairs were independent. The intervals of accuracies in the tables and plots are Wilson's, for independent pairs.": "，宽度是假定各对独立时的 {1} 倍。表与图中准确率的区间为 Wilson 区间，假定各对独立。",
