@@ -14,6 +14,7 @@ from rlhf.models.spec import ModelSpec
 from rlhf.planning import traces
 from rlhf.planning.allocations import Kinds
 from rlhf.planning.engines import HALF
+from rlhf.planning.loading import loading
 from rlhf.planning.memory import Part, Phase, Rollout, Tuned, passing
 from rlhf.planning.models import weights
 from rlhf.planning.setting import Setting
@@ -24,7 +25,7 @@ FLOAT32 = 4
 
 
 def sft_phases(setting: Setting, spec: ModelSpec) -> list[Phase]:
-    """Training, and the optimiser's step."""
+    """Loading, training, and the optimiser's step."""
     section = setting.config.sft
     steps = setting.microbatches("sft.batch_size", section.batch_size, section.microbatch_size)
     kinds = _sft_step(setting, spec, _learning(setting, section, spec, "causal", steps > 1))
@@ -32,7 +33,8 @@ def sft_phases(setting: Setting, spec: ModelSpec) -> list[Phase]:
     if _splits(setting, section):  # the lower halves of the weights
         lower = tuned.held.optimiser + HALF * tuned.counts.learning
         tuned = replace(tuned, held=replace(tuned.held, optimiser=lower))
-    return _supervised(tuned, passing(MODEL, kinds), steps > 1)
+    loaded = loading(setting, spec, "causal", section.tuning)
+    return [loaded, *_supervised(tuned, passing(MODEL, kinds), steps > 1)]
 
 
 def _sft_step(setting: Setting, spec: ModelSpec, learning: Learning) -> Kinds:
@@ -73,12 +75,13 @@ def dpo_phases(setting: Setting) -> list[Phase]:
     )
     head = spec.vocab_size * spec.hidden_size * setting.dtype.itemsize if spec.norm_head else 0
     parts = (*passing(MODEL, kinds), Part("head, normalised", "weights", head))
-    return _supervised(_tuned(setting, section, spec, "causal"), parts, steps > 1)
+    loaded = loading(setting, spec, "causal", section.tuning)
+    return [loaded, *_supervised(_tuned(setting, section, spec, "causal"), parts, steps > 1)]
 
 
 def rm_phases(setting: Setting) -> list[Phase]:
-    """Training, the step, and the held-out pairs, scored by the model as it was saved: over a trunk
-    in 4 bits where it was trained over one."""
+    """Loading, training, the step, and the held-out pairs, scored by the model as it was saved: over
+    a trunk in 4 bits where it was trained over one."""
     section, spec = setting.config.rm, setting.main
     steps = setting.microbatches("rm.batch_size", section.batch_size, section.microbatch_size)
     prompts, count = section.microbatch_size, setting.config.collect.responses_per_prompt
@@ -92,7 +95,8 @@ def rm_phases(setting: Setting) -> list[Phase]:
         "held-out pairs",
         (Part(MODEL, "weights", tuned.held.weights), again, *passing("saved model", scored)),
     )
-    return [*_supervised(tuned, passing(MODEL, kinds), steps > 1), pairs]
+    loaded = loading(setting, spec, "reward", section.tuning)
+    return [loaded, *_supervised(tuned, passing(MODEL, kinds), steps > 1), pairs]
 
 
 def rm_sizes(setting: Setting) -> tuple[int, int]:

@@ -8,6 +8,7 @@ from rlhf.config.schema import PPOSection
 from rlhf.models.adapter import Task
 from rlhf.planning import traces
 from rlhf.planning.engines import Engine
+from rlhf.planning.loading import loading_roles
 from rlhf.planning.memory import Part, Phase, Rollout, Tuned, passing
 from rlhf.planning.models import weights
 from rlhf.planning.setting import Setting
@@ -18,7 +19,7 @@ FLOAT32 = 4
 
 
 def ppo_phases(setting: Setting) -> list[Phase]:
-    """Sampling, reading, the two backward passes, the steps."""
+    """Loading, sampling, reading, the two backward passes, the steps."""
     section, spec, width = setting.config.ppo, setting.main, setting.dtype.itemsize
     sizes = (section.max_prompt_tokens, section.sampling.max_new_tokens)
     rows = microbatch(section, setting.gpus)
@@ -46,6 +47,7 @@ def ppo_phases(setting: Setting) -> list[Phase]:
         "critic's update": ("critic", traces.trunk_step(learning["critic"], rows, sum(sizes))),
     }
     return [
+        loading_roles(setting, setting.engine if spreads(setting) else Engine(setting.gpus)),
         Phase("sampling", (*at_rest, *whole, *passing("actor", kinds))),
         *(
             Phase(
@@ -74,8 +76,8 @@ def ppo_slots(setting: Setting) -> int:
 
 
 def spreads(setting: Setting) -> bool:
-    """Whether the four models are spread over the GPUs (`rlhf.models.spread`), learners and frozen
-    ones alike. A shared trunk never is."""
+    """Whether models are spread over the GPUs (`rlhf.models.spread`): by ZeRO-2 the two that learn,
+    by ZeRO-3 all four. A shared trunk never is."""
     return setting.config.ppo.roles == "separate" and setting.engine.stage > 0
 
 
@@ -142,7 +144,10 @@ def _resident(setting: Setting, *, gradients: bool) -> tuple[Part, ...]:
         for role, one in _learners(setting).items()
         for part in one.resident(role, gradients=gradients)
     )
-    return _shares(setting, (*_others(setting), *learners))
+    others = _others(setting)
+    if setting.engine.stage == 3:  # ZeRO-2 leaves whole what does not learn
+        others = _shares(setting, others)
+    return (*others, *_shares(setting, tuple(learners)))
 
 
 def _gathered(setting: Setting, role: str, task: Task, *, whole: bool) -> tuple[Part, ...]:

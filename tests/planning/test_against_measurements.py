@@ -33,7 +33,11 @@ def test_peak_of_qlora(name):
     config = load_config(resource("configs/baichuan_7b_qlora.yaml"), few)
     (plan,) = stage_plans(Setting(config), "sft")
     assert plan.height.name == "training"
-    assert plan.peak_gib == pytest.approx(measured("qlora_7b")["cases"][name]["peak_gib"], rel=0.15)
+    expected = measured("qlora_7b")["cases"][name]
+    assert plan.peak_gib == pytest.approx(expected["peak_gib"], rel=0.15)
+    loading = plan.phases[0]
+    assert loading.name == "loading"
+    assert loading.peak / GIB == pytest.approx(expected["load_peak_gib"], rel=0.05)
 
 
 @pytest.mark.parametrize("batch", [64, 16])

@@ -55,7 +55,8 @@ def test_every_stage_of_a_run(whole):
 
 
 def test_roles_of_a_shared_trunk(whole):
-    sampling = whole.stages[3].phases[0]
+    loading, sampling = whole.stages[3].phases[:2]
+    assert {part.role for part in loading.parts} == {"trunk"}
     trunk = next(part.size for part in sampling.parts if part.role == "trunk")
     assert trunk == 2 * (2 * 1000 * 64 + BLOCKS)
     slots = 128  # as many as are sampled together, for all fit
@@ -72,7 +73,7 @@ def test_policies_are_gone_when_the_judge_comes(whole):
 def test_json(whole):
     read = json.loads(json.dumps(whole.as_dict()))
     assert read["fits"] and read["stages"][3]["unit"] == "iteration"
-    phase = read["stages"][3]["phases"][2]
+    phase = read["stages"][3]["phases"][3]
     assert phase["name"] == "actor's update"
     assert set(phase["roles"]) == {"trunk", "reward model", "actor", "critic"}
 
@@ -81,7 +82,7 @@ def test_says_what_would_fit():
     """Every weight of 7B is too much for one GPU: 16 bytes a weight."""
     found = plan(config_of(*TUNED))
     (stage,) = found.stages
-    assert not found.fits and stage.phases[1].peak == 16 * 7_505_973_248
+    assert not found.fits and stage.phases[2].peak == 16 * 7_505_973_248
     fitting = {option.keys for option in found.options if option.fits}
     assert ("sft.tuning.method=lora",) in fitting
     spread = [option for option in found.options if "runtime.deepspeed=zero3" in option.keys]
@@ -101,15 +102,53 @@ def test_zero_3_is_refused_what_a_run_refuses():
 
 
 def test_ppo_spreads_four_models():
-    """At rest a GPU of four holds a quarter of the weights, and the actor whole to sample with."""
+    """At rest a GPU of four holds a quarter of the weights, and the actor whole to sample with; by
+    ZeRO-2 the reference and the reward model, too."""
     config, specs = small("ppo.roles=separate", "ppo.tuning.method=full", "stages=[ppo]")
-    spread = config.model_copy(
-        update={"runtime": config.runtime.model_copy(update={"deepspeed": "zero3"})}
-    )
-    one, many = (plan(each, gpus=4, specs=specs).stages[0] for each in (config, spread))
-    assert (one.engine, many.engine) == ("data parallel", "ZeRO-3")
-    whole, weights = 2 * (2 * 1000 * 64 + BLOCKS), one.phases[0].of("weights")
-    assert many.phases[0].of("weights") == pytest.approx(weights / 4 + whole, abs=8)
+
+    def sampling(deepspeed):
+        runtime = config.runtime.model_copy(update={"deepspeed": deepspeed})
+        changed = config.model_copy(update={"runtime": runtime})
+        (stage,) = plan(changed, gpus=4, specs=specs).stages
+        return stage.engine, stage.phases[1].of("weights")
+
+    engines, (one, two, three) = zip(*map(sampling, (None, "zero2", "zero3")), strict=True)
+    assert engines == ("data parallel", "ZeRO-2", "ZeRO-3")
+    whole, scorer = 2 * (2 * 1000 * 64 + BLOCKS), 2 * (1000 * 64 + BLOCKS + 64)
+    assert three == pytest.approx(one / 4 + whole, abs=8)
+    assert two == pytest.approx(three + 3 / 4 * (whole + scorer), abs=8)
+
+
+HEAD = 2 * 1000 * 64
+"""Bytes of the small model's head, and of its embedding."""
+
+
+@pytest.mark.parametrize(
+    ("deepspeed", "expected"),
+    [
+        (None, 2 * HEAD + 2 * BLOCKS),
+        ("zero2", 2 * (2 * HEAD + 2 * BLOCKS)),  # and once more, in one piece
+        ("zero3", (2 * HEAD + 2 * BLOCKS) / 4 + HEAD),  # a part, and the largest part whole
+    ],
+)
+def test_loading(deepspeed, expected):
+    keys = ["sft.tuning.method=full", "stages=[sft]", "sft.loss_chunk=null"]
+    config, specs = small(*keys, f"runtime.deepspeed={deepspeed or 'null'}")
+    phase = plan(config, gpus=4, specs=specs).stages[0].phases[0]
+    assert (phase.name, phase.host) == ("loading", 0)
+    assert phase.peak == pytest.approx(expected, abs=8)
+
+
+def test_loading_the_roles_of_ppo():
+    """The actor is read when two are there, the critic when three are: a quarter of each."""
+    keys = ["ppo.roles=separate", "ppo.tuning.method=full", "stages=[ppo]"]
+    config, specs = small(*keys, "runtime.deepspeed=zero3")
+    speaker, scorer = 2 * HEAD + 2 * BLOCKS, HEAD + 2 * BLOCKS + 2 * 64
+    phase = plan(config, gpus=4, specs=specs).stages[0].phases[0]
+    outside = 2 * (5 * 2 * 64 + 64)  # norms
+    actor = (2 * speaker + scorer) / 4 + 2 * HEAD + outside
+    critic = (2 * speaker + 2 * scorer) / 4 + HEAD + outside + 2 * 64
+    assert phase.peak == pytest.approx(max(actor, critic), abs=8)
 
 
 def test_sources_that_are_not_there_go_by_their_size():
