@@ -1,62 +1,41 @@
 """Every published config: it is whole, it says what it needs, and it rehearses.
 
-All are resolved, and so is the rehearsal of each. Those that no other stands for are run as well:
-`telling` picks them so that every architecture, layout of PPO's roles, way to tune and list of
-stages goes through a rehearsal. Variants differ from those in sizes and rates alone: a rehearsal
-turns QLoRA into LoRA. LoRA on Baichuan2-7B is what tests/stages/test_end_to_end.py runs, tiny.yaml
-has runs of its own.
+All are resolved, and so is the rehearsal of each; then all are run, every stage, with tiny models
+and fewer steps. tiny.yaml is run whole elsewhere (.ci/run), its ablations are run here, every
+variant with one seed. What a rehearsal turns into something else is not seen here: QLoRA becomes
+LoRA, 8-bit AdamW the plain one, and DeepSpeed is off, since this is one process.
 """
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 
+from rlhf.apps import ablation
 from rlhf.config.load import load_config
-from rlhf.config.schema import Config
 from rlhf.demo.rehearse import rehearse
 from rlhf.evaluation import drawing
 from rlhf.models.registry import named
 from tests.stages.worlds import call, miniature, statuses
 
 CONFIGS = Path(__file__).parents[1] / "configs"
-FILES = sorted([*CONFIGS.glob("*.yaml"), *CONFIGS.glob("ablations/*.yaml")])
+WHOLE = sorted(path for path in CONFIGS.glob("*.yaml") if path.stem != "tiny")
+ABLATIONS = sorted(CONFIGS.glob("ablations/*.yaml"))
+FILES = [*WHOLE, CONFIGS / "tiny.yaml", *ABLATIONS]
 PRESETS = sorted(CONFIGS.glob("presets/*.yaml"))
 STAGES = {"sft/main", "collect", "rm", "ppo", "evaluate/policy"}
 SHORTER = (
     "runtime.deepspeed=null",  # one process: several are what tests/training and tests/ppo run
-    "sft.max_steps=2",
-    "sft.eval_every=2",
-    "rm.max_steps=2",
-    "ppo.iterations=2",
-    "evaluate.extra_sft=false",
+    *("sft.max_steps=2", "sft.eval_every=2", "sft.batch_size=8", "sft.microbatch_size=8"),
+    *("collect.prompts=8", "collect.eval_prompts=4"),
+    *("rm.max_steps=2", "rm.batch_size=2", "rm.microbatch_size=2"),
+    *("ppo.iterations=2", "ppo.rollout_batch=4", "ppo.minibatch=4", "ppo.microbatch=4"),
+    *("evaluate.prompts=4", "evaluate.extra_sft=false"),
 )
-
-
-def traits(config: Config) -> set[Any]:
-    """What of a config makes its rehearsal another one."""
-    layout = named(config.main.architecture).layout
-    found = {layout, config.stages}
-    if config.stages is None:
-        tuned = (config.sft, config.rm, config.ppo)
-        found |= {(layout, "aligned")}
-        found |= {(config.ppo.roles, *(section.tuning.method for section in tuned))}
-    return found
-
-
-def telling() -> list[str]:
-    """The configs to run: always the one that adds most to those chosen before."""
-    left = {path.stem: traits(rehearse(load_config(path))) for path in CONFIGS.glob("*.yaml")}
-    del left["tiny"]
-    chosen: list[str] = []
-    while any(left.values()):
-        chosen.append(max(sorted(left), key=lambda name: len(left[name])))
-        seen = left[chosen[-1]]
-        left = {name: more - seen for name, more in left.items()}
-    return chosen
+ABLATED = (*SHORTER, "ablation.seeds=[0]", "ablation.reuse=[]")
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
@@ -108,11 +87,16 @@ def test_whole_configs_have_the_report_s_ppo(path: Path) -> None:
         assert (ppo.kl.initial, ppo.kl.final) == (0.2, 0.005)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", telling())
-def test_a_config_rehearses(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # What plots look like is tested elsewhere, and takes longer than a stage.
+@pytest.fixture
+def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What they look like is tested elsewhere, and takes longer than a stage."""
     monkeypatch.setattr(drawing, "render", lambda *_: (b"\x89PNG", "<svg></svg>"))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("no_plots")
+@pytest.mark.parametrize("name", [path.stem for path in WHOLE])
+def test_a_config_rehearses(name: str, tmp_path: Path) -> None:
     call(miniature("small", tmp_path, like=name), *SHORTER)
     alone = load_config(name).stages
     finished = {"sft/main" if stage == "sft" else stage for stage in alone} if alone else STAGES
@@ -123,3 +107,15 @@ def test_a_config_rehearses(name: str, tmp_path: Path, monkeypatch: pytest.Monke
     assert (tmp_path / "small/sft/main/loss.png").is_file()
     for model in ("sft/main", *(() if alone else ("ppo/actor", "ppo/critic"))):
         assert (tmp_path / "small" / model / "model.safetensors").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("no_plots")
+@pytest.mark.parametrize("path", ABLATIONS, ids=lambda path: path.stem)
+def test_an_ablation_rehearses(path: Path, tmp_path: Path) -> None:
+    config = load_config(miniature("small", tmp_path, like=str(path)), ABLATED)
+    assert config.ablation is not None
+    ablation.run(config, rehearsal=False)
+    table = json.loads((tmp_path / "small/ablation.json").read_text("utf-8"))["table"]
+    assert {row["variant"] for row in table} == set(config.ablation.variants)
+    assert {row["metric"] for row in table} == set(config.ablation.metrics)

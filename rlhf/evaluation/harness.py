@@ -23,6 +23,7 @@ OWN_TASKS = "demo/questions"
 """The folder of the demo's task, in the package."""
 SEED = 1234
 """Of the examples; the harness's own choice."""
+NOISY = ("lm_eval", "evaluate", "absl", "huggingface_hub")
 OPTIONS: dict[str, Any] = {"log_samples": True, "bootstrap_iters": 0}
 """Of the harness: each question's result, from which the intervals are made here."""
 
@@ -47,6 +48,15 @@ def ask(model: Path, section: CapabilitySection, runtime: Runtime) -> list[Quest
     return list(question_rows(found, section.tasks))
 
 
+def count_questions(section: CapabilitySection) -> int:
+    """How many there are in the section's tasks, all of which are read for it.
+
+    Raises ValueError as `ask`.
+    """
+    tasks = read_tasks(task_manager(section), section)["tasks"]
+    return sum(len(task.eval_docs) for task in tasks.values())
+
+
 def harness_version() -> str:
     """Raises ValueError, with the mend, where the harness is not installed."""
     try:
@@ -54,7 +64,7 @@ def harness_version() -> str:
     except ImportError as error:
         raise ValueError(
             f"capabilities: needs lm-evaluation-harness ({error}); install it with "
-            "pip install '.[capabilities]', or set capabilities: null"
+            "pip install 'baichuan-rlhf[capabilities]', or set capabilities: null"
         ) from None
     return f"lm-eval {version('lm-eval')}"
 
@@ -185,7 +195,7 @@ def _in_parts(requests: list[Any], answer: Callable[[list[Any]], list[Any]]) -> 
 def _quietly() -> Iterator[None]:
     """Without the harness's notices, such as that it was given a model that is loaded already; its
     bars are for terminals."""
-    loggers = [logging.getLogger(name) for name in _names("lm_eval", "evaluate", "absl")]
+    loggers = [logging.getLogger(name) for name in _names(*NOISY)]
     before = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)

@@ -32,7 +32,9 @@ def read_gguf(file: Path) -> dict[str, Any]:
     try:
         from gguf import GGUFReader
     except ImportError:
-        raise ValueError("reading GGUF needs one more package: pip install '.[gguf]'") from None
+        raise ValueError(
+            "reading GGUF needs one more package: pip install 'baichuan-rlhf[gguf]'"
+        ) from None
     try:
         reader = GGUFReader(file)
     except (ValueError, LookupError, OSError):

@@ -26,7 +26,9 @@ def bitsandbytes_config(quantization: Quantization, dtype: torch.dtype) -> BitsA
     try:
         import bitsandbytes  # noqa: F401
     except ImportError:
-        raise ValueError("weights in 4 or 8 bits need bitsandbytes: pip install '.[gpu]'") from None
+        raise ValueError(
+            "weights in 4 or 8 bits need bitsandbytes: pip install 'baichuan-rlhf[gpu]'"
+        ) from None
     if quantization == "int8":
         # At every product of every layer it tells that it rounds what goes in.
         logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)

@@ -10,7 +10,6 @@ import fcntl
 import json
 import os
 import shutil
-import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from rlhf.runtime.files import hash_path, result_names, write_text
+from rlhf.runtime.holder import this_process
 
 MANIFEST = "manifest.json"
 STAGES = ("sft", "collect", "dpo", "rm", "ppo", "evaluate")
@@ -193,7 +193,7 @@ class RunDir:
                     "it, or give this run another directory with --set name=..."
                 ) from None
             file.truncate(0)
-            file.write(f"process {os.getpid()} on {socket.gethostname()}")
+            file.write(this_process())
             file.flush()
             yield
 

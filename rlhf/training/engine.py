@@ -86,7 +86,9 @@ def read_engine(section: RuntimeSection) -> Engine | None:
     if name is None:
         return None
     if importlib.util.find_spec("deepspeed") is None:
-        raise ValueError("runtime.deepspeed needs DeepSpeed; pip install '.[deepspeed]', or null")
+        raise ValueError(
+            "runtime.deepspeed needs DeepSpeed; pip install 'baichuan-rlhf[deepspeed]', or null"
+        )
     path = _find(name)
     try:
         values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))

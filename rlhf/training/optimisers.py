@@ -23,5 +23,7 @@ def optimiser_name(optimiser: OptimiserSection, device: torch.device) -> str:
     if optimiser.kind == "adamw":  # fused, a step needs no copies of what learns
         return "adamw_torch_fused" if device.type == "cuda" else "adamw_torch"
     if importlib.util.find_spec("bitsandbytes") is None:
-        raise ValueError("optimiser.kind: adamw-8bit needs bitsandbytes; pip install '.[gpu]'")
+        raise ValueError(
+            "optimiser.kind: adamw-8bit needs bitsandbytes; pip install 'baichuan-rlhf[gpu]'"
+        )
     return "adamw_8bit"

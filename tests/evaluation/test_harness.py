@@ -174,7 +174,7 @@ def test_without_the_harness_the_mend_is_told(monkeypatch: pytest.MonkeyPatch) -
     import sys
 
     monkeypatch.setitem(sys.modules, "lm_eval", None)
-    with pytest.raises(ValueError, match=r"pip install '\.\[capabilities\]'"):
+    with pytest.raises(ValueError, match=r"pip install 'baichuan-rlhf\[capabilities\]'"):
         harness_version()
 
 

@@ -80,7 +80,7 @@ def test_a_configuration_that_says_what_ours_says(tmp_path: Path) -> None:
 
 def test_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ValueError, match=r"pip install '\.\[deepspeed\]'"):
+    with pytest.raises(ValueError, match=r"pip install 'baichuan-rlhf\[deepspeed\]'"):
         read_engine(RuntimeSection(deepspeed="zero2"))
 
 

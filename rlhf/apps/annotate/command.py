@@ -10,6 +10,7 @@ from rlhf.apps.annotate.audit import Audit
 from rlhf.apps.annotate.desk import Desk
 from rlhf.apps.annotate.job import Job, open_job
 from rlhf.apps.annotate.label_studio import interface, read_answers, write_tasks
+from rlhf.apps.annotate.notice import noted
 from rlhf.apps.annotate.store import Store
 from rlhf.config.paths import resource
 from rlhf.data.taxonomy import Taxonomy
@@ -73,7 +74,8 @@ def _serve(
         taken = f"port {port} is" if port else "all ports from 7860 to 7959 are"
         raise ValueError(f"{taken} taken on 127.0.0.1: give another with --port") from None
     say(f"{address} waits for annotators; stop with Ctrl-C, every answer given is on disk")
-    application.block_thread()
+    with noted(job.folder, address):
+        application.block_thread()
     _report(desk.export_when_done(), say)
     progress = desk.store.progress()
     say(f"{progress.settled} of {progress.tasks} tasks settled")

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import re
-import socket
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -15,7 +12,9 @@ from typing import Any
 
 import yaml
 
+from rlhf.apps.annotate.notice import NOTE
 from rlhf.evaluation.capabilities import FOLDER as CAPABILITIES
+from rlhf.runtime.holder import is_there
 from rlhf.runtime.metrics import SAMPLES
 from rlhf.runtime.run_dir import MANIFEST, STAGES
 
@@ -31,7 +30,6 @@ WATCHED = (
     "eval_rankings.jsonl",
 )
 """Files of a stage that the page shows something of."""
-HOLDER = re.compile(r"process (\d+) on (.+)")
 
 
 @dataclass(frozen=True)
@@ -119,6 +117,7 @@ def signature(runs: Sequence[Run]) -> str:
         stages = run.stages()
         files = [run.root / CONFIG, run.root / MANIFEST, run.root / "report" / "report.json"]
         files += [run.root / stage.key / name for stage in stages for name in WATCHED]
+        files += [run.root / stage.key / NOTE for stage in stages]
         times = [file.stat().st_mtime_ns for file in files if file.exists()]
         seen.append((str(run.root), times, [stage.status for stage in stages]))
     return sha256(repr(seen).encode()).hexdigest()
@@ -127,20 +126,9 @@ def signature(runs: Sequence[Run]) -> str:
 def is_alive(root: Path) -> bool:
     """Whether the process that last took the run is there; one on another host is thought to be."""
     try:
-        holder = HOLDER.fullmatch((root / ".lock").read_text("utf-8").strip())
+        return is_there((root / ".lock").read_text("utf-8").strip())
     except (OSError, ValueError):
         return False
-    if holder is None:
-        return False
-    if holder[2] != socket.gethostname():
-        return True
-    try:
-        os.kill(int(holder[1]), 0)  # asks whether it is there, and does nothing to it
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def rows_of(path: Path) -> list[Row]:

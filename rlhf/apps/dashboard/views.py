@@ -11,6 +11,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from pydantic import ValidationError
 
+from rlhf.apps.annotate.notice import address_of
 from rlhf.apps.dashboard import compare
 from rlhf.apps.dashboard.alarms import Watched, watched
 from rlhf.apps.dashboard.curves import ROUND
@@ -42,7 +43,8 @@ def overview(runs: Sequence[Run], say: Say) -> str:
     shown = []
     for run in runs:
         stages = run.stages()
-        waiting = [f"rlhf annotate {run.root / s.key}" for s in stages if s.status == "waiting"]
+        asked = [run.root / stage.key for stage in stages if stage.status == "waiting"]
+        waiting = [(f"rlhf annotate {folder}", address_of(folder)) for folder in asked]
         ringing = [
             (stage.key, [rule.metric for rule in rules_of(run, stage.key) if rule.ringing])
             for stage in stages

@@ -41,6 +41,7 @@ CHINESE: dict[str, str] = {
     "Alarm": "告警",
     "The tab Alarms tells what to do.": "处理办法见“告警”页。",
     "Waiting for rankings": "等待排序标注",
+    "Open the annotation page": "打开标注页面",
     "To open the annotation page:": "打开标注页面的命令:",
     # curves
     "step": "步",

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rlhf.apps.doctor import packages
-from rlhf.apps.doctor.finding import Finding
+from rlhf.apps.doctor.finding import Finding, judged
 
 
 def doctor(target: Path | None) -> Iterator[Finding]:
@@ -43,3 +43,6 @@ def doctor(target: Path | None) -> Iterator[Finding]:
     yield from packages.needed(needed_extras(config), wanted)
     yield from machine.check(machine.look())
     yield from config_files.check(config)
+    if config.capabilities is not None and not packages.lacking(wanted.extras["capabilities"]):
+        section = config.capabilities
+        yield judged("benchmarks", lambda: config_files.benchmarks(section))

@@ -8,12 +8,14 @@ from pathlib import Path
 
 from rlhf.apps.doctor import checkpoint, disk
 from rlhf.apps.doctor.finding import Finding, judged
+from rlhf.config.capabilities import CapabilitySection
 from rlhf.config.schema import Config
 from rlhf.data.curation import Verdict
 from rlhf.data.jsonl import Record, read_jsonl
 from rlhf.data.prepare import KINDS
 from rlhf.data.records import RankingRecord, TextRecord
 from rlhf.data.taxonomy import Taxonomy
+from rlhf.evaluation.harness import count_questions, harness_version
 
 OWN = ("run://", "demo://")
 """What the run makes for itself."""
@@ -65,3 +67,9 @@ def taxonomy(path: str) -> str:
     """Raises ValueError when the file is no taxonomy."""
     categories = Taxonomy.load(path).levels[-1]
     return f"{path}: {len(categories)} tertiary categories"
+
+
+def benchmarks(section: CapabilitySection) -> str:
+    """Reads every question, from the hub or its cache; raises ValueError where that fails."""
+    count, tasks = count_questions(section), ", ".join(section.tasks)
+    return f"{tasks}: {count} questions can be read, by {harness_version()}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -90,7 +91,9 @@ def flash_attention() -> Finding:
 def bitsandbytes() -> Finding:
     """Into 4 bits and back."""
     if _version("bitsandbytes") is None:
-        text = "not installed: no qlora, no adamw-8bit, no --load-in; pip install '.[gpu]'"
+        text = (
+            "not installed: no qlora, no adamw-8bit, no --load-in; pip install 'baichuan-rlhf[gpu]'"
+        )
         return Finding("warning", "bitsandbytes", text)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     numbers = torch.linspace(-1, 1, 256, device=device).reshape(4, 64)
@@ -103,7 +106,7 @@ def bitsandbytes() -> Finding:
         text = f"{_first_line(reason)}; install a version for CUDA {torch.version.cuda}"
         return Finding("fault", "bitsandbytes", text)
     if not error < NF4_ERROR:
-        text = f"4 bits give numbers that are {error:.2g} off; pip install -U '.[gpu]'"
+        text = f"4 bits give numbers that are {error:.2g} off; pip install -U 'baichuan-rlhf[gpu]'"
         return Finding("fault", "bitsandbytes", text)
     return Finding("ok", "bitsandbytes", f"{_version('bitsandbytes')}, NF4 works on {device}")
 
@@ -111,8 +114,11 @@ def bitsandbytes() -> Finding:
 def deepspeed() -> Finding:
     found = _version("deepspeed")
     if found is None:
-        text = "not installed: no ZeRO over several GPUs; pip install '.[deepspeed]'"
+        text = "not installed: no ZeRO over several GPUs; pip install 'baichuan-rlhf[deepspeed]'"
         return Finding("ok", "deepspeed", text)
+    if (reason := _import_error("deepspeed")) is not None:
+        text = f"{found}, but its import fails: {reason}; mend that, or pip uninstall deepspeed"
+        return Finding("fault", "deepspeed", text)
     return Finding("ok", "deepspeed", found)
 
 
@@ -148,6 +154,14 @@ def _version(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
+
+
+def _import_error(package: str) -> str | None:
+    """The last line of what Python says, in a process of its own: some packages print, or exit."""
+    command = [sys.executable, "-c", f"import {package}"]
+    answer = subprocess.run(command, capture_output=True, text=True)
+    said = answer.stderr.strip().split("\n")[-1]
+    return (said or f"exit code {answer.returncode}") if answer.returncode else None
 
 
 def _first_line(error: Exception) -> str:

@@ -73,7 +73,8 @@ def check(wanted: Wanted, tested: dict[str, str]) -> Iterator[Finding]:
     absent = [name for name in extras if name not in there]
     text = f"installed: {', '.join(there) or 'none'}"
     if absent:
-        text += f"; not: {', '.join(absent)} (when you need one: pip install '.[{absent[0]}]')"
+        mend = f"pip install '{DISTRIBUTION}[{absent[0]}]'"
+        text += f"; not: {', '.join(absent)} (when you need one: {mend})"
     yield Finding("ok", "extras", text)
 
 

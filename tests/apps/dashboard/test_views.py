@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from rlhf.apps.annotate.notice import noted
 from rlhf.apps.dashboard import samples, views
-from rlhf.apps.dashboard.runs import Run, find_runs
+from rlhf.apps.dashboard.runs import Run, find_runs, signature
 from rlhf.apps.dashboard.words import translator
 from tests.apps.dashboard.worlds import make_run
 
@@ -25,6 +26,11 @@ def test_the_overview_tells_what_rings_and_what_waits(run: Run) -> None:
     manifest.write_text(manifest.read_text().replace('"running"', '"waiting"'))
     html = views.overview([run], ENGLISH)
     assert f"<code>rlhf annotate {run.root}/ppo</code>" in html and "<code>kl</code>" not in html
+    before = signature([run])
+    with noted(run.root / "ppo", "http://127.0.0.1:7861/"):
+        html = views.overview([run], ENGLISH)
+        assert '<a href="http://127.0.0.1:7861/"' in html and "rlhf annotate" not in html
+        assert signature([run]) != before
 
 
 def test_texts_are_text(run: Run) -> None:

@@ -4,8 +4,9 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from rlhf.apps.doctor import disk
+from rlhf.apps.doctor import config_files, disk, machine
 from rlhf.cli import app
+from rlhf.config.capabilities import CapabilitySection
 from rlhf.config.load import load_config
 
 N = 32 * (4 * 4096**2 + 3 * 4096 * 11008) + 2 * 125_696 * 4096
@@ -35,8 +36,9 @@ def test_a_full_disk(monkeypatch):
     assert disk.needed(load_config("tiny")) == 0
 
 
-def test_doctor_of_a_config(checkpoint, tmp_path):
+def test_doctor_of_a_config(checkpoint, tmp_path, monkeypatch):
     """One line a check; what is wrong with the files makes exit code 2, and mending them 0."""
+    monkeypatch.setattr(machine, "_import_error", lambda package: None)  # has a test of its own
     values = {
         "name": "mine",
         "output_dir": str(tmp_path / "runs"),
@@ -61,6 +63,12 @@ def test_doctor_of_a_config(checkpoint, tmp_path):
     mended = CliRunner().invoke(app, ["doctor", str(config)])
     assert mended.exit_code == 0, mended.stdout
     assert f"{tmp_path}/sft.jsonl: 1 records, all" in mended.stdout
+
+
+def test_benchmarks_are_read():
+    pytest.importorskip("lm_eval")
+    there = CapabilitySection(tasks=("demo_world",), limit=3)
+    assert config_files.benchmarks(there).startswith("demo_world: 225 questions can be read, by lm")
 
 
 def test_doctor_of_no_config():

@@ -39,3 +39,12 @@ def test_without_a_compiler(monkeypatch):
     monkeypatch.setattr(machine.shutil, "which", lambda name: None)
     assert machine.compilers(on_gpu=False).level == "ok"
     assert "ppo.engine: plain" in machine.compilers(on_gpu=True).message
+
+
+def test_a_deepspeed_that_cannot_be_imported(monkeypatch, tmp_path):
+    (tmp_path / "deepspeed.py").write_text("raise RuntimeError('no\\nCUDA_HOME')")
+    monkeypatch.setattr(machine, "_version", lambda package: "0.19")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    broken = machine.deepspeed()
+    assert broken.level == "fault"
+    assert broken.message.startswith("0.19, but its import fails: CUDA_HOME; mend that")
