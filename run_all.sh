@@ -12,7 +12,5 @@ if [[ -n $extras && $python == "$root/.venv/bin/python" ]]; then
     # shellcheck disable=SC2086  # several words
     "$root/scripts/prepare_env.sh" $extras >/dev/null
 fi
-# Threads that wait for work sleep instead of spinning: as fast, an eighth less CPU time, and fair on a shared machine.
-export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-PASSIVE}
 export PATH=$(dirname "$python"):$PATH  # what else the environment has, such as ninja
 exec "$python" -m rlhf run "$@"

@@ -56,6 +56,9 @@ app.add_typer(lineage.app)
 def main() -> None:
     """Entry point. The user's mistakes: one line, exit code 2. What else is foreseen, such as a
     full disk or an alarm that stops PPO: one line, 1. Anything else: traceback, 1."""
+    # Threads that wait for work sleep instead of spinning: as fast, an eighth less CPU time, and
+    # several times as fast where something else runs too. Read when torch is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # On some processors it tells of a faster kernel whenever it is imported, needed or not.
     logging.getLogger("bitsandbytes.backends").setLevel(logging.ERROR)
     try:
