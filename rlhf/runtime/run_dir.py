@@ -18,7 +18,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from rlhf.runtime.files import hash_path, result_names, write_text
+from rlhf.runtime.files import CHECKPOINTS, hash_path, result_names, write_text
 from rlhf.runtime.holder import this_process
 
 MANIFEST = "manifest.json"
@@ -155,18 +155,22 @@ class RunDir:
     def set_aside(self, directory: Path) -> None:
         """Move a stage's results to aside/, in place of those there, so that it starts afresh.
 
-        Of a borrowed stage only the link moves.
+        Of a borrowed stage only the link moves. An attempt that has come to nothing, such as one
+        that was refused its input, replaces none: it is removed.
         """
         if not directory.exists() and not directory.is_symlink():
             return
         key = directory.relative_to(self.root).as_posix()
         target = self.root / "aside" / key
-        if target.is_symlink():
-            target.unlink()
-        elif target.exists():
-            shutil.rmtree(target)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        directory.rename(target)
+        if directory.is_symlink() or _holds_work(directory) or not target.exists():
+            if target.is_symlink():
+                target.unlink()
+            elif target.exists():
+                shutil.rmtree(target)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            directory.rename(target)
+        else:
+            shutil.rmtree(directory)
         self._write_list(
             {
                 other: manifest
@@ -229,6 +233,12 @@ def is_finished(directory: Path, config_hash: str, inputs: Mapping[str, Artifact
         and manifest.matches(config_hash, inputs)
         and all((directory / name).exists() for name in manifest.outputs)
     )
+
+
+def _holds_work(directory: Path) -> bool:
+    """Whether a stage directory has results in it, or a checkpoint to go on from."""
+    checkpoints = directory / CHECKPOINTS
+    return bool(result_names(directory)) or (checkpoints.is_dir() and any(checkpoints.iterdir()))
 
 
 def outputs_of(directory: Path) -> dict[str, Artifact]:

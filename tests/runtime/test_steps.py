@@ -135,6 +135,22 @@ def test_what_only_watches_may_change_on_the_way_and_not_afterwards(world):
     assert read_manifest(directory).resumed == ()
 
 
+def test_what_comes_to_nothing_does_not_replace_what_was_set_aside(world):
+    """Two mistakes in the config, one after the other, must not cost the finished result."""
+    directory = world.run().directory
+    work, world.work = world.work, lambda step: (_ for _ in ()).throw(ValueError("refused"))
+    for setting in (1, 2):
+        with pytest.raises(ValueError, match="refused"):
+            world.run(setting=setting)
+    kept = world.runtime.run_dir.root / "aside" / "rm" / "result"
+    assert kept.read_text() == "TEXT"
+    world.work = work
+    for setting in (3, 4):  # the first of these results is replaced by the second
+        world.run(setting=setting)
+    assert (directory / "result").is_file() and kept.is_file()
+    assert read_manifest(kept.parent).config_hash == world.step(setting=3).config_hash
+
+
 def test_waiting_goes_on_at_the_next_call(world):
     world.fails = Waiting("waiting for rankings")
     assert world.run().waiting == "waiting for rankings"
