@@ -41,6 +41,8 @@ def outlook(step: Step, runtime: Runtime, coming: Collection[Path]) -> Outlook:
         text = f"{before.status} since {before.started}; only what watches it has changed"
         return Outlook("resume", text)
     if not before.matches(config_hash, inputs):
+        if runtime.run_dir.has_aside(step.directory, config_hash, inputs):
+            return Outlook("reuse", "taken back from aside/")
         return Outlook("run", f"{_changes(before, config_hash, inputs)}; old results go to aside/")
     if before.status == "done":
         gone = [name for name in before.outputs if not (step.directory / name).exists()]

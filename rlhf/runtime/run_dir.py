@@ -161,7 +161,7 @@ class RunDir:
         if not directory.exists() and not directory.is_symlink():
             return
         key = directory.relative_to(self.root).as_posix()
-        target = self.root / "aside" / key
+        target = self._aside(directory)
         if directory.is_symlink() or _holds_work(directory) or not target.exists():
             if target.is_symlink():
                 target.unlink()
@@ -178,6 +178,25 @@ class RunDir:
                 if other != key and not other.startswith(f"{key}/")
             }
         )
+
+    def has_aside(self, directory: Path, config_hash: str, inputs: Mapping[str, Artifact]) -> bool:
+        """Whether what was set aside of a stage is finished, of this config and these inputs."""
+        return is_finished(self._aside(directory), config_hash, inputs)
+
+    def take_back(self, directory: Path) -> StageManifest:
+        """Change places: what was set aside of a stage for what is there now. Its manifest."""
+        kept = self._aside(directory)
+        between = kept.with_name(f".{kept.name}")
+        kept.rename(between)
+        self.set_aside(directory)
+        between.rename(directory)
+        manifest = read_manifest(directory)
+        assert manifest is not None, "it was found to be finished"
+        self._list(directory, manifest)
+        return manifest
+
+    def _aside(self, directory: Path) -> Path:
+        return self.root / "aside" / directory.relative_to(self.root)
 
     @contextmanager
     def lock(self) -> Iterator[None]:

@@ -77,7 +77,7 @@ def execute(step: Step, runtime: Runtime) -> StageResult:
     """Do a step's work unless it is done, here or in a run that lends to this one.
 
     Results of the same config and inputs are reused when finished and resumed when not; results of
-    others are set aside first. Once a step is done, its directory `checkpoints` is removed. Raises
+    others are set aside first, and taken back when config and inputs are theirs again. Once a step is done, its directory `checkpoints` is removed. Raises
     ValueError when an input is not there or comes from a stage that has not finished.
     """
     manifest = once(lambda: _begin(step, runtime))
@@ -117,6 +117,9 @@ def _begin(step: Step, runtime: Runtime) -> StageManifest:
     same = before is not None and before.matches(config_hash, inputs)
     goes_on = before is not None and not same and before.resumes(resume_hash, inputs)
     if before is not None and not (same or goes_on):
+        if runtime.run_dir.has_aside(step.directory, config_hash, inputs):
+            runtime.console.print(f"{step.key}: taken back from aside/")
+            return runtime.run_dir.take_back(step.directory)
         runtime.console.print(f"{step.key}: config or inputs changed; old results are in aside/")
         runtime.run_dir.set_aside(step.directory)
     if step.directory.is_symlink():

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from rlhf.runtime.outlook import outlook
 from rlhf.runtime.run_dir import RunDir, read_manifest
 from rlhf.runtime.steps import Step, Waiting, execute
 
@@ -144,11 +145,19 @@ def test_what_comes_to_nothing_does_not_replace_what_was_set_aside(world):
             world.run(setting=setting)
     kept = world.runtime.run_dir.root / "aside" / "rm" / "result"
     assert kept.read_text() == "TEXT"
-    world.work = work
-    for setting in (3, 4):  # the first of these results is replaced by the second
-        world.run(setting=setting)
+    world.work, times = work, world.times
+    world.run()  # back to what it was
+    assert (directory / "result").is_file() and not kept.exists() and world.times == times
+    world.run(setting=3)
+    world.run(setting=4)
     assert (directory / "result").is_file() and kept.is_file()
     assert read_manifest(kept.parent).config_hash == world.step(setting=3).config_hash
+    assert outlook(world.step(setting=3), world.runtime, ()).action == "reuse"
+    times = world.times
+    world.run(setting=3)
+    assert read_manifest(kept.parent).config_hash == world.step(setting=4).config_hash
+    manifest = read_manifest(directory)
+    assert world.times == times and world.runtime.run_dir.manifests() == {"rm": manifest}
 
 
 def test_waiting_goes_on_at_the_next_call(world):
