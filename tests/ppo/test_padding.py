@@ -29,12 +29,14 @@ def _wider(rollout: Rollout, left: int, right: int) -> Rollout:
         return torch.nn.functional.pad(x, (before, right), value=fill)
 
     sequences = rollout.sequences
+    wider = Sequences(
+        input_ids=padded(sequences.input_ids, JUNK),
+        attention_mask=padded(sequences.attention_mask, False),
+        response_mask=padded(sequences.response_mask, False, before=0),
+    )
     return Rollout(
-        sequences=Sequences(
-            input_ids=padded(sequences.input_ids, JUNK),
-            attention_mask=padded(sequences.attention_mask, False),
-            response_mask=padded(sequences.response_mask, False, before=0),
-        ),
+        sequences=wider,
+        scored=wider,
         engine_logprobs=padded(rollout.engine_logprobs, 0.0, before=0),
         ended=rollout.ended,
         completions=rollout.completions,
