@@ -77,8 +77,9 @@ def execute(step: Step, runtime: Runtime) -> StageResult:
     """Do a step's work unless it is done, here or in a run that lends to this one.
 
     Results of the same config and inputs are reused when finished and resumed when not; results of
-    others are set aside first, and taken back when config and inputs are theirs again. Once a step is done, its directory `checkpoints` is removed. Raises
-    ValueError when an input is not there or comes from a stage that has not finished.
+    others are set aside first, and taken back when config and inputs are theirs again. Once a step
+    is done, its directory `checkpoints` is removed. Raises ValueError when an input is not there or
+    comes from a stage that has not finished.
     """
     manifest = once(lambda: _begin(step, runtime))
     if manifest.status == "done":
