@@ -158,7 +158,7 @@ def _rank(split: str, config: Config, runtime: Runtime, step: Step) -> None:
     elif source == "judge":
         whole = list(read_jsonl(tasks, RankingTask))
         part, grading = whole[own_part(len(whole))], config.annotation.grading
-        mine = list(_judged(part, step.inputs["judge"], grading, runtime))
+        mine = list(rank_by_judge(part, step.inputs["judge"], grading, runtime))
         once(partial(write_jsonl, rankings, chain.from_iterable(gather(mine))))
     elif not rankings.is_file():
         raise Waiting(
@@ -170,7 +170,7 @@ def _rankings(step: Step, split: str) -> Path:
     return step.directory / f"{split}rankings.jsonl"
 
 
-def _judged(
+def rank_by_judge(
     tasks: Sequence[RankingTask], judge: Path, grading: GradingSection | None, runtime: Runtime
 ) -> Iterator[RankingRecord]:
     """Ranks by a reward model's scores; grades only where it stands in for people."""

@@ -8,9 +8,10 @@ from typing import Any
 
 import torch
 from accelerate import init_empty_weights
-from peft import PeftModel
+from peft import PeftModel, get_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
 from peft.utils import ModulesToSaveWrapper
+from safetensors.torch import save_file
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from rlhf.models.adapter import write_record
@@ -18,17 +19,34 @@ from rlhf.models.load import checkpoint_hash
 from rlhf.models.quantise import is_quantised, plain_weight, quantization_of
 from rlhf.models.registry import spec_of
 
+ADAPTER = "adapter"
+"""Folder in a merged model's directory for the adapter that was merged."""
+
 
 def save_checkpoint(
     model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase, path: str | Path
 ) -> None:
     """Whole weights in safetensors, the native config, and the tokenizer with its chat template.
 
-    An adapted model is saved merged; it goes on unmerged, unchanged.
+    An adapted model is saved merged, and its adapter by itself in `adapter/`, which is small enough
+    to be kept and sent; it goes on unmerged, unchanged.
     """
     plain = merge_adapter(model) if isinstance(model, PeftModel) else model
     plain.save_pretrained(str(path))
     _save_tokenizer(plain.config, tokenizer, path)
+    if isinstance(model, PeftModel):
+        save_adapter(model, str(model.active_adapter), Path(path) / ADAPTER)
+
+
+def save_adapter(model: PeftModel, adapter: str, path: Path) -> None:
+    """One adapter as PEFT lays it out, in the type that it has, for `rlhf export --adapter`."""
+    tensors = get_peft_model_state_dict(model, adapter_name=adapter, save_embedding_layers=False)
+    path.mkdir(parents=True, exist_ok=True)
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    save_file(weights, path / "adapter_model.safetensors", metadata={"format": "pt"})
+    config = copy.deepcopy(model.peft_config[adapter])
+    config.inference_mode = True
+    config.save_pretrained(str(path))
 
 
 def save_reward_model(

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from rlhf.models.export import save_checkpoint
+from rlhf.models.export import ADAPTER, save_adapter, save_checkpoint
 from rlhf.models.spec import ModelSpec
 from rlhf.models.spread import collected, own_part, spread_as
 from rlhf.ops.masking import last_index, positions
@@ -61,6 +62,10 @@ class Roles(ABC):
     @abstractmethod
     def compile(self) -> None:
         """Compile every block, for passes without a cache, as all are but those that generate."""
+
+    def adapted_actor(self) -> tuple[PeftModel, str] | None:
+        """The model that has the actor's adapter, and its name; None where all weights learn."""
+        return None
 
     def gathered(self, role: Learner) -> AbstractContextManager[None]:
         """Every process holds the role's whole weights in here, also where they are spread."""
@@ -119,8 +124,12 @@ class Roles(ABC):
         _load_state(self.trainable("critic"), state)
 
     def save_actor(self, path: str | Path) -> None:
-        """A whole language model's directory; for one process, where all are inside `gathered`."""
+        """A whole language model's directory, with the actor's adapter beside it, if it has one;
+        for one process, where all are inside `gathered`."""
         save_checkpoint(self.whole("actor"), self.tokenizer, path)
+        adapted = self.adapted_actor()
+        if adapted is not None:
+            save_adapter(*adapted, Path(path) / ADAPTER)
 
     def save_critic(self, path: str | Path) -> None:
         """A whole reward model's directory, whose score at a token is the critic's value; for one

@@ -103,6 +103,10 @@ class SeparateRoles(Roles):
             return merge_adapter(model)
         return unspread(model) if self._zero else model
 
+    def adapted_actor(self) -> tuple[PeftModel, str] | None:
+        actor: Any = self.actor
+        return (actor, str(actor.active_adapter)) if isinstance(actor, PeftModel) else None
+
     def compile(self) -> None:
         for model in (self.actor, self.critic, self.reference, self.reward):
             compile_training(model)

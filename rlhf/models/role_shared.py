@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, get_peft_model, load_peft_weights, set_peft_model_state_dict
+from peft import LoraConfig, PeftModel, get_peft_model, load_peft_weights, set_peft_model_state_dict
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 from transformers import (
@@ -109,6 +109,9 @@ class SharedRoles(Roles):
         config = copy.deepcopy(self._trunk.config)
         kind: Any = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(config)]
         return assemble(kind, config, body)
+
+    def adapted_actor(self) -> tuple[PeftModel, str]:
+        return self._adapters, "actor"
 
     def enable_gradient_checkpointing(self) -> None:
         # By the time of the backward pass another role may be switched on.

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rlhf.config.schema import TuningSection
@@ -86,6 +87,11 @@ def test_merging_leaves_the_adapted_model_alone(
     assert torch.equal(model(IDS).logits, adapted)
     with model.disable_adapter():
         assert torch.equal(model(IDS).logits, base)
+    # The adapter by itself makes the same model of its base again, to the last bit.
+    alone = PeftModel.from_pretrained(load_causal_lm(path, **CPU), str(tmp_path / "out/adapter"))
+    merged = merge_adapter(alone).state_dict()
+    whole = load_causal_lm(tmp_path / "out", **CPU).state_dict()
+    assert all(torch.equal(merged[name], weight) for name, weight in whole.items())
 
 
 def test_folding_gives_what_merging_copies(checkpoint: Callable[..., Path]) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from peft import PeftModel
 
 from rlhf.config.schema import TuningSection
 from rlhf.models.adapter import add_lora
@@ -170,6 +171,13 @@ def test_saved_whole(world: World, kind: str, tmp_path: Path) -> None:
         assert ((logits - roles.actor_logits(IDS, MASK, 4)) * REAL).abs().max() < TOLERANCE
         values = critic.token_scores(IDS, MASK)
         assert ((values - roles.values(IDS, MASK)) * MASK).abs().max() < TOLERANCE
+    # The adapter beside it, on the SFT model, is the same actor.
+    adapter = tmp_path / "actor/adapter"
+    assert adapter.is_dir() == ("full" not in kind)
+    if adapter.is_dir():
+        alone = PeftModel.from_pretrained(load_causal_lm(world.sft, **CPU), str(adapter))
+        merged = merge_adapter(alone).state_dict()
+        assert all(torch.equal(merged[name], part) for name, part in actor.state_dict().items())
 
 
 @pytest.mark.parametrize("kind", KINDS)
