@@ -80,8 +80,8 @@ def dpo_phases(setting: Setting) -> list[Phase]:
 
 
 def rm_phases(setting: Setting) -> list[Phase]:
-    """Loading, training, the step, and the held-out pairs, scored by the model as it was saved: over
-    a trunk in 4 bits where it was trained over one."""
+    """Loading, training, the step, and the held-out pairs, scored by the model as it was saved:
+    over a trunk in 4 bits where it was trained over one."""
     section, spec = setting.config.rm, setting.main
     steps = setting.microbatches("rm.batch_size", section.batch_size, section.microbatch_size)
     prompts, count = section.microbatch_size, setting.config.collect.responses_per_prompt

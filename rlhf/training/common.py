@@ -31,9 +31,9 @@ from rlhf.training.engine import (
     accumulation,
     engine_config,
     forget_engine,
+    gather_on_main,
     let_accelerate_use_deepspeed,
     precision_of,
-    whole_weights,
 )
 from rlhf.training.optimisers import optimiser_name, schedule
 from rlhf.training.reshaping import MendOptimiser, fit_to_processes
@@ -247,9 +247,9 @@ def trained(trainer: Trainer, dtype: torch.dtype) -> Any:
 
 def save_whole(model: Any, save: Callable[[], None]) -> None:
     """Call `save` on the main process, the model's weights whole; when it is done all go on."""
-    with whole_weights(model):
-        if is_main_process():
-            save()
+    gather_on_main(model)
+    if is_main_process():
+        save()
     barrier()
 
 

@@ -10,8 +10,7 @@ import importlib.util
 import json
 import os
 import sys
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +30,7 @@ from rlhf.config.schema import (
     SFTSection,
 )
 from rlhf.runtime.devices import choose_device
-from rlhf.runtime.distributed import barrier, world_size
+from rlhf.runtime.distributed import is_main_process, world_size
 
 Section = SFTSection | DPOSection | RMSection
 Engine = Mapping[str, Any]
@@ -170,18 +169,25 @@ def let_accelerate_use_deepspeed() -> None:
     PartialState(cpu=True).distributed_type = DistributedType.DEEPSPEED
 
 
-@contextmanager
-def whole_weights(model: nn.Module) -> Iterator[None]:
-    """Every process holds the whole model in here, also where it is spread over them."""
-    spread = [parameter for parameter in model.parameters() if hasattr(parameter, "ds_id")]
+def gather_on_main(model: nn.Module) -> None:
+    """Put whole weights in the place of spread ones, in the main process's host memory, one after
+    another; the other processes' model stays as it is. For one that has learnt and is to be saved.
+    """
+    spread: list[tuple[nn.Module, str, Any]] = [
+        (owner, name, parameter)
+        for owner in model.modules()
+        for name, parameter in owner._parameters.items()
+        if hasattr(parameter, "ds_id")
+    ]
     if not spread:
-        yield
         return
     import deepspeed
 
-    with deepspeed.zero.GatheredParameters(spread):
-        yield
-    barrier()
+    for owner, name, parameter in spread:
+        with deepspeed.zero.GatheredParameters([parameter]):
+            whole = parameter.detach().to("cpu", copy=True) if is_main_process() else None
+        if whole is not None:
+            owner._parameters[name] = nn.Parameter(whole, parameter.requires_grad)
 
 
 def forget_engine() -> None:

@@ -103,6 +103,19 @@ def test_spread_weights_learn_as_whole_ones(found: Found, stage: str) -> None:
     _close(found.two[0][stage], found.one[stage])
 
 
+def test_in_bfloat16_spread_weights_learn_up_to_its_noise(found: Found) -> None:
+    """Two iterations, until one answer differs in a token; the weights after all three."""
+    alone, together = found.rows("half zero3")
+    for expected, row in zip(alone[:2], together[:2], strict=True):
+        assert row["response_length"] == expected["response_length"] and row["kl"] < 1e-3
+        for name in ("score", "value_loss", "grad_norm", "critic_grad_norm", "pretraining_loss"):
+            assert row[name] == pytest.approx(expected[name], rel=0.02), name
+    for role, weights in found.one["half zero3"].items():
+        for name, tensor in weights.items():
+            off = found.two[0]["half zero3"][role][name].float() - tensor.float()
+            assert tensor.dtype == torch.bfloat16 and off.norm() <= 0.02 * tensor.float().norm()
+
+
 def test_what_one_began_whole_two_finish_spread_and_the_reverse(found: Found) -> None:
     _close(found.two[0]["begun whole"], found.one["zero3"])
     _close(spread(found.folder / "two" / "zero3 cut", 3), found.one["zero3"])

@@ -185,6 +185,7 @@ EVERYTHING: dict[str, Callable[[Path], Any]] = {
     "nan": nan_here,
     "zero2": lambda folder: spread(folder, 2),
     "zero3": lambda folder: spread(folder, 3),
+    "half zero3": lambda folder: spread(folder, 3, torch.bfloat16),
     "zero3 cut": lambda folder: stopped(folder, 2, partial(spread, zero=3)),
     "early": lambda folder: early(folder.parent),
     "shared": lambda folder: stage(folder.parent, "shared"),
@@ -196,22 +197,24 @@ def everything(folder: Path) -> dict[str, Any]:
     return {name: job(folder / name) for name, job in EVERYTHING.items()}
 
 
-def real_roles(folder: Path, zero: ZeroStage) -> Roles:
+def real_roles(folder: Path, zero: ZeroStage, dtype: torch.dtype = torch.float32) -> Roles:
     """Of the SFT model and the reward model beside `folder`; one process has nobody to share."""
     return build_roles(
         "separate",
         folder.parent / "sft",
         folder.parent / "rm",
         tuning=TuningSection(method="full"),
-        dtype=torch.float32,
+        dtype=dtype,
         device="cpu",
         zero=zero if world_size() > 1 else None,
     )
 
 
-def spread(directory: Path, zero: ZeroStage, **options: Any) -> Weights:
+def spread(
+    directory: Path, zero: ZeroStage, dtype: torch.dtype = torch.float32, **options: Any
+) -> Weights:
     """The loop on real roles, whose weights are spread over the processes."""
-    return run(directory, roles=real_roles(directory.parent, zero), **options, **SPREAD)
+    return run(directory, roles=real_roles(directory.parent, zero, dtype), **options, **SPREAD)
 
 
 def early(folder: Path) -> dict[str, Any]:
