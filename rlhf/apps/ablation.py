@@ -68,11 +68,24 @@ def run(config: Config, *, rehearsal: bool) -> None:
         lenders += (run_dir.root,)
     table = ablation.compare(outcomes, section.baseline, section.metrics)
     ablation.write(root, table, section.baseline, _facts(section, outcomes))
-    grid = Grid(*ablation.headings(table, section.baseline))
-    for line in ablation.lines(table):
-        grid.add_row(*line)
-    console.print(grid)
+    columns, rows = ablation.headings(table, section.baseline), ablation.lines(table)
+    console.print(_grid(columns, list(rows), console))
     console.print(f"written: {root / 'ablation.md'}, ablation.csv, ablation.json")
+
+
+def _grid(columns: Sequence[str], rows: Sequence[Sequence[str]], console: Console) -> Grid:
+    """A variant a row; on a terminal too narrow for it a figure a row, so that none is cut off."""
+    wide = Grid(*columns)
+    for row in rows:
+        wide.add_row(*row)
+    if wide.__rich_measure__(console, console.options.update(width=10_000)).maximum < console.width:
+        return wide
+    tall = Grid("figure", "variant", "value", columns[2])
+    for i in range(1, len(columns), 2):
+        for number, row in enumerate(rows):
+            tall.add_row("" if number else columns[i], row[0], row[i], row[i + 1])
+        tall.add_section()
+    return tall
 
 
 def _before(section: AblationSection) -> list[str]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from rich.console import Console
 
 from rlhf.apps import ablation
 from rlhf.config.load import load_config, variant
@@ -125,3 +127,15 @@ def test_policies_are_compared_with_dpo_of_the_same_seed(tmp_path):
     content = json.loads((root / "ablation.json").read_text("utf-8"))
     levels = {row["variant"]: row["value"] for row in content["table"] if row["metric"][0] == "D"}
     assert levels["ppo"] == levels["no-kl"] is not None
+
+
+def test_no_figure_is_cut_off_on_a_narrow_terminal():
+    columns = ["variant", "accuracy", "less kway", "Kendall's tau", "less kway"]
+    figures = ["0.333 (0.163 to 0.563)", "+0.000"]
+    rows = [["kway", *figures, *figures], ["plackett-luce", *figures, *figures]]
+    for width, lines in ((200, 2), (80, 4)):
+        console = Console(width=width, record=True, file=StringIO())
+        console.print(ablation._grid(columns, rows, console))
+        text = console.export_text()
+        assert "…" not in text
+        assert len([line for line in text.splitlines() if figures[0] in line]) == lines
