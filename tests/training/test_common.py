@@ -73,7 +73,7 @@ def test_deepspeed_keeps_the_weights_in_float32_itself() -> None:
 
 @pytest.mark.skipif(importlib.util.find_spec("bitsandbytes") is not None, reason="it is installed")
 def test_eight_bit_optimiser_names_its_extra() -> None:
-    with pytest.raises(ValueError, match=r"\.\[gpu\]"):
+    with pytest.raises(ValueError, match=r"baichuan-rlhf\[gpu\]"):
         settings(optimiser=OptimiserSection(kind="adamw-8bit"))
 
 
