@@ -93,7 +93,7 @@ def test_the_surest_drop_by_hand() -> None:
     found = surest_drop(credits, doses, [f"p{i}" for i in range(12)])
     assert found is not None and (found.before, found.after, found.size) == (1, 2, 0.5)
     assert found.p_value == pytest.approx(2 * 0.0512352, abs=1e-6)  # z = 0.5 / sqrt(6 / 64)
-    # Two pairs a prompt: their residuals add up to 1/8 or -1/8 four times, so z = 0.5 / sqrt(4 / 64).
+    # Two pairs a prompt: residuals add up to 1/8 or -1/8 four times, so z = 0.5 / sqrt(4 / 64).
     found = surest_drop(credits, doses, [f"p{i // 2}" for i in range(12)])
     assert found is not None and found.p_value == pytest.approx(2 * 0.0227501, abs=1e-6)
 
