@@ -40,7 +40,13 @@ def save_checkpoint(
 
 def save_adapter(model: PeftModel, adapter: str, path: Path) -> None:
     """One adapter as PEFT lays it out, in the type that it has, for `rlhf export --adapter`."""
-    tensors = get_peft_model_state_dict(model, adapter_name=adapter, save_embedding_layers=False)
+    # Not `state_dict()`, which would spread again what torch has gathered to be saved.
+    tensors = get_peft_model_state_dict(
+        model,
+        state_dict=dict(model.named_parameters()),
+        adapter_name=adapter,
+        save_embedding_layers=False,
+    )
     path.mkdir(parents=True, exist_ok=True)
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     save_file(weights, path / "adapter_model.safetensors", metadata={"format": "pt"})

@@ -121,6 +121,10 @@ def test_what_one_began_whole_two_finish_spread_and_the_reverse(found: Found) ->
     _close(spread(found.folder / "two" / "zero3 cut", 3), found.one["zero3"])
 
 
+def test_an_adapter_on_spread_weights_is_saved_as_on_whole_ones(found: Found) -> None:
+    assert found.two[0]["adapter"] == found.one["adapter"] != []
+
+
 def test_a_process_without_answers_to_give_waits_for_none(found: Found) -> None:
     alone, (first, last) = found.one["early"], (part["early"] for part in found.two)
     assert first["sums"] == pytest.approx(alone["sums"]) and last["sums"] == []

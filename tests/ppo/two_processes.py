@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from safetensors.torch import load_file
 from torch import Tensor
 
 from rlhf.config.schema import TuningSection
@@ -188,6 +189,7 @@ EVERYTHING: dict[str, Callable[[Path], Any]] = {
     "half zero3": lambda folder: spread(folder, 3, torch.bfloat16),
     "zero3 cut": lambda folder: stopped(folder, 2, partial(spread, zero=3)),
     "early": lambda folder: early(folder.parent),
+    "adapter": lambda folder: adapter(folder.parent),
     "shared": lambda folder: stage(folder.parent, "shared"),
     "separate": lambda folder: stage(folder.parent, "separate"),
 }
@@ -215,6 +217,25 @@ def spread(
 ) -> Weights:
     """The loop on real roles, whose weights are spread over the processes."""
     return run(directory, roles=real_roles(directory.parent, zero, dtype), **options, **SPREAD)
+
+
+def adapter(folder: Path) -> list[str]:
+    """The tensors of the adapter that the main process saves beside an actor that is spread."""
+    actor = folder / "adapted"
+    roles = build_roles(
+        "separate",
+        folder.parent / "sft",
+        folder.parent / "rm",
+        tuning=TuningSection(method="lora", r=2),
+        dtype=torch.float32,
+        device="cpu",
+        zero=3 if world_size() > 1 else None,
+    )
+    with roles.gathered("actor"):
+        if rank() == 0:
+            roles.save_actor(actor)
+    saved = list(actor.glob("adapter/*.safetensors")) if rank() == 0 else []
+    return sorted(name for file in saved for name in load_file(file))
 
 
 def early(folder: Path) -> dict[str, Any]:
