@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from rlhf.apps import capabilities
 from rlhf.apps.run import STAGES as ORDER
@@ -111,7 +111,7 @@ def changed_keys(config: Config, before: Path) -> Iterator[str]:
 
 def data_table(data: DataSection, run_dir: RunDir, coming: list[Path]) -> Table:
     """The files that the config names, and what was made of them where that is up to date."""
-    table = Table("data", "file", "records", "MiB", title="data")
+    table = Table("data", Column("file", overflow="fold"), "records", "MiB", title="data")
     names = [name for kind in KINDS for name in (kind, f"{kind}_eval")]
     named = {name: getattr(data, name) for name in [*names, "audits"] if getattr(data, name)}
     files = {name: Path(path) for name, path in named.items()}
