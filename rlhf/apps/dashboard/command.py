@@ -9,6 +9,7 @@ from pathlib import Path
 from rlhf.apps.dashboard.runs import find_runs
 
 SHORTEST = 8
+FEW = 4
 
 
 def ui(
@@ -47,7 +48,7 @@ def ui(
     except OSError:
         taken = f"port {port} is" if port else "all ports from 7860 to 7959 are"
         raise ValueError(f"{taken} taken on {host}: give another with --port") from None
-    names = ", ".join(run.name for run in runs)
+    names = ", ".join(run.name for run in runs) if len(runs) <= FEW else f"{len(runs)} runs"
     say(f"{address} shows {names}; stop with Ctrl-C, the runs go on by themselves")
     application.block_thread()
 

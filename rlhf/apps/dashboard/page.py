@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rlhf.apps.dashboard.runs import Run, find_runs, signature
+from rlhf.apps.dashboard.runs import Run, find_runs, newest, signature
 from rlhf.apps.dashboard.talk import Speakers
 from rlhf.apps.dashboard.views import Say
 from rlhf.apps.dashboard.words import LANGUAGES, translator
@@ -29,6 +29,8 @@ WELCOME = (
 )
 EVERY = 4.0
 """Seconds between two looks at the runs' files."""
+AT_ONCE = 6
+"""Runs that are on show at first."""
 FONT = (
     "system-ui",
     "-apple-system",
@@ -89,10 +91,12 @@ def build(paths: Sequence[Path], speakers: Speakers) -> Any:
 def _fill(blocks: Any, paths: Sequence[Path], speakers: Speakers, say: Say) -> None:
     from rlhf.apps.dashboard import panels
 
-    names = [run.name for run in find_runs(paths)]
+    runs = find_runs(paths)
+    names = [run.name for run in runs]
+    shown = [run.name for run in newest(runs, AT_ONCE)]
     gr.Navbar(main_page_name=LANGUAGES["en"])  # a page of its own for each language
     chosen = gr.CheckboxGroup(
-        names, value=names, label=say("Runs"), visible=len(names) > 1, elem_classes="rlhf-runs"
+        names, value=shown, label=say("Runs"), visible=len(names) > 1, elem_classes="rlhf-runs"
     )
     page = Page(paths, speakers, blocks, say, chosen, gr.State(""))
     with gr.Tabs():

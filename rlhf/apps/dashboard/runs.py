@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -110,6 +111,13 @@ def find_runs(paths: Sequence[Path]) -> list[Run]:
     return [Run(name, root) for name, root in zip(_names(list(roots)), roots.values(), strict=True)]
 
 
+def newest(runs: Sequence[Run], count: int) -> list[Run]:
+    """So many of them, those in which something happened last, in the given order."""
+    times = {run.root: _changed(run.root) for run in runs}
+    kept = sorted(times, key=lambda root: times[root], reverse=True)[:count]
+    return [run for run in runs if run.root in kept]
+
+
 def signature(runs: Sequence[Run]) -> str:
     """Other text whenever there is something new to be seen in one of the runs."""
     seen = []
@@ -165,19 +173,20 @@ def _json(path: Path) -> Row:
         return {}
 
 
+def _changed(root: Path) -> float:
+    files = [file for file in (root / MANIFEST, root / CONFIG) if file.exists()]
+    return max((file.stat().st_mtime for file in files), default=0.0)
+
+
 def _inside(folder: Path) -> Iterator[Path]:
     for depth in range(1, DEEPEST + 1):
         yield from sorted(file.parent for file in folder.glob("/".join(["*"] * depth + [CONFIG])))
 
 
 def _names(roots: Sequence[Path]) -> list[str]:
-    """The last parts of each path, as many as tell it from the others."""
-    parts = max((len(root.parts) for root in roots), default=0)
-    for kept in range(1, parts + 1):
-        names = ["/".join(root.parts[-kept:]) for root in roots]
-        if len(set(names)) == len(names):
-            return names
-    return [str(root) for root in roots]
+    """Each path from the deepest folder on that all of them are in."""
+    common = os.path.commonpath([root.parent for root in roots]) if roots else ""
+    return [root.relative_to(common).as_posix() for root in roots]
 
 
 def _stage(run: Run, key: str, entry: Row, config: Row, alive: bool) -> Stage:

@@ -1,11 +1,19 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 
-from rlhf.apps.dashboard.runs import Run, find_runs, is_alive, rows_of, signature
+from rlhf.apps.dashboard.runs import (
+    Run,
+    find_runs,
+    is_alive,
+    newest,
+    rows_of,
+    signature,
+)
 from rlhf.apps.dashboard.views import place
 from tests.apps.dashboard.worlds import make_run, stage
 
@@ -15,8 +23,19 @@ def test_runs_are_found_in_folders_and_told_apart(tmp_path: Path) -> None:
         make_run(tmp_path / name)
     (tmp_path / "runs/a/sft/config.yaml").touch()  # inside a run, which is not looked into
     found = find_runs([tmp_path / "runs/a", tmp_path / "runs/study"])
-    assert [run.name for run in found] == ["runs/a", "high/seed-0", "low/seed-0"]
+    assert [run.name for run in found] == ["a", "study/high/seed-0", "study/low/seed-0"]
     assert [run.name for run in find_runs([tmp_path / "runs/a", tmp_path / "runs/a"])] == ["a"]
+
+
+def test_the_newest_runs_are_those_whose_manifest_changed_last(tmp_path: Path) -> None:
+    for age, name in enumerate(("b", "c", "a")):
+        manifest = make_run(tmp_path / name) / "manifest.json"
+        manifest.touch()
+        for file in (manifest, manifest.with_name("config.yaml")):
+            os.utime(file, (1000 - age, 1000 - age))
+    runs = find_runs([tmp_path])
+    assert [run.name for run in newest(runs, 2)] == ["b", "c"]
+    assert newest(runs, 9) == runs
 
 
 def test_nothing_to_show_is_one_line(tmp_path: Path) -> None:
