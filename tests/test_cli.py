@@ -36,6 +36,17 @@ def fails(monkeypatch, capsys):
     return fails
 
 
+def test_deepspeed_has_a_launcher_for_one_process_too(monkeypatch, tmp_path):
+    started = []
+    monkeypatch.delenv("RANK", raising=False)
+    monkeypatch.setattr("rlhf.apps.launch.launch", lambda *asked: started.append(asked) or 7)
+    words = ["run", str(miniature("alone", tmp_path)), "--set", "runtime.deepspeed=zero2"]
+    monkeypatch.setattr(sys, "argv", ["rlhf", *words])
+    with pytest.raises(SystemExit) as exit_:
+        cli.main()
+    assert exit_.value.code == 7 and started == [(1, words)]
+
+
 def test_what_is_foreseen_and_no_mistake_is_one_line_too(monkeypatch, capsys, tmp_path):
     from rlhf.ppo import monitors
     from rlhf.runtime.checkpoint import save

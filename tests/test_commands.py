@@ -11,6 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from accelerate.commands.launch import launch_command_parser
+from deepspeed.launcher.runner import parse_args as parse_deepspeed
+from torch.distributed.run import get_args_parser
 from typer.main import get_command
 from typer.testing import CliRunner
 
@@ -74,6 +77,7 @@ PLACEHOLDERS = {
     "MODEL": "weights/Baichuan2-7B-Chat",
     "RUN": "runs/a",
     "N": "2",
+    "HOST": "0",
 }
 LAUNCHERS = ("torchrun", "srun", "python", "accelerate", "deepspeed")
 COMMANDS = all_shown()
@@ -112,6 +116,7 @@ def check(command: str, whole: bool) -> None:
     while "=" in words[0]:
         words.pop(0)
     if "rlhf" in words[:-1] and words[0] in LAUNCHERS:
+        read_by_launcher(words[: words.index("rlhf") + 1])
         words = words[words.index("rlhf") :]
     match words:
         case ["rlhf" | ".venv/bin/rlhf", *arguments]:
@@ -136,6 +141,21 @@ def check(command: str, whole: bool) -> None:
             assert [word for word in arguments if word[0] == "-" and word not in text] == []
         case _:
             raise AssertionError(f"{command}: no test knows what to do with it")
+
+
+def read_by_launcher(words: list[str]) -> None:
+    """By the launcher's own parser; the last word is the module that it starts."""
+    match words:
+        case ["srun", *others]:
+            read_by_launcher(others)
+        case ["torchrun", *options]:
+            assert get_args_parser().parse_args(options).module
+        case ["accelerate", "launch", *options]:
+            given = launch_command_parser().parse_args(options)
+            assert given.module and (ROOT / given.config_file).exists()
+        case ["deepspeed", *options]:
+            given = parse_deepspeed(options)
+            assert given.module and given.no_local_rank, "rlhf has no option --local_rank"
 
 
 def assert_extras(names: list[str]) -> None:

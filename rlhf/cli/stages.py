@@ -109,6 +109,8 @@ def _run(
     if dry:
         _dry_run(path, config, processes or 1, options)
         return
+    if config.runtime.deepspeed is not None:
+        processes = processes or 1  # DeepSpeed expects a launcher, for one process as well
     if processes and "RANK" not in os.environ:
         from rlhf.apps.launch import launch
 
