@@ -33,6 +33,30 @@ def rollout() -> Rollout:
     return assemble(prompts, completions, 0, torch.device("cpu"))
 
 
+def both_rates(rate: float, schedule: str = "constant") -> dict[str, Any]:
+    """The learning rate of both."""
+    optimiser = {"learning_rate": rate, "schedule": schedule}
+    return {"actor_optimiser": optimiser, "critic_optimiser": optimiser}
+
+
+ALARMS = ("score_gain", "kl", "entropy", "clip_fraction", "repetition")
+
+
+def wild(action: str, rate: float, **monitors: Any) -> dict[str, Any]:
+    """1e-3 learns this well; every rule that a wild actor breaks has the action."""
+    return {
+        "iterations": 8,
+        "rollout_batch": 32,
+        "minibatch": 16,
+        "microbatch": 16,
+        "epochs": 2,
+        "critic_warmup": 1,
+        "checkpoint_every": 1,
+        "monitors": {**{metric: {"action": action} for metric in ALARMS}, **monitors},
+        **both_rates(rate),
+    }
+
+
 def ppo_section(**changes: Any) -> PPOSection:
     """Small sizes; `changes` override them. Steps may be long: those of random models are."""
     small: dict[str, Any] = {

@@ -22,7 +22,7 @@ from rlhf.ppo.measure import Judge
 from rlhf.runtime import checkpoint
 from rlhf.runtime.metrics import MetricsLog, read_rows
 from tests.ppo import taught
-from tests.ppo.conftest import ppo_section
+from tests.ppo.conftest import both_rates, ppo_section, wild
 from tests.ppo.taught import EOS, PROMPTS, WORDS
 
 LIKED, SECOND = WORDS[2], WORDS[4]
@@ -88,11 +88,6 @@ def _train(
     return read_rows(directory / "metrics.jsonl")
 
 
-def _rates(rate: float, schedule: str = "constant") -> dict[str, Any]:
-    optimiser = {"learning_rate": rate, "schedule": schedule}
-    return {"actor_optimiser": optimiser, "critic_optimiser": optimiser}
-
-
 HACKED: dict[str, Any] = {
     "iterations": 18,
     "rollout_batch": 64,
@@ -103,7 +98,7 @@ HACKED: dict[str, Any] = {
     "kl": {"initial": 0.0, "final": 0.0},
     "score": {"normalisation": "fixed", "missing_eos_penalty": 0.0},
     "sampling": {"max_new_tokens": 28},
-    **_rates(1.5e-3),
+    **both_rates(1.5e-3),
 }
 
 
@@ -124,23 +119,8 @@ def test_a_gamed_reward_model_is_caught_before_the_judge_falls(
         assert rows[-1]["judge_gain"] > -2 / 64**0.5, "two standard errors of a batch's mean"
 
 
-ALARMS = ("score_gain", "kl", "entropy", "clip_fraction", "repetition")
-
-
 def _wild(action: str, rate: float, **monitors: Any) -> dict[str, Any]:
-    """1e-3 learns this well; every rule that a wild actor breaks has the action."""
-    return {
-        "iterations": 8,
-        "rollout_batch": 32,
-        "minibatch": 16,
-        "microbatch": 16,
-        "epochs": 2,
-        "critic_warmup": 1,
-        "checkpoint_every": 1,
-        "sampling": {"max_new_tokens": 16},
-        "monitors": {**{metric: {"action": action} for metric in ALARMS}, **monitors},
-        **_rates(rate),
-    }
+    return {**wild(action, rate, **monitors), "sampling": {"max_new_tokens": 16}}
 
 
 @pytest.mark.parametrize("kind", ["shared", "separate"])
@@ -162,9 +142,9 @@ def test_by_default_it_rolls_back_and_stops(
     models: Taught, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     roles = taught.roles_of("separate", models.sft, models.gamed)
-    wild = {**_wild("stop", 0.1), "monitors": {"clip_fraction": {"action": "rollback"}}}
+    section = {**_wild("stop", 0.1), "monitors": {"clip_fraction": {"action": "rollback"}}}
     with pytest.raises(Stopped, match=r"clip_fraction .*\(after 3 rollbacks: lower the learning"):
-        _train(roles, tmp_path, models.gamed, **wild)
+        _train(roles, tmp_path, models.gamed, **section)
     assert caplog.text.count("back to the best checkpoint, with smaller steps") == 3
 
 
@@ -172,9 +152,9 @@ def test_it_rolls_back_to_smaller_steps_and_goes_on(
     models: Taught, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     roles = taught.roles_of("separate", models.sft, models.gamed)
-    wild = _wild("rollback", 0.1, step_factor=0.1, rollbacks=5)
+    section = _wild("rollback", 0.1, step_factor=0.1, rollbacks=5)
     with caplog.at_level(logging.WARNING):
-        rows = _train(roles, tmp_path, models.gamed, **wild)
+        rows = _train(roles, tmp_path, models.gamed, **section)
     assert [row["step"] for row in rows] == list(range(8))  # what was undone is not in the log
     assert caplog.text.count("back to the best checkpoint, with smaller steps") >= 1
     assert all(row["clip_fraction"] <= 0.5 for row in rows)
@@ -224,7 +204,7 @@ def test_a_bandit_ends_at_its_known_optimum(models: Taught, tmp_path: Path) -> N
         score={"normalisation": "none", "clip": None, "missing_eos_penalty": 0.0},
         sampling={"max_new_tokens": 2},
         checkpoint_every=1000,
-        **_rates(1e-2, "linear"),
+        **both_rates(1e-2, "linear"),
     )
     pairs = torch.cartesian_prod(SAID, SAID)
     for prompt in PROMPTS:

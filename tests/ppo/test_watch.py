@@ -14,7 +14,7 @@ from rlhf.generation import Completion
 from rlhf.ppo import NonFinite, Stopped, train
 from rlhf.ppo.measure import Judge
 from rlhf.runtime.metrics import MetricsLog, read_rows
-from tests.ppo.conftest import ppo_section
+from tests.ppo.conftest import ppo_section, wild
 from tests.ppo.fakes import FakeRoles, count_of
 
 PROMPTS = [[3, 7], [7, 3], [4, 4], [6, 5]]
@@ -38,29 +38,9 @@ def _train(
     return read_rows(directory / "metrics.jsonl")
 
 
-ALARMS = ("score_gain", "kl", "entropy", "clip_fraction", "repetition")
-
-
-def _wild(action: str, rate: float, **monitors: Any) -> dict[str, Any]:
-    """1e-3 learns this well; every rule that a wild actor breaks has the action."""
-    optimiser = {"learning_rate": rate, "schedule": "constant"}
-    return {
-        "iterations": 8,
-        "rollout_batch": 32,
-        "minibatch": 16,
-        "microbatch": 16,
-        "epochs": 2,
-        "critic_warmup": 1,
-        "checkpoint_every": 1,
-        "actor_optimiser": optimiser,
-        "critic_optimiser": optimiser,
-        "monitors": {**{metric: {"action": action} for metric in ALARMS}, **monitors},
-    }
-
-
 def test_rollbacks_come_to_an_end(roles: FakeRoles, tmp_path: Path) -> None:
     with pytest.raises(Stopped, match=r"after 2 rollbacks: lower the learning rates"):
-        _train(roles, tmp_path, **_wild("rollback", 0.1, step_factor=0.9, rollbacks=2))
+        _train(roles, tmp_path, **wild("rollback", 0.1, step_factor=0.9, rollbacks=2))
 
 
 class _NanOnce:
