@@ -41,10 +41,7 @@ def steps(config: Config, runtime: Runtime) -> list[Step]:
     inputs: dict[str, Path] = {}
     # The sources are inputs: what they hold counts, not where they lie.
     collected = config.collect.model_dump(exclude={"models": {"__all__": {"path"}}})
-    # Without grading the section is what it was before there was any: finished stages stay so.
-    ungraded = {"grading"} if config.annotation.grading is None else set()
-    annotation = config.annotation.model_dump(mode="json", exclude=ungraded)
-    sections: list[Any] = [collected, annotation, config.demo, config.seed]
+    sections: list[Any] = [collected, config.annotation, config.demo, config.seed]
     if config.annotation.source == "file":
         inputs |= {f"{split}rankings": runtime.run_dir.data / name for split, name in GIVEN.items()}
     else:

@@ -166,11 +166,14 @@ class GradingSection(Section):
 
 
 class AnnotationSection(Section):
-    """Who ranks the collected responses. grading: null leaves a judge's rankings without grades."""
+    """Who ranks the collected responses. grading: null leaves a judge's rankings without grades; a
+    section that has none is written without the key, as for `SamplingSection.stop`."""
 
     source: Literal["file", "page", "judge", "simulated"] = "page"
     judge: str | None = None
-    grading: GradingSection | None = None
+    grading: Annotated[GradingSection | None, Field(exclude_if=lambda grading: grading is None)] = (
+        None
+    )
 
     @model_validator(mode="after")
     def _judge_named(self) -> AnnotationSection:
