@@ -69,7 +69,12 @@ class SharedRoles(Roles):
         self._heads: Any = nn.ModuleDict({role: _head(head) for role in ("reward", "critic")})
         self._layers = [part for part in self._trunk.modules() if isinstance(part, BaseTunerLayer)]
         self._learning = {"actor": self._own("actor"), "critic": self._own("critic")}
-        self._active: Role = "actor"
+        for parameter in self._adapters.parameters():
+            parameter.requires_grad_(False)
+        for learner in self._learning.values():
+            for parameter in learner.values():
+                parameter.requires_grad_(True)
+        self._active: Role = "reference"
         self._switch("actor")
 
     @contextmanager
@@ -136,17 +141,15 @@ class SharedRoles(Roles):
             self._switch(before)
 
     def _switch(self, role: Role) -> None:
-        """PEFT also moves the gradients to what it switches on: that is undone here."""
+        """What PEFT's `set_adapter` and `enable_adapters` come to, without their walk over every
+        parameter: under gradient checkpointing this is called twice a block."""
+        if role == self._active:
+            return
         for layer in self._layers:
-            layer.enable_adapters(role != "reference")
+            layer._disable_adapters = role == "reference"
             if role != "reference":
-                layer.set_adapter(role)
+                layer._active_adapter = [role]
         self._active = role
-        for parameter in self._own("reward").values():
-            parameter.requires_grad_(False)
-        for learner in self._learning.values():
-            for parameter in learner.values():
-                parameter.requires_grad_(True)
 
     def _own(self, role: Learner | Scorer) -> dict[str, nn.Parameter]:
         """The parameters of a role's adapter and head."""
