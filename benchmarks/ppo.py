@@ -51,6 +51,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "plain": {"microbatch": 4},
     "eager": {"old_logprobs": "engine", "microbatch": 8, "scoring_microbatch": 32},
     "small": {"old_logprobs": "engine", "microbatch": 2, "scoring_microbatch": 16},
+    "middling": {"old_logprobs": "engine", "microbatch": 4, "scoring_microbatch": 16},
     "again": {
         "gradient_checkpointing": True,
         "old_logprobs": "engine",
@@ -65,10 +66,14 @@ OPTIONS: dict[str, dict[str, Any]] = {
     },
 }
 """Of the config's `ppo`, beside what CASES says."""
-CASE_OPTIONS = {"ppo_nf4": ("small", "again"), "ppo_13b": ("small", "eager")}
-"""Which of them a case is measured with; plain, eager and compiled where it is not named."""
+CASE_OPTIONS = {
+    "ppo_32": ("eager", "compiled", "plain"),
+    "ppo_nf4": ("small", "middling", "again"),
+    "ppo_13b": ("eager", "compiled"),
+}
+"""Which of them a case is measured with; eager and compiled where it is not named."""
 TRL_MICROBATCHES = (8, 4, 16)
-ITERATIONS, WARM = 6, 2
+ITERATIONS, WARM = 5, 2
 CUDA = torch.cuda.is_available()
 DEVICE = "cuda" if CUDA else "cpu"
 DTYPE = torch.bfloat16 if CUDA else torch.float32
@@ -80,7 +85,7 @@ def main() -> None:
     parser.add_argument("result_dir", type=Path)
     parser.add_argument("--cases", nargs="+", default=CASES, choices=CASES)
     parser.add_argument("--tiny", action="store_true", help="tiny sizes, to try the script itself")
-    parser.add_argument("--options", nargs="+", choices=OPTIONS, help="default: what fits the case")
+    parser.add_argument("--options", nargs="+", choices=OPTIONS, help="those of a case to measure")
     parser.add_argument("--trl", type=Path, help="folder with trl==1.12.0")
     parser.add_argument(
         "--profile", action="store_true", help="print where an iteration's time goes"
@@ -102,8 +107,8 @@ def main() -> None:
             written = name
         found: dict[str, dict[str, Any]] = {}
         theirs: dict[str, dict[str, Any]] = {}
-        usual = CASE_OPTIONS.get(case, ("eager", "compiled", "plain"))
-        for options in arguments.options or usual:
+        usual = CASE_OPTIONS.get(case, ("compiled", "eager"))
+        for options in [o for o in usual if o in (arguments.options or usual)]:
             found[options] = process(arguments, case, options)
             write(arguments.result_dir, case, found, theirs)
         if arguments.trl and case == "ppo_32":

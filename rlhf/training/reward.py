@@ -18,7 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, Trai
 from rlhf.config.schema import RMSection
 from rlhf.data.collate import RankingBatch, collate_rankings
 from rlhf.data.datasets import RankingDataset, RankingItem
-from rlhf.models.compiled import compile_blocks
+from rlhf.models.compiled import compile_blocks, compile_training
 from rlhf.models.export import save_reward_model
 from rlhf.runtime.distributed import all_sum
 from rlhf.runtime.metrics import MetricsLog
@@ -101,7 +101,8 @@ def train_reward_model(
     settings = arguments(section, model, output_dir=output_dir, seed=seed, engine=engine)
     learner = prepare(model, section, "reward", seed, engine)
     if section.compile:
-        compile_blocks(learner)
+        # A shared prompt's keys and values come in a cache.
+        compile_blocks(learner) if section.share_prompt else compile_training(learner)
     trainer = _RankingTrainer(
         model=learner,
         args=for_one_gpu(TrainingArguments(**settings, remove_unused_columns=False)),
