@@ -11,7 +11,8 @@ All that is ours goes through rlhf.training.reward.train_reward_model:
   checkpointing, as configs/baichuan2_7b.yaml trains; trl: the same pairs, 8 at once, through TRL's
   RewardTrainer as it comes (with gradient checkpointing), on a Llama of the same shape.
 
-Groups, each in a process of its own: eager, trl, compiled (with rm.compile). Seconds are of whole
+Groups, each in a process of its own: checks (scores and gradients of each way to encode prompts,
+against float32), eager, trl, compiled (with rm.compile). Seconds are of whole
 optimiser steps, the median after warming up; `peak_gib` is the allocator's peak over the training.
 `ours` is the fastest of pairs; shared_over_separate the fastest of each, in one group.
 """
@@ -26,6 +27,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import unittest.mock
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,15 +40,20 @@ from transformers import AutoModelForSequenceClassification
 from rlhf.config.schema import RMSection, TuningSection
 from rlhf.data.datasets import RankingDataset, RankingItem
 from rlhf.data.records import PromptRecord, Provenance, RankingRecord, Response
+from rlhf.models import scoring
+from rlhf.models.baichuan.configuration import BaichuanConfig
+from rlhf.models.baichuan.modeling import BaichuanForSequenceClassification
 from rlhf.models.load import load_tokenizer
+from rlhf.models.scoring import one_row_scores, separate_scores, shared_prompt_scores
 from rlhf.runtime.metrics import MetricsLog
 from rlhf.runtime.quiet import quiet
 from rlhf.runtime.usage import versions
 from rlhf.training.reward import train_reward_model
 
-GROUPS = ("eager", "trl", "compiled")
+GROUPS = ("checks", "eager", "trl", "compiled")
 STEPS, WARM = 10, 3
 CUDA = torch.cuda.is_available()
+DEVICE = "cuda" if CUDA else "cpu"
 PEAK_FLOPS = {"NVIDIA H100 80GB HBM3": 989e12, "NVIDIA H200": 989e12}
 """Dense bfloat16, as the maker states."""
 
@@ -106,6 +113,8 @@ def main() -> None:
 
 def measure(group: str, tiny: bool) -> dict[str, Any]:
     """Every case of a group, by name."""
+    if group == "checks":
+        return exactness()
     cases = {name: case.scaled(16) if tiny else case for name, case in CASES.items()}
     if tiny:
         torch.compiler.set_stance("force_eager")  # a C++ compiler takes minutes
@@ -128,12 +137,61 @@ def measure(group: str, tiny: bool) -> dict[str, Any]:
         return measured
 
 
+def exactness() -> dict[str, Any]:
+    """Scores and gradients in bfloat16, of prompts and responses of unequal lengths, against
+    float32; relative errors over all of them. The longest prompt has 64 tokens, a length at which
+    kernels take another way.
+
+    A model of two layers with heads of the true size.
+    """
+    config = BaichuanConfig(
+        vocab_size=4000,
+        hidden_size=512,
+        intermediate_size=1376,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        position_embedding="rope",
+        initializer_range=0.05,
+    )
+    generator = torch.Generator().manual_seed(0)
+    prompts = torch.tensor([64, 1, 40, 23, 64, 64, 10, 5])
+    lengths = prompts[:, None] + torch.randint(1, 80, (8, 4), generator=generator)
+    ids = torch.randint(0, 4000, (8, 4, int(lengths.max())), generator=generator)
+    ids = torch.where(torch.arange(ids.shape[2]) < prompts[:, None, None], ids[:, :1], ids)
+    mask = torch.arange(ids.shape[2]) < lengths[..., None]
+    ids, mask, prompts = ids.to(DEVICE), mask.to(DEVICE), prompts.to(DEVICE)
+    weights = torch.linspace(-1, 2, mask.shape[0] * mask.shape[1], device=DEVICE).view(8, 4)
+    torch.manual_seed(0)
+    model = BaichuanForSequenceClassification(config).to(DEVICE)
+
+    def found(score: Any, *given: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        model.zero_grad()
+        scores = score(model, ids, mask, *given)
+        (scores * weights).sum().backward()
+        gradients = [p.grad.float().flatten() for p in model.parameters() if p.grad is not None]
+        return scores.detach().float(), torch.cat(gradients)
+
+    exact = found(separate_scores)
+    model.bfloat16()
+    ways = {"separate": (separate_scores,), "one row": (one_row_scores, prompts)}
+    with unittest.mock.patch.object(scoring, "reads_end_to_end", lambda *given: False):
+        ways_found = {"cached": found(shared_prompt_scores, prompts)}
+    ways_found |= {name: found(*way) for name, way in ways.items()}
+    return {
+        name: {
+            f"{what}_error": round(float((is_ - of).norm() / of.norm()), 5)
+            for what, is_, of in zip(("score", "gradient"), pair, exact, strict=True)
+        }
+        for name, pair in ways_found.items()
+    }
+
+
 def random_model(base: Path, *, llama: bool) -> Any:
     """A reward model of random weights; as a Llama it has the same matrices, unfused."""
     config = random_models.config_of(base, llama=llama)
     config.num_labels = 1
     torch.manual_seed(0)
-    with torch.device("cuda" if CUDA else "cpu"):
+    with torch.device(DEVICE):
         model = AutoModelForSequenceClassification.from_config(config, dtype=torch.bfloat16)
     model.name_or_path = str(base)
     return model

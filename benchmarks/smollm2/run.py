@@ -12,6 +12,8 @@ WORK is the folder of weights/, data/ and runs/. The same call goes on where the
     second    rlhf prune, configs/smollm2_100m.yaml
     seeds     seed.py, all at the same time: models this small leave most of a GPU idle
 
+Programs that run at the same time are spread over the GPUs that there are.
+
 Shortly before the time is over, what runs is interrupted as by Ctrl-C, which saves. OUT then gets
 summary.json (what is finished), results.json (results.py, once a seed has finished) and the state
 that state.py can restore on a fresh machine (--state, the folder with those files).
@@ -146,6 +148,7 @@ def note_hardware(folder: Path) -> None:
     if torch.cuda.is_available():
         properties = torch.cuda.get_device_properties(0)
         found |= {"gpu": properties.name, "gpu_gib": properties.total_memory / 2**30}
+        found["gpus"] = torch.cuda.device_count()
     (folder / "hardware.json").write_text(json.dumps(found) + "\n")
 
 
@@ -185,10 +188,10 @@ class Pool:
         """Whether all have done their work; what goes wrong is told with the end of its log."""
         (self.folder / "logs").mkdir(parents=True, exist_ok=True)
         started = time.monotonic()
-        for name, command in commands.items():
+        for index, (name, command) in enumerate(commands.items()):
             with (self.folder / f"logs/{name}.log").open("ab") as log:
                 self.running[name] = subprocess.Popen(
-                    command, cwd=self.folder, stdout=log, stderr=log, env=_environment()
+                    command, cwd=self.folder, stdout=log, stderr=log, env=_environment(index)
                 )
         while time.monotonic() < self.end and any(p.poll() is None for p in self.running.values()):
             time.sleep(0.5)
@@ -223,11 +226,17 @@ def _set(overrides: Sequence[str]) -> list[str]:
     return [part for override in overrides for part in ("--set", override)]
 
 
-def _environment() -> dict[str, str]:
+def _environment(index: int = 0) -> dict[str, str]:
+    """index: of the program among those that run beside it."""
     paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
+    there = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(
+        map(str, range(torch.cuda.device_count()))
+    )
+    devices = there.split(",")
     return os.environ | {
         "PYTHONPATH": os.pathsep.join(filter(None, paths)),
         "PYTHONUNBUFFERED": "1",
+        "CUDA_VISIBLE_DEVICES": devices[index % len(devices)],
     }
 
 

@@ -96,7 +96,8 @@ class RewardModel(PreTrainedModel):
         """attention_mask: [B, S], padding on either side; without one all tokens are real. S is T,
         or more by the length of what past_key_values hold.
 
-        A padding id inside the text is no reason to stop reading, so ids are not looked at.
+        A padding id inside the text is no reason to stop reading, so ids are not looked at. Where
+        sequences lie end to end in one row (cu_seq_lens_q [S + 1]), each has a score: [S, labels].
         """
         outputs = self.base_model(
             input_ids=input_ids,
@@ -105,7 +106,12 @@ class RewardModel(PreTrainedModel):
             inputs_embeds=inputs_embeds,
             **kwargs,
         )
-        logits = self.score(_last_real(outputs.last_hidden_state, attention_mask))
+        states, boundaries = outputs.last_hidden_state, kwargs.get("cu_seq_lens_q")
+        if boundaries is None:
+            last = _last_real(states, attention_mask)
+        else:
+            last = states[0, boundaries[1:].long() - 1]
+        logits = self.score(last)
         loss = None
         if labels is not None:
             loss = self.loss_function(

@@ -10,8 +10,13 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicCache
 
+from rlhf.models.baichuan.trunk import reads_end_to_end
+from rlhf.models.head_loss import computing_type
 from rlhf.ops.masking import positions
 from rlhf.ops.padding import pad_right
+
+ROUNDED = 256
+"""Lengths that kernels are told are multiples of it."""
 
 
 @contextmanager
@@ -86,6 +91,8 @@ def shared_prompt_scores(
     """
     if not prompt_lengths.any():
         return separate_scores(model, input_ids, attention_mask)
+    if reads_end_to_end(model, computing_type(next(model.parameters()))):
+        return one_row_scores(model, input_ids, attention_mask, prompt_lengths)
     real = attention_mask.any(dim=2)
     owner = real.nonzero()[:, 0]  # the prompt of every response, [M]
     # A prompt's first response is never padding.
@@ -112,6 +119,54 @@ def shared_prompt_scores(
         use_cache=True,
     ).logits
     return _placed(logits, real)
+
+
+def one_row_scores(
+    model: Any, input_ids: Tensor, attention_mask: Tensor, prompt_lengths: Tensor
+) -> Tensor:
+    """As `shared_prompt_scores`, in one pass over one row without padding: first the prompts, then
+    every response, whose attention reads its prompt's keys where they are.
+
+    model: one whose trunk keeps sequences in one row apart.
+    """
+    real = attention_mask.any(dim=2)
+    owner = real.nonzero()[:, 0]
+    rows, lengths = input_ids[real], attention_mask[real].sum(dim=1)
+    column = torch.arange(rows.shape[1], device=rows.device)
+    of_prompt = column < prompt_lengths[:, None]  # [N, T]
+    shared, inside = column < prompt_lengths[owner, None], column < lengths[:, None]  # [M, T]
+    own = inside & ~shared
+    # Where each prompt and each response begins in the row, and the keys of every response.
+    start = _starts(prompt_lengths)
+    own_start = start[-1] + _starts(own.sum(dim=1))
+    place = torch.where(
+        shared, start[owner, None], own_start[:-1, None] - prompt_lengths[owner, None]
+    )
+    order = torch.cat([torch.arange(int(start[-1]), device=rows.device), (place + column)[inside]])
+    key_start = start[-1] + _starts(lengths)
+    logits = model(
+        input_ids=torch.cat([input_ids[:, 0][of_prompt], rows[own]])[None],
+        position_ids=torch.cat(
+            [column.expand_as(of_prompt)[of_prompt], column.expand_as(own)[own]]
+        )[None],
+        cu_seq_lens_q=torch.cat([start, own_start[1:]]).int(),
+        cu_seq_lens_k=torch.cat([start, key_start[1:]]).int(),
+        max_length_q=_at_least(prompt_lengths.max(), own.sum(dim=1).max()),
+        max_length_k=_at_least(lengths.max()),
+        key_order=order,
+        use_cache=False,
+    ).logits
+    return _placed(logits[len(prompt_lengths) :], real)
+
+
+def _starts(lengths: Tensor) -> Tensor:
+    """lengths: [S] -> [S + 1], where each begins when they lie end to end, and the end."""
+    return torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
+
+
+def _at_least(*lengths: Tensor) -> int:
+    """The longest, rounded up: a compiled block is made anew for every number."""
+    return -(-max(int(length) for length in lengths) // ROUNDED) * ROUNDED
 
 
 def _columns(rows: Tensor, start: Tensor, stop: Tensor) -> tuple[Tensor, Tensor]:

@@ -14,6 +14,9 @@ def varlen_attention(
     boundaries: Tensor,
     longest: int,
     scale: float | None = None,
+    *,
+    key_boundaries: Tensor | None = None,
+    longest_key: int | None = None,
 ) -> Tensor:
     """Attention of every token to itself and to those before it in its own sequence.
 
@@ -25,26 +28,32 @@ def varlen_attention(
         boundaries: [S + 1] int32, where sequences begin, and N at the end.
         longest: at least the number of tokens of the longest.
         scale: of the products of query and key; None: 1 / sqrt(D).
+        key_boundaries, longest_key: of key and value [M, heads, D], where a sequence has more of
+            them than of queries: the queries are then its last tokens. None: those of the queries.
 
     Returns:
         [N, heads, D].
     """
+    if key_boundaries is None or longest_key is None:
+        key_boundaries, longest_key = boundaries, longest
     if query.is_cuda:
         flash = torch.ops.aten._flash_attention_forward
-        places = (boundaries, boundaries, longest, longest)
+        places = (boundaries, key_boundaries, longest, longest_key)
         found: Tensor = flash(query, key, value, *places, 0.0, True, False, scale=scale)[0]
         return found
-    lengths = boundaries.diff().tolist()
-    queries, keys, values = (torch.split(each, lengths) for each in (query, key, value))
-    rows = zip(queries, keys, values, strict=True)
+    queries = torch.split(query, boundaries.diff().tolist())
+    lengths = key_boundaries.diff().tolist()
+    rows = zip(queries, torch.split(key, lengths), torch.split(value, lengths), strict=True)
     return torch.cat([_alone(*row, scale) for row in rows])
 
 
 def _alone(query: Tensor, key: Tensor, value: Tensor, scale: float | None) -> Tensor:
-    """query, key, value: [N, heads, D], of one sequence."""
+    """query [L, heads, D], key, value: [S, heads, D], of one sequence, S at least L."""
+    earlier = len(key) - len(query)
+    seen = torch.ones(len(query), len(key), dtype=torch.bool, device=query.device).tril(earlier)
     query, key, value = (each.transpose(0, 1) for each in (query, key, value))
     attend = functional.scaled_dot_product_attention
-    return attend(query, key, value, is_causal=True, scale=scale).transpose(0, 1)
+    return attend(query, key, value, attn_mask=seen, scale=scale).transpose(0, 1)
 
 
 def has_varlen_kernel(device: torch.device, dtype: torch.dtype) -> bool:

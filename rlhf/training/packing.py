@@ -13,8 +13,8 @@ from transformers import PreTrainedModel
 from trl.data_utils import pack_dataset
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
+from rlhf.models.baichuan.trunk import reads_end_to_end
 from rlhf.ops.padding import pad_right
-from rlhf.ops.varlen_attention import has_varlen_kernel
 
 Collator = Callable[[Sequence[dict[str, Any]]], dict[str, Any]]
 
@@ -39,8 +39,7 @@ def packed_collator(model: PreTrainedModel, pad_id: int, longest: int | None = N
     kind = model.config._attn_implementation
     if str(kind).startswith("flash"):
         return DataCollatorForLanguageModeling(pad_id, padding_free=True)
-    turns = getattr(model.config, "position_embedding", None) == "rope"
-    if longest and kind == "sdpa" and turns and has_varlen_kernel(model.device, model.dtype):
+    if longest and reads_end_to_end(model, model.dtype):
         return FlatRows(longest)
     return PackedRows(pad_id)
 

@@ -18,6 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, Trai
 from rlhf.config.schema import RMSection
 from rlhf.data.collate import RankingBatch, collate_rankings
 from rlhf.data.datasets import RankingDataset, RankingItem
+from rlhf.models.baichuan.trunk import reads_end_to_end
 from rlhf.models.compiled import compile_blocks, compile_training
 from rlhf.models.export import save_reward_model
 from rlhf.runtime.distributed import all_sum
@@ -101,8 +102,9 @@ def train_reward_model(
     settings = arguments(section, model, output_dir=output_dir, seed=seed, engine=engine)
     learner = prepare(model, section, "reward", seed, engine)
     if section.compile:
-        # A shared prompt's keys and values come in a cache.
-        compile_blocks(learner) if section.share_prompt else compile_training(learner)
+        # Where a shared prompt's keys and values come in a cache, blocks are not compiled whole.
+        cached = section.share_prompt and not reads_end_to_end(model, dtype)
+        compile_blocks(learner) if cached else compile_training(learner)
     trainer = _RankingTrainer(
         model=learner,
         args=for_one_gpu(TrainingArguments(**settings, remove_unused_columns=False)),

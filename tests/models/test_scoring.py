@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,7 +12,12 @@ from rlhf.models.baichuan.configuration import BaichuanConfig
 from rlhf.models.baichuan.modeling import BaichuanForSequenceClassification
 from rlhf.models.moss.configuration import MossConfig
 from rlhf.models.moss.modeling import MossForSequenceClassification
-from rlhf.models.scoring import score_responses, separate_scores, shared_prompt_scores
+from rlhf.models.scoring import (
+    one_row_scores,
+    score_responses,
+    separate_scores,
+    shared_prompt_scores,
+)
 from rlhf.ops.padding import pad_right
 from tests.models.moss.conftest import official_config
 
@@ -109,12 +115,29 @@ def test_a_shared_prompt_is_exact_for_moss() -> None:
     )
 
 
-def check_sharing(scorer: Any) -> None:
+@pytest.mark.parametrize("model", ["rope"], indirect=True)
+def test_one_row_gives_the_scores_and_gradients_of_separate_ones(
+    model: BaichuanForSequenceClassification,
+) -> None:
+    """On a GPU a kernel reads that row; here a loop over its sequences."""
+    check_sharing(model, one_row_scores)
+
+
+@pytest.mark.parametrize("model", ["rope"], indirect=True)
+def test_one_row_is_run_once_and_without_padding(model: BaichuanForSequenceClassification) -> None:
+    seen: list[torch.Size] = []
+    model.model.layers[0].register_forward_hook(lambda *given: seen.append(given[2].shape[:2]))
+    one_row_scores(model, *ranked_batch())
+    tokens = [each for of_prompt in RESPONSES for each in of_prompt]
+    assert seen == [(1, sum(map(len, PROMPTS)) + sum(map(len, tokens)))]
+
+
+def check_sharing(scorer: Any, share: Callable[..., torch.Tensor] = shared_prompt_scores) -> None:
     """In float64: how far float32 comes apart depends on the processor."""
     scorer.double()
     ids, mask, lengths = ranked_batch()
     expected, gradients = scores_and_gradients(scorer, separate_scores(scorer, ids, mask))
-    shared = shared_prompt_scores(scorer, ids, mask, lengths)
+    shared = share(scorer, ids, mask, lengths)
     scores, found = scores_and_gradients(scorer, shared)
 
     assert len(set(expected.flatten().tolist())) == 12 - 1  # two rows fill up K

@@ -25,6 +25,24 @@ def test_each_sequence_sees_itself_alone() -> None:
     assert (by_query[:4] == 0).all()
 
 
+def test_queries_are_the_last_of_their_keys() -> None:
+    torch.manual_seed(0)
+    query, (key, value) = torch.randn(3, 2, 4), torch.randn(2, 8, 2, 4)
+    found = varlen_attention(
+        query,
+        key,
+        value,
+        torch.tensor([0, 1, 3]),
+        longest=2,
+        key_boundaries=torch.tensor([0, 5, 8]),
+        longest_key=5,
+    )
+    places = torch.tensor([4, 6, 7])
+    whole = torch.zeros(8, 2, 4).index_copy(0, places, query)
+    expected = varlen_attention(whole, key, value, torch.tensor([0, 5, 8]), longest=5)
+    torch.testing.assert_close(found, expected[places])
+
+
 def test_without_a_gpu_there_is_no_kernel() -> None:
     assert not has_varlen_kernel(torch.device("cpu"), torch.bfloat16)
     assert not has_varlen_kernel(torch.device("cuda"), torch.float32)

@@ -5,7 +5,7 @@ import torch
 from datasets import Dataset
 from torch.nn import functional
 
-from rlhf.training import packing
+from rlhf.models.baichuan import trunk
 from rlhf.training.packing import FlatRows, PackedRows, pack, packed_collator
 from tests.training.worlds import conversations, language_model
 
@@ -36,7 +36,7 @@ def test_the_layout_that_a_kernel_reads_is_taken_where_there_is_one(monkeypatch)
     model = language_model()
     model.set_attn_implementation("sdpa")
     assert isinstance(packed_collator(model, 0, longest=32), PackedRows)
-    monkeypatch.setattr(packing, "has_varlen_kernel", lambda device, dtype: True)
+    monkeypatch.setattr(trunk, "has_varlen_kernel", lambda device, dtype: True)
     assert packed_collator(model, 0, longest=32) == FlatRows(32)
     assert isinstance(packed_collator(model, 0), PackedRows)
     alibi = language_model(position_embedding="alibi")

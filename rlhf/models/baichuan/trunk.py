@@ -25,7 +25,7 @@ from transformers.utils.output_capturing import capture_outputs
 
 from rlhf.models.baichuan.alibi import alibi_mask
 from rlhf.models.baichuan.configuration import BaichuanConfig
-from rlhf.ops.varlen_attention import varlen_attention
+from rlhf.ops.varlen_attention import has_varlen_kernel, varlen_attention
 
 Rotation = tuple[torch.Tensor, torch.Tensor]
 
@@ -80,6 +80,9 @@ class BaichuanAttention(nn.Module):
         *,
         cu_seq_lens_q: torch.Tensor,
         max_length_q: int,
+        cu_seq_lens_k: torch.Tensor | None = None,
+        max_length_k: int | None = None,
+        key_order: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> torch.Tensor:
         """query, key, value: [1, heads, N, D], sequences end to end -> [N, heads, D]."""
@@ -87,7 +90,18 @@ class BaichuanAttention(nn.Module):
         query, key, value = (
             tensor[0].transpose(0, 1).to(value.dtype) for tensor in (query, key, value)
         )
-        return varlen_attention(query, key, value, cu_seq_lens_q, max_length_q, self.scaling)
+        if key_order is not None:
+            key, value = key.index_select(0, key_order), value.index_select(0, key_order)
+        return varlen_attention(
+            query,
+            key,
+            value,
+            cu_seq_lens_q,
+            max_length_q,
+            self.scaling,
+            key_boundaries=cu_seq_lens_k,
+            longest_key=max_length_k,
+        )
 
 
 class BaichuanDecoderLayer(LlamaDecoderLayer):
@@ -140,7 +154,8 @@ class BaichuanModel(BaichuanPreTrainedModel):
 
         Without an attention mask, position_ids that start again mark packed sequences, which do not
         see each other. Where they lie in one row, cu_seq_lens_q [S + 1] and max_length_q, as for
-        transformers' FlashAttention, keep them apart without a mask.
+        transformers' FlashAttention, keep them apart without a mask. With key_order [M] keys are
+        those tokens of the row, in this order, and cu_seq_lens_k and max_length_k are of them.
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("pass exactly one of input_ids and inputs_embeds")
@@ -185,6 +200,10 @@ class BaichuanModel(BaichuanPreTrainedModel):
             past_key_values=cache,
             position_ids=position_ids,
         )
+        if isinstance(mask, torch.Tensor) and mask.dtype == torch.bool:
+            # Padding on the left sees nothing. Nobody reads it, but a kernel of PyTorch's gives its
+            # query a gradient of NaN at some lengths, and that reaches every weight.
+            mask = mask | ~mask.any(dim=-1, keepdim=True)
         if self.rotary_emb is not None:
             return mask
         assert not isinstance(mask, BlockMask), "only flex_attention takes one"
@@ -200,6 +219,19 @@ class BaichuanModel(BaichuanPreTrainedModel):
             keys=torch.arange(keys if mask is None else mask.shape[-1], device=hidden.device),
             dtype=torch.float32 if self.config._attn_implementation == "eager" else hidden.dtype,
         )
+
+
+def reads_end_to_end(model: Any, dtype: torch.dtype) -> bool:
+    """Whether a model, plain, adapted or wrapped, keeps sequences in one row apart by a fused
+    kernel.
+
+    dtype: what its attention computes in.
+    """
+    model = getattr(model, "module", model)
+    config = model.config
+    turns = getattr(config, "position_embedding", None) == "rope"
+    kernel = has_varlen_kernel(model.device, dtype)
+    return config._attn_implementation == "sdpa" and turns and kernel
 
 
 def _end_to_end(config: BaichuanConfig, arguments: dict[str, Any]) -> bool:

@@ -30,6 +30,28 @@ def test_a_row_of_padding_spoils_nothing(architecture: str, attention: str) -> N
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @torch.no_grad()
+def test_padding_on_the_left_attends_to_something(architecture: str) -> None:
+    """A query that sees nothing gets a gradient of NaN from PyTorch's kernel for GPUs."""
+    model = tiny_model(architecture)
+    masks = []
+    model.model.layers[0].register_forward_pre_hook(
+        lambda layer, args, kwargs: masks.append(kwargs["attention_mask"]), with_kwargs=True
+    )
+    mask = torch.ones_like(IDS)
+    mask[0, :7] = 0
+    model(IDS, attention_mask=mask, use_cache=False)
+    (given,) = masks
+    seen = given if given.dtype == torch.bool else given > torch.finfo(given.dtype).min
+    assert (seen | (given == 0)).any(-1).all() or given.dtype != torch.bool
+    assert torch.isfinite(given.float()).all()
+    # What is real sees what it did: itself and those before it, and no padding.
+    if given.dtype == torch.bool:
+        assert given[0, 0, 7:, :7].sum() == 0
+        assert given[0, 0, 7:, 7:].equal(torch.ones(13, 13).tril().bool())
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@torch.no_grad()
 def test_a_decoder_layer_compiles_to_one_graph(architecture: str) -> None:
     """With the mask, the rotation and the bias that the trunk gives it."""
     model = tiny_model(architecture)
