@@ -30,7 +30,8 @@ class EachOnce(ABC):
         """Take out of a batch what the loss is over."""
 
     def tokens(self, batch: dict[str, Any]) -> int:
-        """Real tokens in a batch, as the Trainer counts them."""
+        """Real tokens in a batch, which is still on the host: the Trainer's own count would wait
+        for the GPU before every microbatch."""
         return int(batch["attention_mask"].sum())
 
     def get_train_dataloader(self) -> Any:
@@ -58,6 +59,7 @@ class EachOnce(ABC):
         batches = map(self._own_rows, epoch_iterator)
         found: tuple[list[dict[str, Any]], Any]
         found = trainer.get_batch_samples(batches, num_batches, device)
+        self.state.num_input_tokens_seen += sum(gather(sum(map(self.tokens, found[0]))))
         return found
 
     def _own_rows(self, rows: list[Any]) -> dict[str, Any]:
@@ -71,7 +73,7 @@ class EachOnce(ABC):
         batch = self.data_collator(mine or rows[:1])
         if not mine:
             self.unlearn(batch)
-        # The Trainer will count the tokens of the row that only fills up.
+        # The tokens of the row that only fills up will be counted.
         self.state.num_input_tokens_seen -= sum(gather(0 if mine else self.tokens(batch)))
         return batch
 

@@ -120,7 +120,6 @@ def arguments(
         "ddp_find_unused_parameters": False,
         "use_cpu": on_cpu,
         "dataloader_pin_memory": model.device.type == "cuda",
-        "include_num_input_tokens_seen": "non_padding",
         "logging_steps": 1,
         "logging_nan_inf_filter": False,  # it would replace a NaN by the mean of earlier losses
         "save_steps": section.checkpoint_every,
@@ -205,15 +204,17 @@ def fit(
     optimiser: OptimiserSection,
     engine: Engine | None,
     split: bool = False,
+    compiled: bool = False,
 ) -> TrainerState:
     """Train from the newest complete checkpoint, or from the start, to the end; the state there.
 
-    split: weights stay in bfloat16, and the optimiser keeps what float32 has more.
+    split: weights stay in bfloat16, and the optimiser keeps what float32 has more; compiled: it
+        does so in fused kernels.
     """
     assert trainer.model is not None
     half = trainer.args.bf16 or trainer.args.fp16
     if split:
-        trainer.optimizer_cls_and_kwargs = split_optimiser(optimiser)
+        trainer.optimizer_cls_and_kwargs = split_optimiser(optimiser, compiled=compiled)
     if not (split or (engine is not None and half)):
         # TRL's trainers turn the adapters of a quantised model to bfloat16.
         _learn_in_float32(trainer.model)

@@ -21,7 +21,6 @@ from rlhf.data.datasets import RankingDataset, RankingItem
 from rlhf.models.baichuan.trunk import reads_end_to_end
 from rlhf.models.compiled import compile_blocks, compile_training
 from rlhf.models.export import save_reward_model
-from rlhf.runtime.distributed import all_sum
 from rlhf.runtime.metrics import MetricsLog
 from rlhf.training.batches import ItemMean
 from rlhf.training.common import (
@@ -183,8 +182,6 @@ class _RankingTrainer(ItemMean, Trainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor:
         ids, batch = inputs["ids"], _ranked(inputs)
-        if self.shares_prompts:  # the Trainer has counted the prompt with every response
-            self.state.num_input_tokens_seen -= int(all_sum(batch.repeated_tokens))
         scores = ranking_scores(model, batch, share_prompts=self.shares_prompts)
         if not scores.isfinite().all():
             _check_finite(scores.tolist(), ids, self.report_dir)

@@ -121,7 +121,7 @@ def train_sft(
     watch = Watch(evaluate, section.eval_every, metrics, on_log)
     # Autocast casts; a compiled block would first copy each adapter's input to float32.
     with disable_input_dtype_casting(learner) if section.compile else nullcontext():
-        state = fit(trainer, watch, section.optimiser, engine, split)
+        state = fit(trainer, watch, section.optimiser, engine, split, section.compile)
     tuned = trained(trainer, dtype)
     save_whole(tuned, lambda: save_checkpoint(tuned, tokenizer, output_dir))
     losses = evaluations(state, "eval_loss")

@@ -6,6 +6,7 @@ float32 is finer, so the weight that learns is a float32 one, at 2 bytes more an
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,9 +15,17 @@ from torch import Tensor
 from rlhf.config.schema import OptimiserSection
 
 
-def split_optimiser(optimiser: OptimiserSection) -> tuple[type, dict[str, Any]]:
-    """Class and arguments of an 8-bit AdamW for bfloat16 weights, its step in float32."""
+def split_optimiser(
+    optimiser: OptimiserSection, *, compiled: bool = False
+) -> tuple[type, dict[str, Any]]:
+    """Class and arguments of an 8-bit AdamW for bfloat16 weights, its step in float32.
+
+    compiled: put the halves together and take them apart in one kernel each (torch.compile).
+    """
     from bitsandbytes.optim import AdamW8bit
+
+    fused = partial(torch.compile, dynamic=True) if compiled else lambda function: function
+    whole_of, halve = fused(join), fused(split_into)
 
     class SplitAdamW8bit(AdamW8bit):  # type: ignore[misc]
         """bitsandbytes' AdamW, given each weight whole; `lower` in its state is [*shape] int16."""
@@ -37,11 +46,11 @@ def split_optimiser(optimiser: OptimiserSection) -> tuple[type, dict[str, Any]]:
                 return
             upper, gradient, lower = p.data, p.grad, self.state[p]["lower"]
             p.grad = None
-            p.data = join(upper, lower)
+            p.data = whole_of(upper, lower)
             p.grad = gradient.float()
             super().update_step(group, p, gindex, pindex)
             whole, p.grad = p.data, None
-            split_into(whole, upper, lower)
+            halve(whole, upper, lower)
             p.data = upper
             p.grad = gradient
 

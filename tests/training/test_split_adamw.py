@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -44,11 +45,15 @@ def trained(parameter: nn.Parameter, kind: type, arguments: Any, steps: int) -> 
     return optimiser
 
 
-def test_steps_are_those_of_float32_weights() -> None:
+@pytest.mark.parametrize("compiled", [False, True])
+def test_steps_are_those_of_float32_weights(compiled: bool, monkeypatch) -> None:
     from bitsandbytes.optim import AdamW8bit
 
+    if compiled:  # traced and put in functional form, as for a GPU, but not made into C++
+        traced = partial(torch.compile, backend="aot_eager")
+        monkeypatch.setattr(torch, "compile", traced)
     section = OptimiserSection(learning_rate=1e-5, weight_decay=0.1)
-    kind, arguments = split_optimiser(section)
+    kind, arguments = split_optimiser(section, compiled=compiled)
     torch.manual_seed(0)
     start = (1 + torch.rand(64, 128)).bfloat16()
     whole = nn.Parameter(start.float())
