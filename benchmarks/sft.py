@@ -1,10 +1,10 @@
 """Tokens a second of fine-tuning at 7B, random weights, rows of 2,048 tokens; TRL beside it.
 
-    python benchmarks/sft.py WORK_DIR RESULT_DIR [--tiny] [--cases sft_full sft_lora]
+    python benchmarks/sft.py WORK_DIR RESULT_DIR [--tiny] [--cases sft_full sft_lora] [--rows 32]
 
 - sft_full: every weight learns, 8-bit AdamW; sft_lora: LoRA r 8 on all linear layers.
 - ours goes through rlhf.training.sft.train_sft on Baichuan2-7B, Max-z included. TRL is its
-  SFTTrainer with Liger on a Llama of the same shape. Both learn from the same rows: 32 a step, each
+  SFTTrainer with Liger on a Llama of the same shape. Both learn from the same rows: 16 a step, each
   one text of 2,048 tokens, all of it labelled. Setting `documents` has four texts of 128 to 1,024
   tokens in a row, kept apart; `plain` has none of what makes the others fast, for its losses.
 
@@ -40,7 +40,9 @@ from rlhf.runtime.usage import versions
 
 CASES = ("sft_full", "sft_lora")
 SIDES = ("ours", "trl")
-ROWS, LENGTH, STEPS = 32, 2048, 3
+LENGTH, STEPS = 2048, 3
+ROWS = 16
+"""A step, unless --rows says otherwise: results then have files of their own (sft_full_32.json)."""
 CUDA = torch.cuda.is_available()
 DEVICE = "cuda" if CUDA else "cpu"
 PEAK_FLOPS = {"NVIDIA H100 80GB HBM3": 989e12, "NVIDIA H200": 989e12}
@@ -100,8 +102,14 @@ class World:
     case: str
     base: Path
     work: Path
-    result: Path
+    results: Path
     tiny: bool
+    rows: int
+
+    @property
+    def result(self) -> Path:
+        suffix = "" if self.rows == ROWS else f"_{self.rows}"
+        return self.results / f"{self.case}{suffix}.json"
 
     @property
     def length(self) -> int:
@@ -119,6 +127,7 @@ def main() -> None:
     parser.add_argument("--cases", nargs="+", default=CASES, choices=CASES)
     parser.add_argument("--tiny", action="store_true", help="tiny sizes, to try the script itself")
     parser.add_argument("--sides", nargs="+", default=SIDES, choices=SIDES)
+    parser.add_argument("--rows", type=int, default=ROWS, help="of 2,048 tokens a step")
     parser.add_argument("--settings", nargs="+", help="default: all of a side")
     parser.add_argument("--side", help="for the script's own use: measure this one alone")
     arguments = parser.parse_args()
@@ -126,25 +135,25 @@ def main() -> None:
         measure(arguments, arguments.cases[0], arguments.side)
         return
     for case in arguments.cases:
-        result = arguments.result_dir / f"{case}.json"
+        world = world_of(arguments, case, "")
         if "ours" in arguments.sides:  # else TRL is measured again beside what is there
-            result.unlink(missing_ok=True)
+            world.result.unlink(missing_ok=True)
         for side in arguments.sides:
             flags = ["--cases", case, "--side", side, *(["--tiny"] if arguments.tiny else [])]
             flags += ["--settings", *arguments.settings] if arguments.settings else []
+            flags += ["--rows", str(arguments.rows)]
             places = [str(arguments.work_dir), str(arguments.result_dir)]
             done = subprocess.run([sys.executable, __file__, *places, *flags])
             if done.returncode:
-                add(result, side, "the process", {"failed": [f"exit status {done.returncode}"]})
+                add(world, side, "the process", {"failed": [f"exit status {done.returncode}"]})
 
 
 def measure(arguments: Any, case: str, side: str) -> None:
     """All settings of one side of a case."""
     if arguments.tiny:
         torch.compiler.set_stance("force_eager")  # a C++ compiler takes minutes
-    work = arguments.work_dir / f"{case}-{side}"
-    shutil.rmtree(work, ignore_errors=True)
-    world = World(case, work / "base", work, arguments.result_dir / f"{case}.json", arguments.tiny)
+    world = world_of(arguments, case, side)
+    shutil.rmtree(world.work, ignore_errors=True)
     with quiet():
         random_models.describe(world.base, "baichuan2-7b", tiny=world.tiny)
         if side == "ours" and world.full:
@@ -157,7 +166,12 @@ def measure(arguments: Any, case: str, side: str) -> None:
                 attempt(world, side, name, lambda: with_rlhf(world, name, ours[name]))  # noqa: B023
             else:
                 attempt(world, side, name, lambda: with_trl(world, *setting))  # noqa: B023
-    shutil.rmtree(work)
+    shutil.rmtree(world.work)
+
+
+def world_of(arguments: Any, case: str, side: str) -> World:
+    work = arguments.work_dir / f"{case}-{side}"
+    return World(case, work / "base", work, arguments.result_dir, arguments.tiny, arguments.rows)
 
 
 def attempt(world: World, side: str, name: str, work: Any) -> None:
@@ -169,7 +183,7 @@ def attempt(world: World, side: str, name: str, work: Any) -> None:
         found = {"failed": traceback.format_exc().splitlines()[-6:] + [type(error).__name__]}
     found["seconds"] = round(time.monotonic() - start, 1)
     print(world.case, side, name, found, file=sys.stderr, flush=True)
-    add(world.result, side, name, found)
+    add(world, side, name, found)
     gc.collect()
     if CUDA:
         torch.cuda.empty_cache()
@@ -206,7 +220,7 @@ def section_of(world: World, setting: dict[str, Any]) -> SFTSection:
     return SFTSection(
         max_length=world.length,
         max_steps=STEPS + 2,
-        batch_size=ROWS,
+        batch_size=world.rows,
         packing=True,
         max_z_weight=2e-4,
         eval_every=STEPS + 2,
@@ -230,10 +244,12 @@ def with_rlhf(world: World, name: str, setting: dict[str, Any]) -> dict[str, Any
         world,
         model.config.vocab_size,
         lengths if name == "documents" else [whole],
-        ROWS * (STEPS + 2),
+        world.rows * (STEPS + 2),
     )
     rows = pack(data, whole)["input_ids"]
-    clock = Clock(model, world, ROWS * sum(map(len, rows)) / len(rows), profiles=name != "plain")
+    clock = Clock(
+        model, world, world.rows * sum(map(len, rows)) / len(rows), profiles=name != "plain"
+    )
     out = world.work / name.replace(" ", "-").replace(",", "")
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
@@ -269,7 +285,7 @@ def with_trl(world: World, at_once: int, again: bool) -> dict[str, Any]:
     from rlhf.models.load import load_tokenizer
 
     model = random_model(world, llama=True)
-    clock = Clock(model, world, ROWS * world.length, profiles=False)
+    clock = Clock(model, world, world.rows * world.length, profiles=False)
 
     class Steps(TrainerCallback):  # type: ignore[misc]
         def on_log(self, *args: Any, logs: dict[str, Any], **kwargs: Any) -> None:
@@ -283,7 +299,7 @@ def with_trl(world: World, at_once: int, again: bool) -> dict[str, Any]:
             output_dir=str(world.work / "trl"),
             max_steps=STEPS + 2,
             per_device_train_batch_size=at_once,
-            gradient_accumulation_steps=ROWS // at_once,
+            gradient_accumulation_steps=world.rows // at_once,
             gradient_checkpointing=again,
             learning_rate=1e-5,
             optim="adamw_8bit" if world.full else "adamw_torch_fused",
@@ -296,7 +312,9 @@ def with_trl(world: World, at_once: int, again: bool) -> dict[str, Any]:
             save_strategy="no",
             logging_steps=1,
         ),
-        train_dataset=texts(world, model.config.vocab_size, [world.length], ROWS * (STEPS + 2)),
+        train_dataset=texts(
+            world, model.config.vocab_size, [world.length], world.rows * (STEPS + 2)
+        ),
         processing_class=load_tokenizer(world.base),
         peft_config=None if world.full else lora,
         callbacks=[Steps()],
@@ -414,18 +432,18 @@ def exactness(world: World) -> dict[str, Any]:
     }
 
 
-def add(path: Path, side: str, name: str, found: dict[str, Any]) -> None:
+def add(world: World, side: str, name: str, found: dict[str, Any]) -> None:
     """Writes the result anew, with this setting in it."""
+    path, full = world.result, world.full
     content = json.loads(path.read_text()) if path.exists() else {}
     settings = content.get("settings", {})
     settings.setdefault(side, {})[name] = found
-    full = path.stem == "sft_full"
     how = "every weight, 8-bit AdamW" if full else "LoRA r 8 on all linear"
     content = {
         "workload": path.stem,
         "hardware": torch.cuda.get_device_name() if CUDA else "cpu",
         "versions": versions(),
-        "unit": f"tokens/s of training: {how}; {ROWS} full rows of 2,048 tokens a step",
+        "unit": f"tokens/s of training: {how}; {world.rows} full rows of 2,048 tokens a step",
         "mfu_is": f"{6 if full else 4} FLOP a weight and token, no embedding table, 989 TFLOP/s",
         "seconds": round(
             sum(

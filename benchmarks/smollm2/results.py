@@ -3,7 +3,9 @@
     python benchmarks/smollm2/results.py RUNS benchmarks/results/smollm2_135m.json
 
 RUNS holds the runs of run.py, or what its logs.tar.xz unpacks to: no weights are read. Every number
-of docs/results.md about SmolLM2 is in that JSON; page.py writes the one from the other.
+of docs/results.md about SmolLM2 is in that JSON; page.py writes the one from the other. With
+--unfinished it is of runs whose PPO was cut off: fine-tuning, reward model, and PPO as far as it
+came.
 """
 
 from __future__ import annotations
@@ -14,6 +16,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, pstdev
 from typing import Any
+
+import yaml
 
 from rlhf.data.jsonl import read_jsonl
 from rlhf.evaluation import best_of_n, margin_report, policy, run_files
@@ -26,6 +30,7 @@ Json = dict[str, Any]
 RM = ("pairs", "accuracy", "ci_low", "ci_high")
 ANSWERS = 10
 """Prompts whose answers are shown side by side, by policy.samples' rule."""
+CURVE = ("step", "kl", "score_gain", "judge_gain", "response_length", "eos_rate")
 BINS = 8
 """Of PPO's iterations in order of KL, to find where score and judge part."""
 
@@ -34,8 +39,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("runs", type=Path)
     parser.add_argument("result", type=Path)
+    parser.add_argument("--unfinished", action="store_true")
     arguments = parser.parse_args()
-    found = merged(arguments.runs)
+    found = unfinished(arguments.runs) if arguments.unfinished else merged(arguments.runs)
     arguments.result.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
     print(f"{len(found['seeds'])} seeds -> {arguments.result}")
 
@@ -76,6 +82,34 @@ def seed_result(run: Path) -> Json:
         "best_of_n": best_of_n.curve(files.best_of_n),
         "samples": [_sample(row) for row in policy.samples(files.last.judge, ANSWERS)],
         "stages": stages(run),
+    }
+
+
+def unfinished(runs: Path) -> Json:
+    """What there is of runs whose PPO was cut off: no verdicts on finished policies."""
+    found = []
+    for path in sorted(runs.glob("smollm2_135m*-seed*/ppo/metrics.jsonl")):
+        run = path.parents[1]
+        rm = margin_report.build(list(read_jsonl(run / "rm/pairs.jsonl", PairRow)))
+        config = yaml.safe_load((run / "config.yaml").read_text())
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        manifests = RunDir(run).manifests()
+        found.append(
+            {
+                "seed": config["seed"],
+                "kl": config["ppo"]["kl"],
+                "sft": {key: manifests[f"sft/{key}"].summary for key in ("main", "small")},
+                "rm": {key: rm[key] for key in (*RM, "by_grade")},
+                "curve": [{key: round(row[key], 4) for key in CURVE} for row in rows],
+                "stages": stages(run),
+            }
+        )
+    return {
+        "workload": "smollm2_135m, PPO cut off",
+        "hardware": json.loads((runs.parent / "hardware.json").read_text()),
+        "versions": RunDir(runs / "smollm2_judge").manifests()["rm"].versions,
+        "judge": variant(runs / "smollm2_judge"),
+        "seeds": found,
     }
 
 

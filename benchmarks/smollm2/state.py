@@ -167,10 +167,12 @@ def _merged(work: Path) -> Iterator[Merged]:
 
 
 def _kept(runs: Path) -> Iterator[Path]:
-    """What is brought home; `data/` of a run is prepared again, to the same bytes."""
+    """What is brought home; `data/` of a run is prepared again, to the same bytes, and tasks that
+    were ranked are in the rankings."""
     for path in sorted(runs.rglob("*")):
         parts = path.relative_to(runs).parts
         skipped = set(parts) & {*SKIPPED, "parts"} or parts[1:2] == ("data",)
+        skipped = skipped or path.name.endswith("tasks.jsonl")
         if path.is_file() and not path.is_symlink() and not skipped and path.name[0] != ".":
             yield path
 

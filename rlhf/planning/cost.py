@@ -32,7 +32,8 @@ class Cost:
     """How long passes of one model take on one GPU of `engine`. width: bytes of a plain weight.
 
     again: share of the blocks whose activations are computed again in the backward pass.
-    wait: seconds a microbatch in which the GPU waits for its program; None: as in the Trainer.
+    wait: seconds a microbatch and block in which the GPU waits for its program; None: as in the
+        Trainer.
     """
 
     spec: ModelSpec
@@ -75,13 +76,11 @@ class Cost:
         once = self.forward_flops(tokens, length, projected)
         forward = once + self.again * self.forward_flops(tokens, length, 0)
         method, rates = self.tuning.method, self.rates
-        if method == "qlora":
-            work = forward / rates.reading[False] + once / rates.quantised
-        else:
-            work = (forward + once * (2 if method == "full" else 1)) / rates.training[self.compiled]
+        work = (forward + once * (2 if method == "full" else 1)) / rates.training[self.compiled]
         added = 3 * self.width * self.counts.learning if microbatches > 1 else 0
         wait = rates.wait[method] if self.wait is None else self.wait
-        return work / rates.product + microbatches * (wait + added / rates.bandwidth)
+        waits = wait * self.spec.layers
+        return work / rates.product + microbatches * (waits + added / rates.bandwidth)
 
     def step(self) -> float:
         """The optimiser's, on the GPU; or in the memory of the host, which its GPUs share."""

@@ -14,10 +14,11 @@ class Rates:
     bandwidth, product: of a large copy (read and write) and of a bfloat16 product of 8,192 x 8,192.
     decode: fraction of the floor that sampling reaches, at 16 and at 64 sequences side by side.
     reading, training: fraction of `product` in passes over bfloat16 weights, without a gradient and
-        with one; first as PyTorch runs them, then with compiled blocks.
-    quantised: the same of the gradient's way back through 4-bit weights.
+        with one; first as PyTorch runs them, then with compiled blocks. Over 4-bit weights a pass
+        takes as long on the GPU, and its program longer.
     adapted: how much of its speed sampling keeps with adapters on the weights.
-    wait: seconds a microbatch in which the GPU waits for the Trainer's program, by tuning method.
+    wait: seconds a microbatch and block in which the GPU waits for the Trainer's program, by tuning
+        method.
     step_in_8_bits: of bitsandbytes' AdamW, a weight.
     inside, between: bytes a second of a GPU to others of its host and of other hosts, as
         collectives reach them. host: of a host's memory, for an optimiser there.
@@ -28,10 +29,9 @@ class Rates:
     decode: tuple[float, float]
     reading: tuple[float, float] = (0.54, 0.72)
     training: tuple[float, float] = (0.5, 0.66)
-    quantised: float = 0.055
     adapted: float = 0.75
     wait: Mapping[str, float] = field(
-        default_factory=lambda: {"full": 0.015, "lora": 0.08, "qlora": 0.0}
+        default_factory=lambda: {"full": 0.0005, "lora": 0.0025, "qlora": 0.0115}
     )
     step_in_8_bits: float = 3.1e-11
     inside: float = 3.0e11
@@ -51,6 +51,6 @@ H200 = Rates(bandwidth=4.183e12, product=7.770e14, decode=(0.689, 0.778))
 """One H200: rollout_b64_h200.json and rollout_b16_h200.json.
 
 Measured on it, and taken for an H100 too: training, wait and step_in_8_bits by sft_full.json and
-sft_lora.json, reading and adapted by ppo_32.json, quantised by ppo_nf4.json and, on an H100,
+sft_lora.json, reading and adapted by ppo_32.json, the wait over 4-bit weights, on an H100, by
 qlora_7b.json. Assumed: inside, NVLink at two thirds of 450 GB/s, between, the network at 80 % of
 400 Gb/s, and host."""

@@ -17,8 +17,11 @@ from rlhf.planning.setting import Setting
 BYTES_A_TOKEN = 4
 """Of UTF-8 text in JSON, keys included; a rough mean of Chinese and English."""
 UNTUNED = TuningSection(method="lora")
-PPO_WAIT = 0.03
-"""Seconds a microbatch in which the GPU waits for PPO's loop (benchmarks/results/ppo_32.json)."""
+RM_WAIT = 0.001
+"""Seconds a microbatch and block in which the GPU waits for the reward model's training over
+bfloat16 weights (benchmarks/results/rm.json)."""
+PPO_WAIT, PACKED_WAIT = 0.001, 0.003
+"""The same of PPO's loop, over bfloat16 weights and over 4-bit ones (ppo_32.json, ppo_nf4.json)."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +103,7 @@ def ppo_parts(setting: Setting, slots: int) -> tuple[float, float, float]:
         setting.rates,
         setting.dtype.itemsize,
         compiled=section.compile,
-        wait=PPO_WAIT,
+        wait=PACKED_WAIT if section.tuning.method == "qlora" else PPO_WAIT,
     )
     speaking = 1 + (section.old_logprobs == "recomputed")
     reading = speaking * cost.reading(tokens, length, answered) + 2 * cost.reading(
@@ -128,6 +131,7 @@ def sampling_seconds(setting: Setting, spec: ModelSpec, work: Rollout, slots: in
 
 
 def _cost(setting: Setting, section: SFTSection | DPOSection | RMSection, spec: ModelSpec) -> Cost:
+    method = section.tuning.method
     return Cost(
         spec,
         section.tuning,
@@ -137,6 +141,7 @@ def _cost(setting: Setting, section: SFTSection | DPOSection | RMSection, spec: 
         setting.dtype.itemsize,
         compiled=getattr(section, "compile", False),
         in_8_bits=section.optimiser.kind == "adamw-8bit",
+        wait=RM_WAIT if isinstance(section, RMSection) and method != "qlora" else None,
     )
 
 

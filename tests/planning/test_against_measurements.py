@@ -73,6 +73,8 @@ ADAPTERS = ["tuning.r=8", "tuning.dropout=0"]
         *(("sft_full", name) for name in ("1 row", "2 rows, half again", "4 rows, all again")),
         *(("sft_lora", name) for name in ("2 rows", "4 rows", "8 rows, half again")),
         *((case, "plain") for case in ("sft_full", "sft_lora")),
+        *(("sft_full_32", name) for name in ("2 rows", "4 rows")),
+        ("sft_lora_32", "4 rows"),
     ],
 )
 def test_peak_of_fine_tuning(case, name):
@@ -85,7 +87,8 @@ def test_peak_of_fine_tuning(case, name):
 
 def tuned(case, setting):
     given = {"loss_chunk": None, "gradient_checkpointing": False} | setting
-    keys = [*(WHOLE if case == "sft_full" else ADAPTERS)]
+    given |= {"batch_size": 32} if case.endswith("_32") else {}
+    keys = [*(WHOLE if case.startswith("sft_full") else ADAPTERS)]
     keys += [f"{key}={json.dumps(value)}" for key, value in given.items()]
     config = load_config(
         resource("configs/baichuan2_7b.yaml"), SFT + [f"sft.{key}" for key in keys]
@@ -94,9 +97,11 @@ def tuned(case, setting):
 
 
 @pytest.mark.parametrize("group", ["compiled", "eager"])
-def test_peak_of_pairs(group):
-    """Four pairs at once, of 512 tokens each side that share nothing."""
-    keys = ["batch_size=8", "microbatch_size=4", "share_prompt=false", "data.max_length=513"]
+@pytest.mark.parametrize(("at_once", "case"), [(4, "pairs"), (8, "pairs 8")])
+def test_peak_of_pairs(group, at_once, case):
+    """Four or eight pairs at once, of 512 tokens each side that share nothing."""
+    keys = ["batch_size=8", f"microbatch_size={at_once}", "share_prompt=false"]
+    keys.append("data.max_length=513")
     keys.append(f"compile={json.dumps(group == 'compiled')}")
     config = load_config(
         resource("configs/baichuan2_7b.yaml"),
@@ -104,7 +109,7 @@ def test_peak_of_pairs(group):
     )
     (plan,) = stage_plans(Setting(config, rates=H200), "rm")
     training = next(phase for phase in plan.phases if phase.name == "training")
-    expected = measured("rm")["groups"][group]["pairs"]
+    expected = measured("rm")["groups"][group][case]
     assert training.peak / GIB == pytest.approx(expected["peak_gib"], rel=0.15)
     assert plan.duration.seconds == pytest.approx(16 / expected["responses_per_second"], rel=0.1)
 
@@ -114,8 +119,11 @@ def test_peak_of_pairs(group):
     [
         ("ppo_32", "eager", ["microbatch=8"]),
         ("ppo_32", "compiled", ["microbatch=8", "compile=true"]),
-        ("ppo_nf4", "small", ["microbatch=2", "tuning.method=qlora"]),
-        ("ppo_nf4", "again", ["tuning.method=qlora", "gradient_checkpointing=true"]),
+        (
+            "ppo_nf4",
+            "again",
+            ["microbatch=8", "tuning.method=qlora", "gradient_checkpointing=true"],
+        ),
     ],
 )
 def test_peak_of_ppo(case, name, more):
@@ -126,8 +134,6 @@ def test_peak_of_ppo(case, name, more):
     (plan,) = stage_plans(Setting(config, rates=H200), "ppo")
     expected = measured(case)["options"][name]
     assert plan.peak_gib == pytest.approx(expected["peak_gib"], rel=0.15)
-    if name == "again":  # its update takes 1.6 times what is planned: not understood, and no bound
-        return
     assert plan.duration.seconds == pytest.approx(expected["seconds"], rel=0.1)
     slots = config.ppo.episodes
     for part, phase in zip(ppo_parts(Setting(config, rates=H200), slots), PPO_PHASES, strict=True):
