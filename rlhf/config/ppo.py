@@ -138,7 +138,7 @@ class PPOSection(Section):
     a second reward model that only watches; null takes the demo's rubric, if there is a demo.
     `old_logprobs`: `recomputed` by the training forward, so that the first ratio is exactly 1, or
     the `engine`'s own, which saves that pass. Passes without a gradient take `scoring_microbatch`
-    responses, null as many as a backward pass. `compile`: blocks are compiled, for a GPU.
+    responses, null as many as a backward pass. `compile`: blocks are compiled for these passes.
     """
 
     actor: str | None = None
@@ -193,8 +193,6 @@ class PPOSection(Section):
         )
         if self.microbatch_tokens is None:
             check_multiple("minibatch", self.minibatch, "microbatch", self.microbatch)
-        if self.compile and self.engine == "plain":
-            raise ValueError("compile goes with engine: fast; set one of them back to its default")
         if self.critic_warmup >= self.iterations:
             raise ValueError(
                 f"critic_warmup = {self.critic_warmup} leaves the actor none of iterations = "

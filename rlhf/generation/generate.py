@@ -88,16 +88,18 @@ def generate(
     for start in range(0, len(order), batch_size):
         rows = order[start : start + batch_size]
         input_ids, mask = pad_left([prompts[i] for i in rows], pad_id, device=model.device)
-        tokens, logprobs = ENGINES[engine](
-            model,
-            input_ids,
-            mask,
-            sampling,
-            ends=ends,
-            pad_id=pad_id,
-            uniforms=uniforms[rows],
-            stops=stops,
-        )
+        # Compiled for training, with a cache every layer would be compiled for itself.
+        with torch.compiler.set_stance("force_eager"):
+            tokens, logprobs = ENGINES[engine](
+                model,
+                input_ids,
+                mask,
+                sampling,
+                ends=ends,
+                pad_id=pad_id,
+                uniforms=uniforms[rows],
+                stops=stops,
+            )
         found = _completions(tokens, logprobs, eos_id, stop_ids, stops)
         completions.update(zip(rows, found, strict=True))
     return [completions[i] for i in range(len(prompts))]

@@ -6,6 +6,7 @@ from transformers import PreTrainedModel
 
 from rlhf.config.schema import SamplingSection
 from rlhf.generation import Completion, generate, slots
+from rlhf.models.compiled import compile_training
 
 PAD, EOS, STOP = 0, 2, 7
 PROMPTS = [[5, 9, 11], [4], [30, 31, 32, 33, 34, 35], [8, 8], [40, 41, 6, 12]]
@@ -37,6 +38,18 @@ def _generate(
 
 def _tokens(completions: list[Completion]) -> list[tuple[int, ...]]:
     return [completion.token_ids for completion in completions]
+
+
+@pytest.mark.parametrize("engine", ["fast", "plain"])
+def test_blocks_compiled_for_training_sample_as_they_are(
+    model: PreTrainedModel, engine: str
+) -> None:
+    """With a cache, which knows its layer, each of them would be compiled for itself."""
+    expected = _tokens(_generate(model, GREEDY, engine=engine))
+    compile_training(model)
+    torch._dynamo.utils.counters.clear()
+    assert _tokens(_generate(model, GREEDY, engine=engine)) == expected
+    assert not torch._dynamo.utils.counters["stats"]
 
 
 @torch.no_grad()

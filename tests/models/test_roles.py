@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -236,3 +237,27 @@ def test_a_reward_model_of_another_family_is_refused(
 def test_nothing_predicts_the_first_token(world: World) -> None:
     with pytest.raises(ValueError, match="keep = 12 of 12"):
         world.roles("separate").actor_logits(IDS, MASK, 12)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile makes C++")
+@pytest.mark.parametrize("world", ["baichuan2-7b"], indirect=True)
+@pytest.mark.parametrize("kind", ["shared", "separate-full"])
+def test_compiled_blocks_give_the_same_values_and_gradients(world: World, kind: str) -> None:
+    def built() -> Roles:
+        torch.manual_seed(0)  # of the actor's adapter
+        return world.roles(kind)
+
+    def found(roles: Roles) -> list[torch.Tensor]:
+        loss = roles.actor_logits(IDS, MASK, 4).square().mean() + roles.values(IDS, MASK)[MASK > 0]
+        loss.square().mean().backward()
+        learning = [*roles.actor_parameters(), *roles.critic_parameters()]
+        without = roles.reference_logits(IDS, MASK, 4), roles.scores(IDS, MASK)
+        return [loss.detach(), *without, *(each.grad for each in learning if each.grad is not None)]
+
+    plain, compiled = found(built()), built()
+    compiled.compile()
+    torch._dynamo.utils.counters.clear()
+    for a, b in zip(plain, found(compiled), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0
