@@ -3,10 +3,11 @@
     python benchmarks/scaling.py WORK_DIR RESULT_DIR [--tiny] [--cases CASE ...] [--budget SECONDS]
 
 Every case is this project's own training function (SFT, reward model, PPO) in processes that
-torch's launcher starts, under the engine that its name says; `killed_2` is `rlhf run` itself, one
-of whose processes is killed, after which one process goes on. Cases of one GPU run beside one
-another where there are several. The batch of a step is the same whatever the number of GPUs, so the
-losses have to be; `cut` is the first 8 layers, of which one GPU holds the optimiser too.
+torch's launcher starts, under the engine that its name says; `killed_N` is `rlhf run` itself, one
+of whose processes is killed, after which half of them go on, and `pipeline` all of its stages.
+Cases of one GPU run beside one another where there are several. The batch of a step is the same
+whatever the number of GPUs, so the losses have to be; `cut` is the first 8 layers, of which one GPU
+holds the optimiser too.
 
 scaling.json is written after every case, and keeps those of an earlier call. A case that fails or
 takes longer than its limit is noted as that; none is begun after the budget. `peak_gib`: of
@@ -27,11 +28,13 @@ from typing import Any
 import psutil
 import torch
 from scaling_cases import CASES, DEFAULT, compared
-from scaling_worker import measure, measure_killed, write_weights
+from scaling_worker import measure, measure_killed, measure_pipeline, write_weights
 
 from rlhf.runtime.usage import versions
 
 os.environ["NCCL_NVLS_ENABLE"] = "0"
+BY_RLHF = {"killed": measure_killed, "pipeline": measure_pipeline}
+"""Cases that are `rlhf run` itself, which starts its own processes."""
 
 
 def main() -> None:
@@ -48,8 +51,8 @@ def main() -> None:
     work.mkdir(parents=True, exist_ok=True)
     if arguments.write:
         write_weights(CASES[arguments.write], work, arguments.tiny)
-    elif arguments.case and CASES[arguments.case].work == "killed":
-        measure_killed(arguments.case, work, arguments.tiny)
+    elif arguments.case and CASES[arguments.case].work in BY_RLHF:
+        BY_RLHF[CASES[arguments.case].work](arguments.case, work, arguments.tiny)
     elif arguments.case:
         measure(arguments.case, work, arguments.tiny)
     else:
@@ -89,7 +92,7 @@ def run_group(group: list[str], work: Path, tiny: bool) -> dict[str, Any]:
         (work / f"{name}.json").unlink(missing_ok=True)
         launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
         gpus = CASES[name].gpus
-        launches = gpus > 1 and CASES[name].work != "killed"
+        launches = gpus > 1 and CASES[name].work not in BY_RLHF
         several = [*launcher, str(gpus)] if launches else []
         command = [sys.executable, *several, __file__, str(work), "-", "--case", name]
         started[name] = Started(command, tiny, None if gpus > 1 else place)

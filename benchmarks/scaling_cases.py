@@ -11,7 +11,7 @@ class Case:
     """work: what trains. engine: a name of runtime.deepspeed, None for plain data parallelism.
     alone: the case of one GPU with the same batch. limit: seconds, start and loading included."""
 
-    work: Literal["sft", "rm", "ppo", "killed"]
+    work: Literal["sft", "rm", "ppo", "killed", "pipeline"]
     gpus: int
     engine: str | None = None
     method: Literal["lora", "full"] = "lora"
@@ -43,6 +43,28 @@ CASES = {
     ),
 }
 DEFAULT = tuple(CASES)[:12]
+for gpus in (2, 4, 8):
+    CASES |= {
+        f"pipeline_lora_{gpus}_zero2": Case("pipeline", gpus, "zero2", limit=600),
+        f"pipeline_full_{gpus}_zero3": Case("pipeline", gpus, "zero3", "full", limit=900),
+    }
+for gpus in (4, 8):
+    CASES |= {
+        f"sft_lora_{gpus}_zero2": Case("sft", gpus, "zero2", alone="sft_lora_1"),
+        f"sft_full_{gpus}_zero3": Case("sft", gpus, "zero3", "full", limit=150),
+        f"sft_cut_{gpus}_zero3": Case("sft", gpus, "zero3", "full", layers=CUT, alone="sft_cut_1"),
+        f"rm_lora_{gpus}_zero2": Case("rm", gpus, "zero2", alone="rm_lora_1"),
+        f"rm_full_{gpus}_zero3": Case("rm", gpus, "zero3", "full", limit=150),
+        f"ppo_shared_{gpus}": Case("ppo", gpus, alone="ppo_shared_1", limit=200),
+        f"ppo_full_{gpus}_zero3": Case("ppo", gpus, "zero3", "full", limit=300),
+        f"sft_13b_full_{gpus}_zero3": Case(
+            "sft", gpus, "zero3", "full", model="baichuan2-13b", limit=300
+        ),
+        f"ppo_13b_full_{gpus}_zero3": Case(
+            "ppo", gpus, "zero3", "full", model="baichuan2-13b", limit=420
+        ),
+        f"killed_{gpus}": Case("killed", gpus, "zero2", limit=420),
+    }
 """What about 480 seconds on two H100s have room for; the others are asked for by name."""
 
 

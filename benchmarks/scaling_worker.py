@@ -34,6 +34,7 @@ from rlhf.models.roles import build_roles
 from rlhf.ppo import loop
 from rlhf.runtime.distributed import connect, disconnect, gather, is_main_process
 from rlhf.runtime.metrics import MetricsLog
+from rlhf.runtime.run_dir import RunDir
 from rlhf.training import reward, sft
 from rlhf.training.engine import read_engine
 
@@ -42,7 +43,7 @@ PEAK_FLOPS = 989e12
 """Of an H100 in bfloat16, dense, as the maker states."""
 STEPS, WARM = 8, 3
 ROWS, LENGTH = 16, 2048
-PAIRS = rm_alone.Case(prompts=16, at_once=4, k=2, prompt=0, response=512, share=False)
+PAIRS = rm_alone.Case(prompts=16, at_once=2, k=2, prompt=0, response=512, share=False)
 PROMPTS, TOKENS, AT_ONCE = 64, 256, 32
 
 
@@ -281,17 +282,13 @@ def measure_ppo(
 
 
 def measure_killed(name: str, work: Path, tiny: bool) -> None:
-    """`rlhf run --nproc 2`, of which process 1 is killed, and then the same on one."""
-    folder = work / "killed"
-    for old in (folder, *work.glob("weights-*")):
-        shutil.rmtree(old, ignore_errors=True)
-    true_size.write_inputs(folder, tiny=tiny)
-    config = true_size.write_config(folder)
+    """`rlhf run --nproc N`, of which process 1 is killed, and then the same on half as many."""
+    gpus, folder = CASES[name].gpus, work / "killed"
     few = ["max_steps=10", "checkpoint_every=2", "eval_every=100"]
-    command = [sys.executable, "-m", "rlhf", "run", str(config), "--only", "sft"]
-    command += ["--set=runtime.deepspeed=zero2", *(f"--set=sft.{each}" for each in few)]
+    more = ["--only", "sft", *(f"--set=sft.{each}" for each in few)]
+    command = [*rlhf_run(folder, work, CASES[name], tiny), *more]
     directory = folder / "runs/true-size/sft/main"
-    first = subprocess.Popen([*command, "--nproc", "2"], stderr=subprocess.PIPE, text=True)
+    first = subprocess.Popen([*command, "--nproc", str(gpus)], stderr=subprocess.PIPE, text=True)
     while not (directory / "checkpoints/checkpoint-4/complete.json").is_file():
         assert first.poll() is None, first.communicate()[1][-2000:]
         time.sleep(0.05)
@@ -300,17 +297,54 @@ def measure_killed(name: str, work: Path, tiny: bool) -> None:
     said = (first.communicate()[1] or "").strip().splitlines()[-1:]
     ended = round(time.monotonic() - died, 2)
     before = steps_logged(directory)
-    again = subprocess.run([*command, "--nproc", "1"], stderr=subprocess.PIPE, text=True)
+    half = [*command, "--nproc", str(gpus // 2)]
+    again = subprocess.run(half, stderr=subprocess.PIPE, text=True)
     found = {
         "seconds_until_all_ended": ended,
         "exit_code": first.returncode,
         "said": said,
         "steps_before": before,
-        "resumed_on_one_gpu": "ended" if again.returncode == 0 else again.stderr[-2000:],
+        "resumed_on_half": "ended" if again.returncode == 0 else again.stderr[-2000:],
         "steps_after": steps_logged(directory),
     }
     (work / f"{name}.json").write_text(json.dumps(found))
     shutil.rmtree(folder)
+
+
+def measure_pipeline(name: str, work: Path, tiny: bool) -> None:
+    """Every stage by `rlhf run --nproc N`, a few steps; separate roles where all weights learn."""
+    case, folder = CASES[name], work / "pipeline"
+    command = [*rlhf_run(folder, work, case, tiny), "--nproc", str(case.gpus)]
+    if case.method == "full":
+        command += [f"--set={stage}.tuning.method=full" for stage in ("sft", "rm", "ppo")]
+        command += ["--set=ppo.roles=separate", "--set=sft.loss_chunk=null", "--set=dpo=null"]
+    done = subprocess.run(command, stderr=subprocess.PIPE, text=True)
+    stages = RunDir(folder / "runs/true-size").manifests()
+    found = {
+        "exit_code": done.returncode,
+        "said": done.stderr.strip().splitlines()[-3:] if done.returncode else [],
+        "stages": {
+            key: {
+                "status": stage.status,
+                "seconds": round(stage.seconds, 1),
+                "peak_gib": round(stage.peak_memory_gib, 2),
+                "summary": stage.summary,
+            }
+            for key, stage in stages.items()
+        },
+    }
+    (work / f"{name}.json").write_text(json.dumps(found))
+    shutil.rmtree(folder)
+
+
+def rlhf_run(folder: Path, work: Path, case: Case, tiny: bool) -> list[str]:
+    """The command on a random checkpoint and the demo's data, which it writes into `folder`."""
+    for old in (folder, *work.glob("weights-*")):
+        shutil.rmtree(old, ignore_errors=True)
+    true_size.write_inputs(folder, tiny=tiny)
+    config = true_size.write_config(folder)
+    engine = f"--set=runtime.deepspeed={case.engine}"
+    return [sys.executable, "-m", "rlhf", "run", str(config), engine]
 
 
 def kill_rank_1(launcher: int) -> None:
