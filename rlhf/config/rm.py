@@ -37,7 +37,7 @@ class RMSection(Section):
     of a batch; plackett-luce, the likelihood of whole rankings. label_smoothing: the share of pairs
     taken to be the wrong way round. centering: weight of the penalty on a pair's summed score.
     share_prompt: encode each prompt once for its K responses, which changes no score. compile: fuse
-    what lies between attention and cache (torch.compile), which pays on a GPU after a minute.
+    what lies between the matrix products (torch.compile), which pays on a GPU after a minute.
     """
 
     model: str | None = None
