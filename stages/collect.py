@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -79,10 +79,12 @@ def _collect(config: Config, runtime: Runtime, step: Step) -> Summary:
         once(partial(_copy_given, step))
     else:
         counts = {"": config.collect.prompts, "eval_": config.collect.eval_prompts}
-        for split, name in SPLITS.items():
-            seed, balance = runtime.seed + runtime.round, config.collect.balance
-            prompts = choose(step.inputs[name], counts[split], balance, seed)
-            tasks = _sample(split, prompts, config, runtime, step)
+        seed, balance = runtime.seed + runtime.round, config.collect.balance
+        prompts = {
+            split: choose(step.inputs[name], counts[split], balance, seed)
+            for split, name in SPLITS.items()
+        }
+        for split, tasks in _sample(prompts, config, runtime, step).items():
             once(partial(write_jsonl, step.directory / f"{split}tasks.jsonl", tasks))
         for split in SPLITS:
             _rank(split, config, runtime, step)
@@ -115,31 +117,36 @@ def choose(path: Path, count: int, balance: BalanceSection | None, seed: int) ->
 
 
 def _sample(
-    split: str, prompts: Sequence[PromptRecord], config: Config, runtime: Runtime, step: Step
-) -> list[RankingTask]:
-    """K responses a prompt, dealt over the sources in turn so that each answers equally often."""
+    prompts: Mapping[str, Sequence[PromptRecord]], config: Config, runtime: Runtime, step: Step
+) -> dict[str, list[RankingTask]]:
+    """K responses a prompt of each split, dealt over the sources in turn so that each answers
+    equally often. A source is loaded once, for all splits."""
     entries, wanted = sources(config, runtime), config.collect.responses_per_prompt
-    answers: dict[str, list[Response]] = {prompt.id: [] for prompt in prompts}
+    answers: dict[tuple[str, str], list[Response]] = {}
     for index, entry in enumerate(entries):
-        mine = [
-            (prompt, turn)
-            for number, prompt in enumerate(prompts)
-            for turn in range(wanted)
-            if (number + turn) % len(entries) == index
-        ]
         sampler = Sampler(entry, config.collect.sampling, config.collect.batch_size, runtime)
-        title = f"Collect {split.replace('_', ' ')}{entry.size} {entry.stage}"
-        for part in sampler.parts(mine, step.directory / "parts" / f"{split}{index}", title):
-            for task in part:
-                answers[task.prompt.id].extend(task.responses)
-    return [
-        RankingTask(
-            id=f"round-{runtime.round}/{prompt.id}",
-            prompt=prompt,
-            responses=tuple(answers[prompt.id]),
-        )
-        for prompt in prompts
-    ]
+        for split, asked in prompts.items():
+            mine = [
+                (prompt, turn)
+                for number, prompt in enumerate(asked)
+                for turn in range(wanted)
+                if (number + turn) % len(entries) == index
+            ]
+            title = f"Collect {split.replace('_', ' ')}{entry.size} {entry.stage}"
+            for part in sampler.parts(mine, step.directory / "parts" / f"{split}{index}", title):
+                for task in part:
+                    answers.setdefault((split, task.prompt.id), []).extend(task.responses)
+    return {
+        split: [
+            RankingTask(
+                id=f"round-{runtime.round}/{prompt.id}",
+                prompt=prompt,
+                responses=tuple(answers[split, prompt.id]),
+            )
+            for prompt in asked
+        ]
+        for split, asked in prompts.items()
+    }
 
 
 def _rank(split: str, config: Config, runtime: Runtime, step: Step) -> None:

@@ -22,11 +22,10 @@ STEPS = LOOK_EVERY
 REFILL = 16
 # Tokens of prompts, padding included, that are read in one forward pass.
 FILL_TOKENS = 16_384
-
-
+# Beyond so many, slots come by as many.
+TOGETHER = 32
 # Of the device's free memory, for keys and values; the rest is for reading prompts and for logits.
 CACHE_SHARE = 0.8
-
 
 Pick = Callable[[Tensor, SamplingSection, Tensor, Tensor], tuple[Tensor, Tensor]]
 
@@ -77,16 +76,25 @@ class _Slots:
 def decoder(
     model: PreTrainedModel, prompts: Sequence[Sequence[int]], max_new_tokens: int, most: int
 ) -> Decoder:
-    """As many slots as there are prompts, as `most` allows, and as fit into the device's memory."""
+    """As many slots as there are prompts, as `most` allows, and as fit into the device's memory.
+
+    Rounded up: a step is compiled anew for every number of slots, which takes longer than a few
+    idle ones do.
+    """
     make: Any = model
     capacity = max(map(len, prompts), default=0) + max_new_tokens
-    wanted = min(most, max(1, len(prompts)))
+    wanted = min(most, _rounded(max(1, len(prompts))))
     if model.device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(model.device)
         free += torch.cuda.memory_reserved(model.device) - torch.cuda.memory_allocated(model.device)
         wanted = min(wanted, max(1, int(CACHE_SHARE * free / make.slot_bytes(capacity))))
     made: Decoder = make.slot_decoder(wanted, capacity)
     return made
+
+
+def _rounded(slots: int) -> int:
+    """To a power of two as far as 32, then to a multiple of it."""
+    return 1 << (slots - 1).bit_length() if slots <= TOGETHER else -(-slots // TOGETHER) * TOGETHER
 
 
 def complete(

@@ -40,6 +40,17 @@ def _tokens(completions: list[Completion]) -> list[tuple[int, ...]]:
     return [completion.token_ids for completion in completions]
 
 
+@pytest.mark.parametrize(
+    ("prompts", "most", "expected"),
+    [(1, 64, 1), (3, 64, 4), (32, 64, 32), (33, 128, 64), (75, 256, 96), (75, 80, 80), (9, 8, 8)],
+)
+def test_few_numbers_of_slots_are_compiled_for(
+    model: PreTrainedModel, prompts: int, most: int, expected: int
+) -> None:
+    made = slots.decoder(model, [[1]] * prompts, 4, most)
+    assert made.slots == expected
+
+
 @pytest.mark.parametrize("engine", ["fast", "plain"])
 def test_blocks_compiled_for_training_sample_as_they_are(
     model: PreTrainedModel, engine: str
