@@ -3,10 +3,11 @@
     python benchmarks/ppo.py WORK_DIR RESULT_DIR [--tiny] [--cases CASE ...] [--trl FOLDER]
 
 Cases: ppo_32, ppo_128 (that many prompts of 256 tokens, 256 new ones, one epoch, LoRA of rank 16 on
-every linear layer, on one bf16 trunk), ppo_nf4 (as ppo_32, on a 4-bit trunk) and ppo_13b (as
-ppo_32, the ALiBi model). Each runs this project's own loop, once with every set of options named,
-in processes of their own, and gives a file: the fastest set, and all of them under `options`.
-`phases` are medians too. Random weights end no answer early: every one has all its tokens.
+every linear layer, on one bf16 trunk), ppo_nf4 (as ppo_32, on a 4-bit trunk), ppo_13b (as ppo_32,
+the ALiBi model), and growth_PROMPTS_TOKENS (how an iteration grows with prompts, and with tokens of
+prompt and answer each). Each runs this project's own loop, once with every set of options named, in
+processes of their own, and gives a file: the fastest set, and all of them under `options`. `phases`
+are medians too. Random weights end no answer early: every one has all its tokens.
 
 FOLDER is what `pip install --no-deps --target FOLDER trl==1.12.0` made, the last TRL with PPO. With
 it ppo_32 is also measured with that, on a Llama of the same shape, at each of three microbatch
@@ -24,6 +25,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,11 +43,24 @@ from rlhf.runtime.metrics import MetricsLog
 from rlhf.runtime.usage import versions
 from rlhf.training.common import prepare
 
+
+@dataclass(frozen=True)
+class Case:
+    """tokens: of every prompt, and of every answer."""
+
+    prompts: int
+    model: str = "baichuan2-7b"
+    method: str = "lora"
+    tokens: int = 256
+
+
+GROWTH = ((16, 256), (64, 256), (256, 256), (32, 512), (32, 1024), (32, 2048))
 CASES = {
-    "ppo_32": ("baichuan2-7b", 32, "lora"),
-    "ppo_128": ("baichuan2-7b", 128, "lora"),
-    "ppo_nf4": ("baichuan2-7b", 32, "qlora"),
-    "ppo_13b": ("baichuan2-13b", 32, "lora"),
+    "ppo_32": Case(32),
+    "ppo_128": Case(128),
+    "ppo_nf4": Case(32, method="qlora"),
+    "ppo_13b": Case(32, "baichuan2-13b"),
+    **{f"growth_{prompts}_{tokens}": Case(prompts, tokens=tokens) for prompts, tokens in GROWTH},
 }
 OPTIONS: dict[str, dict[str, Any]] = {
     "plain": {"microbatch": 4},
@@ -64,12 +79,20 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "microbatch": 8,
         "scoring_microbatch": 32,
     },
+    "long": {
+        "compile": True,
+        "gradient_checkpointing": True,
+        "old_logprobs": "engine",
+        "microbatch": 4,
+        "scoring_microbatch": 4,
+    },
 }
 """Of the config's `ppo`, beside what CASES says."""
 CASE_OPTIONS = {
     "ppo_32": ("eager", "compiled", "plain"),
     "ppo_nf4": ("small", "middling", "again"),
     "ppo_13b": ("eager", "compiled"),
+    **{name: ("long",) for name, case in CASES.items() if case.tokens > 256},
 }
 """Which of them a case is measured with; eager and compiled where it is not named."""
 TRL_MICROBATCHES = (8, 4, 16)
@@ -83,7 +106,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("work_dir", type=Path)
     parser.add_argument("result_dir", type=Path)
-    parser.add_argument("--cases", nargs="+", default=CASES, choices=CASES)
+    published = [name for name in CASES if name.startswith("ppo")]
+    parser.add_argument("--cases", nargs="+", default=published, choices=CASES)
     parser.add_argument("--tiny", action="store_true", help="tiny sizes, to try the script itself")
     parser.add_argument("--options", nargs="+", choices=OPTIONS, help="those of a case to measure")
     parser.add_argument("--trl", type=Path, help="folder with trl==1.12.0")
@@ -100,7 +124,7 @@ def main() -> None:
     arguments.result_dir.mkdir(parents=True, exist_ok=True)
     written = None
     for case in arguments.cases:
-        name = CASES[case][0]
+        name = CASES[case].model
         if written != name:
             shutil.rmtree(arguments.work_dir, ignore_errors=True)
             write_models(arguments.work_dir, name, arguments.tiny)
@@ -182,11 +206,11 @@ def write_models(work: Path, name: str, tiny: bool, layers: int | None = None) -
 
 def one(arguments: argparse.Namespace) -> dict[str, Any]:
     case, options = arguments.one
-    size = 16 if arguments.tiny else 256
+    chosen = CASES[case]
+    size = chosen.tokens // 16 if arguments.tiny else chosen.tokens
     if options.startswith("trl"):
-        return with_trl(arguments.work_dir, CASES[case][1], size, int(options.split()[1]))
-    _, prompts, method = CASES[case]
-    section = ppo_section(prompts, size, method, OPTIONS[options])
+        return with_trl(arguments.work_dir, chosen.prompts, size, int(options.split()[1]))
+    section = ppo_section(chosen.prompts, size, chosen.method, OPTIONS[options])
     return with_rlhf(arguments.work_dir, section, size, arguments.profile)
 
 
