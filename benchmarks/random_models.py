@@ -10,6 +10,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig
 
 from rlhf.demo import models
+from rlhf.models.baichuan.configuration import BaichuanConfig
 from rlhf.models.registry import named
 
 PIECES = 480
@@ -56,6 +57,19 @@ def config_of(path: Path, *, llama: bool) -> Any:
     shape = ("vocab_size", "hidden_size", "intermediate_size", "num_attention_heads")
     fields = {key: getattr(config, key) for key in (*shape, "num_hidden_layers")}
     return LlamaConfig(**fields, pad_token_id=0, tie_word_embeddings=False)
+
+
+def two_layers(**more: Any) -> BaichuanConfig:
+    """A small model with heads of the true size, to check gradients on."""
+    return BaichuanConfig(
+        vocab_size=4000,
+        hidden_size=512,
+        intermediate_size=1376,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        position_embedding="rope",
+        **more,
+    )
 
 
 def write_base(

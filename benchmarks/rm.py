@@ -41,7 +41,6 @@ from rlhf.config.schema import RMSection, TuningSection
 from rlhf.data.datasets import RankingDataset, RankingItem
 from rlhf.data.records import PromptRecord, Provenance, RankingRecord, Response
 from rlhf.models import scoring
-from rlhf.models.baichuan.configuration import BaichuanConfig
 from rlhf.models.baichuan.modeling import BaichuanForSequenceClassification
 from rlhf.models.load import load_tokenizer
 from rlhf.models.scoring import one_row_scores, separate_scores, shared_prompt_scores
@@ -144,15 +143,7 @@ def exactness() -> dict[str, Any]:
 
     A model of two layers with heads of the true size.
     """
-    config = BaichuanConfig(
-        vocab_size=4000,
-        hidden_size=512,
-        intermediate_size=1376,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        position_embedding="rope",
-        initializer_range=0.05,
-    )
+    config = random_models.two_layers(initializer_range=0.05)
     generator = torch.Generator().manual_seed(0)
     prompts = torch.tensor([64, 1, 40, 23, 64, 64, 10, 5])
     lengths = prompts[:, None] + torch.randint(1, 80, (8, 4), generator=generator)

@@ -395,20 +395,10 @@ def exactness(world: World) -> dict[str, Any]:
 
     A model of two layers with heads of the true size; errors are relative, over all gradients.
     """
-    from rlhf.models.baichuan.configuration import BaichuanConfig
     from rlhf.models.baichuan.modeling import BaichuanForCausalLM
     from rlhf.training.packing import FlatRows, PackedRows
 
-    config = BaichuanConfig(
-        vocab_size=4000,
-        hidden_size=512,
-        intermediate_size=1376,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        position_embedding="rope",
-        norm_head=True,
-        z_loss_weight=2e-4,
-    )
+    config = random_models.two_layers(norm_head=True, z_loss_weight=2e-4)
     ids = torch.randint(0, 4000, (512,), generator=torch.Generator().manual_seed(0)).tolist()
     rows = [{"input_ids": ids, "labels": ids, "seq_lengths": [100, 256, 30, 126]}]
     torch.manual_seed(0)

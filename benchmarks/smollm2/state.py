@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import lzma
 import os
 import shutil
 import tarfile
@@ -39,6 +40,8 @@ WEIGHTS = "adapter_model.safetensors"
 WHOLE = "model.safetensors"
 TOKENIZER = "tokenizer.json"
 INDEX = "state.json"
+PACKING = [{"id": lzma.FILTER_LZMA2, "preset": 1, "dict_size": 32 * MIB}]
+"""Quick, and looking back far enough to see that rankings repeat their tasks."""
 SKIPPED = (CHECKPOINTS, "tensorboard", "aside", "critic")
 ORDER = ("smollm2_judge", "smollm2_100m", "sft/main", "sft/small", "rm", "ppo/actor", "dpo")
 """The judge first, without which nothing goes on as it was; then what most stages start from."""
@@ -81,7 +84,10 @@ def pack(work: Path, out: Path, files: int = 7, mib: float = 15.5) -> str:
     ]
     index = work / INDEX
     index.write_text(json.dumps({"merged": merged, "tokenizers": tokenizers}, indent=1) + "\n")
-    with tarfile.open(out / "logs.tar.xz", "w:xz", preset=1) as logs:
+    with (
+        lzma.open(out / "logs.tar.xz", "wb", filters=PACKING) as packed,
+        tarfile.open(fileobj=packed, mode="w") as logs,
+    ):
         for path in (index, work / "hardware.json", *sorted((work / "logs").glob("*.log"))):
             if path.is_file():
                 logs.add(path, _name(path, work))
@@ -167,12 +173,10 @@ def _merged(work: Path) -> Iterator[Merged]:
 
 
 def _kept(runs: Path) -> Iterator[Path]:
-    """What is brought home; `data/` of a run is prepared again, to the same bytes, and tasks that
-    were ranked are in the rankings."""
+    """What is brought home; `data/` of a run is prepared again, to the same bytes."""
     for path in sorted(runs.rglob("*")):
         parts = path.relative_to(runs).parts
         skipped = set(parts) & {*SKIPPED, "parts"} or parts[1:2] == ("data",)
-        skipped = skipped or path.name.endswith("tasks.jsonl")
         if path.is_file() and not path.is_symlink() and not skipped and path.name[0] != ".":
             yield path
 

@@ -69,7 +69,7 @@ class SharedRoles(Roles):
         self._heads: Any = nn.ModuleDict({role: _head(head) for role in ("reward", "critic")})
         self._layers = [part for part in self._trunk.modules() if isinstance(part, BaseTunerLayer)]
         self._learning = {"actor": self._own("actor"), "critic": self._own("critic")}
-        for parameter in self._adapters.parameters():
+        for parameter in (*self._adapters.parameters(), *self._heads.parameters()):
             parameter.requires_grad_(False)
         for learner in self._learning.values():
             for parameter in learner.values():

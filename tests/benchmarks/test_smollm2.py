@@ -75,6 +75,9 @@ def test_a_state_makes_the_same_models_again(
     model = work / "runs/a-seed0/sft/main"
     trained(base, model, "sft")
     shutil.copyfile(base / "tokenizer.json", model / "tokenizer.json")
+    tasks = work / "runs/a-seed0/collect/tasks.jsonl"  # without it collecting would start again
+    tasks.parent.mkdir()
+    tasks.write_text("{}\n")
     before = hash_path(model)
     assert "1 adapters" in state.pack(work, tmp_path / "out")
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
@@ -83,7 +86,7 @@ def test_a_state_makes_the_same_models_again(
     ]
     shutil.rmtree(work / "runs")
     assert "1 models as they were" in state.restore(work, tmp_path / "out")
-    assert hash_path(model) == before
+    assert hash_path(model) == before and tasks.is_file()
     # Over another base it would be another model, and is taken away.
     other = checkpoint("baichuan-7b", name="other", seed=5)
     save_checkpoint(

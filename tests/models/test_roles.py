@@ -239,6 +239,16 @@ def test_nothing_predicts_the_first_token(world: World) -> None:
         world.roles("separate").actor_logits(IDS, MASK, 12)
 
 
+@pytest.mark.parametrize("world", ["baichuan2-7b"], indirect=True)
+def test_only_what_learns_asks_for_a_gradient(world: World) -> None:
+    """Whichever role was on last: they all stand on one trunk."""
+    roles = world.roles("shared")
+    step(roles)
+    assert not any(tensor.requires_grad for _, tensor in roles.frozen())
+    learning = [*roles.actor_parameters(), *roles.critic_parameters()]
+    assert all(parameter.requires_grad for parameter in learning)
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile makes C++")
 @pytest.mark.parametrize("world", ["baichuan2-7b"], indirect=True)
