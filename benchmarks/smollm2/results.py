@@ -30,6 +30,8 @@ Json = dict[str, Any]
 RM = ("pairs", "accuracy", "ci_low", "ci_high")
 ANSWERS = 10
 """Prompts whose answers are shown side by side, by policy.samples' rule."""
+LAST_ANSWERS = 40
+"""That PPO kept before it was cut off: the last ten iterations', four each."""
 CURVE = ("step", "kl", "score_gain", "judge_gain", "response_length", "eos_rate")
 BINS = 8
 """Of PPO's iterations in order of KL, to find where score and judge part."""
@@ -93,6 +95,7 @@ def unfinished(runs: Path) -> Json:
         rm = margin_report.build(list(read_jsonl(run / "rm/pairs.jsonl", PairRow)))
         config = yaml.safe_load((run / "config.yaml").read_text())
         rows = [json.loads(line) for line in path.read_text().splitlines()]
+        answers = (run / "ppo/samples.jsonl").read_text().splitlines()[-LAST_ANSWERS:]
         manifests = RunDir(run).manifests()
         found.append(
             {
@@ -101,6 +104,7 @@ def unfinished(runs: Path) -> Json:
                 "sft": {key: manifests[f"sft/{key}"].summary for key in ("main", "small")},
                 "rm": {key: rm[key] for key in (*RM, "by_grade")},
                 "curve": [{key: round(row[key], 4) for key in CURVE} for row in rows],
+                "last_answers": [json.loads(line) for line in answers],
                 "stages": stages(run),
             }
         )
