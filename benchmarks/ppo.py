@@ -46,12 +46,14 @@ from rlhf.training.common import prepare
 
 @dataclass(frozen=True)
 class Case:
-    """tokens: of every prompt, and of every answer."""
+    """tokens: of every prompt, and of every answer. iterations: two that warm up, those that count,
+    and one more, at whose end a checkpoint is written."""
 
     prompts: int
     model: str = "baichuan2-7b"
     method: str = "lora"
     tokens: int = 256
+    iterations: int = 5
 
 
 GROWTH = ((16, 256), (64, 256), (256, 256), (32, 512), (32, 1024), (32, 2048))
@@ -60,7 +62,10 @@ CASES = {
     "ppo_128": Case(128),
     "ppo_nf4": Case(32, method="qlora"),
     "ppo_13b": Case(32, "baichuan2-13b"),
-    **{f"growth_{prompts}_{tokens}": Case(prompts, tokens=tokens) for prompts, tokens in GROWTH},
+    **{
+        f"growth_{prompts}_{tokens}": Case(prompts, tokens=tokens, iterations=4)
+        for prompts, tokens in GROWTH
+    },
 }
 OPTIONS: dict[str, dict[str, Any]] = {
     "plain": {"microbatch": 4},
@@ -96,7 +101,7 @@ CASE_OPTIONS = {
 }
 """Which of them a case is measured with; eager and compiled where it is not named."""
 TRL_MICROBATCHES = (8, 4, 16)
-ITERATIONS, WARM = 5, 2
+WARM = 2
 CUDA = torch.cuda.is_available()
 DEVICE = "cuda" if CUDA else "cpu"
 DTYPE = torch.bfloat16 if CUDA else torch.float32
@@ -210,7 +215,7 @@ def one(arguments: argparse.Namespace) -> dict[str, Any]:
     size = chosen.tokens // 16 if arguments.tiny else chosen.tokens
     if options.startswith("trl"):
         return with_trl(arguments.work_dir, chosen.prompts, size, int(options.split()[1]))
-    section = ppo_section(chosen.prompts, size, chosen.method, OPTIONS[options])
+    section = ppo_section(chosen, size, OPTIONS[options])
     return with_rlhf(arguments.work_dir, section, size, arguments.profile)
 
 
@@ -242,7 +247,7 @@ def with_rlhf(work: Path, section: PPOSection, size: int, profiled: bool) -> dic
             seed=0,
             metrics=metrics,
             on_iteration=lambda done, of, shown: clock.iteration(
-                profiled and done == ITERATIONS - 1
+                profiled and done == section.iterations - 1
             ),
         )
     clock.print_profile()
@@ -346,21 +351,24 @@ def peak_gib() -> float:
     return round(torch.cuda.max_memory_allocated() / 2**30, 2) if CUDA else 0.0
 
 
-def ppo_section(prompts: int, size: int, method: str, options: dict[str, Any]) -> PPOSection:
-    """The published config's, at these sizes, with an actor that learns from the start."""
+def ppo_section(case: Case, size: int, options: dict[str, Any]) -> PPOSection:
+    """The published config's, at the case's sizes, with an actor that learns from the start.
+
+    size: the case's tokens, or a tiny number instead.
+    """
     section = load_config(resource("configs/baichuan2_7b.yaml"), []).ppo
     few = {
-        "iterations": ITERATIONS,
+        "iterations": case.iterations,
         "critic_warmup": 0,
-        "rollout_batch": prompts,
+        "rollout_batch": case.prompts,
         "responses_per_prompt": 1,
-        "minibatch": min(prompts, 32),
+        "minibatch": min(case.prompts, 32),
         "epochs": 1,
         "max_prompt_tokens": size,
         "gradient_checkpointing": False,
-        "checkpoint_every": ITERATIONS,
+        "checkpoint_every": case.iterations,
         "sampling": section.sampling.model_copy(update={"max_new_tokens": size}),
-        "tuning": section.tuning.model_copy(update={"method": method, "r": 16}),
+        "tuning": section.tuning.model_copy(update={"method": case.method, "r": 16}),
         **options,
     }
     return section.model_copy(update=few)

@@ -235,9 +235,8 @@ def measure_ppo(
     case: Case, work: Path, out: Path, metrics: MetricsLog, peaks: Peaks, tiny: bool
 ) -> dict[str, Any]:
     size, path = 16 if tiny else TOKENS, weights_dir(case, work)
-    section = ppo_alone.ppo_section(
-        PROMPTS, size, case.method, {"microbatch": 4 if case.method == "lora" else 2}
-    )
+    alone = ppo_alone.Case(PROMPTS, case.model, case.method)
+    section = ppo_alone.ppo_section(alone, size, {"microbatch": 4 if case.method == "lora" else 2})
     few = {"rollout_microbatch": AT_ONCE, "iterations": 3, "checkpoint_every": 1000}
     section = section.model_copy(update=few)
     began = time.perf_counter()

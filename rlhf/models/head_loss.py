@@ -7,12 +7,12 @@ and its gradients at once, and are gone.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from rlhf.ops.fused import fused
 
 IGNORED = -100
 
@@ -71,7 +71,7 @@ class _HeadLoss(torch.autograd.Function):
         chunk: int,
         compiled: bool,
     ) -> Tensor:
-        losses = _fused(token_losses) if compiled else token_losses
+        losses = fused(token_losses, compiled)
         by_states = torch.empty_like(states)
         by_weight = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
         total = states.new_zeros((), dtype=torch.float32)
@@ -85,7 +85,7 @@ class _HeadLoss(torch.autograd.Function):
                 by_weight.addmm_(gradient.T, states[part])
             del raw, gradient  # before the next chunk's are made
         if by_weight is not None and scales is not None:
-            by_weight = (_fused(across) if compiled else across)(by_weight, weight, scales)
+            by_weight = fused(across, compiled)(by_weight, weight, scales)
         ctx.save_for_backward(by_states, by_weight)
         return total
 
@@ -133,8 +133,3 @@ def across(gradient: Tensor, weight: Tensor, scales: Tensor) -> Tensor:
     row = weight.float() * scales[:, None]
     along = (gradient.float() * row).sum(-1, keepdim=True)
     return (gradient.float() - along * row).to(gradient.dtype)
-
-
-@cache
-def _fused(function: Callable[..., Any]) -> Callable[..., Any]:
-    return torch.compile(function, dynamic=True)

@@ -10,6 +10,7 @@ from torch import Tensor
 from rlhf.config.schema import PPOSection
 from rlhf.models.roles import Roles
 from rlhf.ops.advantages import gae, token_rewards
+from rlhf.ops.fused import fused
 from rlhf.ops.kl import estimate
 from rlhf.ops.logprobs import by_chunk, entropy, token_logprobs
 from rlhf.ops.masking import masked_whiten
@@ -62,7 +63,7 @@ def _read(
 ) -> dict[str, Tensor]:
     """old_logprobs, ref_logprobs, entropy, old_values [B, R] and scores [B]; each process reads its
     rows, and all have the whole."""
-    sequences = rollout.sequences
+    sequences, logprobs = rollout.sequences, fused(token_logprobs, section.compile)
     mask = sequences.response_mask
     names = ("old_logprobs", "ref_logprobs", "entropy", "old_values")
     read = {name: torch.zeros_like(mask, dtype=torch.float32) for name in names}
@@ -72,14 +73,14 @@ def _read(
         keep = part.response_mask.shape[1]
         logits = roles.actor_logits(part.input_ids, part.attention_mask, keep)
         ids = part.response_ids
-        read["old_logprobs"][rows, :keep] = by_chunk(token_logprobs, CHUNK, logits, ids)
+        read["old_logprobs"][rows, :keep] = by_chunk(logprobs, CHUNK, logits, ids)
         read["entropy"][rows, :keep] = by_chunk(entropy, CHUNK, logits)
     for rows in _groups(sequences, section, section.scoring_microbatch):
         part = sequences.take(rows)
         keep = part.response_mask.shape[1]
         logits = roles.reference_logits(part.input_ids, part.attention_mask, keep)
         ids = part.response_ids
-        read["ref_logprobs"][rows, :keep] = by_chunk(token_logprobs, CHUNK, logits, ids)
+        read["ref_logprobs"][rows, :keep] = by_chunk(logprobs, CHUNK, logits, ids)
         values = roles.values(part.input_ids, part.attention_mask)
         read["old_values"][rows, :keep] = part.states(values).float()
         part = rollout.scored.take(rows)

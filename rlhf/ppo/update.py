@@ -13,6 +13,7 @@ from torch import Tensor
 
 from rlhf.config.schema import PPOSection
 from rlhf.models.roles import Roles
+from rlhf.ops.fused import fused
 from rlhf.ops.kl import estimate
 from rlhf.ops.logprobs import token_logprobs
 from rlhf.ops.losses import clip_fraction, policy_loss, ratio_deviation, value_loss
@@ -127,7 +128,7 @@ def _weighted_sum(rows: Sequence[Statistics], weights: Sequence[float]) -> Stati
 def _actor_loss(roles: Roles, part: Experience, section: PPOSection) -> tuple[Tensor, Statistics]:
     sequences, mask = part.sequences, part.mask
     logits = roles.actor_logits(sequences.input_ids, sequences.attention_mask, mask.shape[1])
-    logprobs = token_logprobs(logits, sequences.response_ids)
+    logprobs = fused(token_logprobs, section.compile)(logits, sequences.response_ids)
     loss = policy_loss(logprobs, part.old_logprobs, part.advantages, mask, section.clip)
     with torch.no_grad():
         moved = estimate(part.old_logprobs, logprobs, "k3")

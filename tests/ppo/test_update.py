@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from rlhf.config.schema import PPOSection
+from rlhf.ops.logprobs import token_logprobs
 from rlhf.ppo.batching import generator
 from rlhf.ppo.controllers import ScoreNormaliser
 from rlhf.ppo.experience import make_experience
@@ -140,3 +141,19 @@ def test_the_actor_moves_to_what_is_liked(
         gathered = logits.log_softmax(-1).gather(-1, sequences.response_ids[..., None]).squeeze(-1)
     gain = (gathered - experience.old_logprobs) * experience.advantages
     assert gain[experience.mask].mean() > 0
+
+
+def test_with_compile_the_logprobs_are_compiled_wherever_they_are_read(
+    roles: FakeRoles, rollout: Rollout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[object, bool]] = []
+
+    def note(function: object, compiled: bool) -> object:
+        asked.append((function, compiled))
+        return function
+
+    monkeypatch.setattr("rlhf.ppo.update.fused", note)
+    monkeypatch.setattr("rlhf.ppo.experience.fused", note)
+    section = ppo_section(minibatch=6, microbatch=6, compile=True)
+    _update(roles, section, _experience(roles, section, rollout), tmp_path)
+    assert asked == 2 * [(token_logprobs, True)]

@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+import shutil
+
+import pytest
+import torch
+from torch import Tensor
+
+from rlhf.ops.fused import fused
+from rlhf.ops.logprobs import token_logprobs
+from rlhf.ppo.machine import COMPILERS
+
+
+def test_made_once_for_each_function() -> None:
+    assert fused(token_logprobs, True) is fused(token_logprobs, True)
+    assert fused(token_logprobs, False) is token_logprobs
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not any(map(shutil.which, COMPILERS)), reason="no C++ compiler")
+def test_logprobs_and_their_gradients_as_without() -> None:
+    generator = torch.Generator().manual_seed(0)
+    for rows, length in ((3, 5), (2, 9)):  # the second is no compilation more
+        logits = (9 * torch.randn(rows, length, 301, generator=generator)).requires_grad_()
+        ids = torch.randint(301, (rows, length), generator=generator)
+        weights = torch.randn(rows, length, generator=generator)
+
+        def run(function: object, logits: Tensor, ids: Tensor, weights: Tensor) -> list[Tensor]:
+            found = function(logits, ids)  # type: ignore[operator]
+            return [found.detach(), *torch.autograd.grad((weights * found).sum(), [logits])]
+
+        plain = run(token_logprobs, logits, ids, weights)
+        for one, other in zip(
+            run(fused(token_logprobs, True), logits, ids, weights), plain, strict=True
+        ):
+            torch.testing.assert_close(one, other)
