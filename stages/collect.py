@@ -6,7 +6,7 @@ import random
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,8 @@ SPLITS = {"": "prompts", "eval_": "prompts_eval"}
 """Prefix of the files written here -> the prompts they come from."""
 GIVEN = {"": "rankings.jsonl", "eval_": "rankings_eval.jsonl"}
 """Prefix of the files written here -> the user's own rankings, split from `data.rankings`."""
+JUDGED_AT_ONCE = 64
+"""Responses; those of like length go together, whatever their prompts."""
 
 
 def run(config: Config, runtime: Runtime) -> StageResult:
@@ -185,9 +187,11 @@ def rank_by_judge(
             f"{judge}: the deviation of its scores is not known, and annotation.grading counts in "
             "it; train it with rlhf rm, or set annotation.grading to null"
         )
+    prompts = [task.prompt for task in tasks for _ in task.responses]
+    texts = [response.text for task in tasks for response in task.responses]
+    found = iter(scorer.scores(prompts, texts, JUDGED_AT_ONCE))
     for task in tasks:
-        texts = [response.text for response in task.responses]
-        scores = scorer.scores([task.prompt] * len(texts), texts, len(texts))
+        scores = list(islice(found, len(task.responses)))
         distinct = sorted(set(scores), reverse=True)
         ranks, grades = tuple(distinct.index(score) + 1 for score in scores), tuple[int, ...]()
         if grading is not None and spread:

@@ -125,9 +125,8 @@ def _float(parameter: nn.Parameter) -> Tensor:
 def _optimiser(parameters: list[nn.Parameter], section: OptimiserSection) -> torch.optim.Optimizer:
     betas = (section.beta1, section.beta2)
     if section.kind == "adamw":  # fused, a step needs no copies of what learns
-        fused = bool(parameters) and parameters[0].is_cuda
         rate, decay = section.learning_rate, section.weight_decay
-        return torch.optim.AdamW(parameters, rate, betas, weight_decay=decay, fused=fused)
+        return torch.optim.AdamW(parameters, rate, betas, weight_decay=decay, fused=True)
     try:
         from bitsandbytes.optim import AdamW8bit
     except ImportError:

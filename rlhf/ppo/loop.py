@@ -22,6 +22,7 @@ from rlhf.ppo.pretraining import PretrainingMix, pretraining_mix
 from rlhf.ppo.rollout import fitting, sample, warn_of_another_policy
 from rlhf.ppo.state import Progress, TrainingState
 from rlhf.ppo.update import NonFinite, update
+from rlhf.runtime.devices import keep_freed_memory
 from rlhf.runtime.distributed import broadcast, gather
 from rlhf.runtime.files import CHECKPOINTS
 from rlhf.runtime.interrupt import held_interrupt
@@ -108,6 +109,8 @@ def train(
         output_dir=output_dir,
     )
     warn_of_another_policy(section.sampling)
+    if roles.actor_parameters()[0].device.type == "cpu":
+        keep_freed_memory()
     output_dir.mkdir(parents=True, exist_ok=True)
     state = TrainingState.start(roles, section, score_statistics).resume(run.checkpoints)
     if section.gradient_checkpointing:
