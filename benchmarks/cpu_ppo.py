@@ -1,6 +1,6 @@
 """Seconds of a PPO iteration on a CPU, separate full models; beside it TRL 1.12.0, its last PPO.
 
-    python benchmarks/cpu_ppo.py [RESULT_DIR] [--trl FOLDER] [--rounds N]
+    python benchmarks/cpu_ppo.py [RESULT_DIR] [--trl FOLDER] [--rounds N] [--epochs 1 4]
 
 Writes cpu_ppo_1.json and cpu_ppo_4.json, with 1 and 4 epochs an iteration. FOLDER is what
 `pip install --no-deps --target FOLDER trl==1.12.0` made; without it our own figures stand alone.
@@ -49,13 +49,14 @@ def main() -> None:
     parser.add_argument("result_dir", nargs="?", type=Path, default=Path("benchmarks/results"))
     parser.add_argument("--trl", type=Path)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--epochs", type=int, nargs="+", default=(1, 4))
     parser.add_argument("--one", nargs=3, help="for the script's own use: who, epochs, how")
     arguments = parser.parse_args()
     if arguments.one:
-        who, epochs, how = arguments.one
-        print(json.dumps({"ours": ours, "trl": trls}[who](int(epochs), how)))
+        who, number, how = arguments.one
+        print(json.dumps({"ours": ours, "trl": trls}[who](int(number), how)))
         return
-    for epochs in (1, 4):
+    for epochs in arguments.epochs:
         content = compare(epochs, arguments.trl, arguments.rounds)
         file = arguments.result_dir / f"cpu_ppo_{epochs}.json"
         file.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

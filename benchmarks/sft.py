@@ -25,6 +25,7 @@ import sys
 import time
 import traceback
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -371,7 +372,7 @@ class Clock:
 
 
 def kernels(profiler: Any) -> dict[str, Any]:
-    """Share of the GPU's time by kind of kernel, and the kernels that take most of it."""
+    """Share of the GPU's time by kind of kernel, those that take most of it, and its waits."""
     profiler.stop()
     spent: Counter[str] = Counter()
     for event in profiler.key_averages():
@@ -387,6 +388,37 @@ def kernels(profiler: Any) -> dict[str, Any]:
         "gpu_seconds": round(total / 1e6, 3),
         "shares": {kind: round(share, 4) for kind, share in shares.most_common()},
         "top": top,
+        "waits": waits(
+            (event.time_range.start, event.time_range.end, event.name)
+            for event in profiler.events()
+            if "CUDA" in str(event.device_type)
+        ),
+    }
+
+
+def waits(spans: Iterable[tuple[float, float, str]]) -> dict[str, Any]:
+    """When the GPU had nothing to do between the first kernel and the last.
+
+    spans: of every kernel and copy, microseconds of start and end, and its name.
+    """
+    ordered = sorted(spans)
+    gaps: list[tuple[float, str, str]] = []
+    end, after = ordered[0][1], ordered[0][2]
+    for start, stop, name in ordered:
+        if start > end:
+            gaps.append((start - end, after, name))
+        if stop > end:
+            end, after = stop, name
+    bounds = {"under 10 us": (0, 10), "to 1 ms": (10, 1e3), "longer": (1e3, float("inf"))}
+    return {
+        "seconds": {
+            kind: round(sum(gap for gap, *_ in gaps if low <= gap < high) / 1e6, 4)
+            for kind, (low, high) in bounds.items()
+        },
+        "longest": [
+            {"ms": round(gap / 1e3, 2), "after": after[:60], "before": before[:60]}
+            for gap, after, before in sorted(gaps, reverse=True)[:12]
+        ],
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -57,10 +58,13 @@ class EachOnce(ABC):
     ) -> tuple[list[dict[str, Any]], Any]:
         trainer: Any = super()
         batches = map(self._own_rows, epoch_iterator)
-        found: tuple[list[dict[str, Any]], Any]
-        found = trainer.get_batch_samples(batches, num_batches, device)
-        self.state.num_input_tokens_seen += sum(gather(sum(map(self.tokens, found[0]))))
-        return found
+        found, labels = trainer.get_batch_samples(batches, num_batches, device)
+        self.count(found)
+        return [_sent(batch, device) for batch in found], labels
+
+    def count(self, batches: Sequence[dict[str, Any]]) -> None:
+        """Take note of a step's batches, which are still on the host."""
+        self.state.num_input_tokens_seen += sum(gather(sum(map(self.tokens, batches))))
 
     def _own_rows(self, rows: list[Any]) -> dict[str, Any]:
         at_once = self.args.per_device_train_batch_size
@@ -89,17 +93,33 @@ class ItemMean(EachOnce):
     current_gradient_accumulation_steps: int
 
     @abstractmethod
-    def items(self, batch: dict[str, Any]) -> int:
-        """How many a microbatch has."""
+    def items(self, batch: dict[str, Any]) -> Tensor:
+        """How many a microbatch has, a scalar."""
+
+    def count(self, batches: Sequence[dict[str, Any]]) -> None:
+        super().count(batches)
+        self._items = sum(gather(sum(int(self.items(batch)) for batch in batches)))
 
     def get_batch_samples(
         self, epoch_iterator: Any, num_batches: int, device: torch.device
     ) -> tuple[list[dict[str, Any]], None]:
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
-        self._items = sum(gather(sum(map(self.items, batches))))
         return batches, None
 
-    def shared(self, loss: Tensor, items: int) -> Tensor:
+    def shared(self, loss: Tensor, items: Tensor) -> Tensor:
         """The loss of a microbatch with so many items, as the Trainer has to be given it."""
         divided_by = self.current_gradient_accumulation_steps * world_size()
         return loss * (items / self._items) * divided_by
+
+
+def _sent(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
+    """On its way to the device: a copy from memory that is not pinned would wait for all work that
+    the GPU has been given."""
+    if device.type != "cuda":
+        return batch
+    return {
+        name: value.pin_memory().to(device, non_blocking=True)
+        if isinstance(value, Tensor)
+        else value
+        for name, value in batch.items()
+    }

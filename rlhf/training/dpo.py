@@ -155,8 +155,9 @@ class _DPOTrainer(Reticent, ItemMean, DPOTrainer):
                 parts[place] = outputs.log_probs.float().sum(dim=1).view(2, -1).cpu()
         return torch.cat(in_order(parts), dim=1)
 
-    def items(self, batch: dict[str, Any]) -> int:
-        return int(batch["completion_mask"].any(dim=1).sum())
+    def items(self, batch: dict[str, Any]) -> Tensor:
+        completions: Tensor = batch["completion_mask"]
+        return completions.any(dim=1).sum()
 
     def unlearn(self, batch: dict[str, Any]) -> None:
         batch["completion_mask"].zero_()

@@ -19,10 +19,10 @@ class RankingObjective:
 
     section: RMSection
 
-    def items(self, ranks: Tensor) -> int:
-        """How many the mean is over: pairs, or prompts that have one. ranks: [N, K]."""
+    def items(self, ranks: Tensor) -> Tensor:
+        """How many the mean is over: pairs, or prompts that have one. ranks: [N, K] -> a scalar."""
         pairs = comparable(ranks)
-        return int((pairs if self.section.loss == "pairwise" else pairs.any(dim=(1, 2))).sum())
+        return (pairs if self.section.loss == "pairwise" else pairs.any(dim=(1, 2))).sum()
 
     def loss(self, scores: Tensor, ranks: Tensor, grades: Tensor) -> Tensor:
         """scores, ranks: [N, K]; grades: [N, K, K], 0 for none. Returns a scalar."""

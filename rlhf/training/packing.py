@@ -58,7 +58,7 @@ class FlatRows:
         """rows: with input_ids, labels and seq_lengths, N tokens together. Returns tensors [1, N],
         the boundaries [S + 1], and `longest`."""
         ids, labels = (
-            torch.tensor([[each for row in rows for each in row[name]]])
+            torch.cat([torch.as_tensor(row[name]) for row in rows])[None]
             for name in ("input_ids", "labels")
         )
         lengths = [length for row in rows for length in row["seq_lengths"]]

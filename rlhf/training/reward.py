@@ -163,7 +163,7 @@ class _RankingTrainer(ItemMean, Trainer):
     shares_prompts: bool
     report_dir: Path
 
-    def items(self, batch: dict[str, Any]) -> int:
+    def items(self, batch: dict[str, Any]) -> Tensor:
         return self.objective.items(batch["ranks"])
 
     def tokens(self, batch: dict[str, Any]) -> int:
