@@ -112,16 +112,20 @@ class Cost:
         """Bytes a second of one GPU in a collective of so many."""
         return self.rates.inside if gpus <= PER_HOST else self.rates.between
 
-    def sampling(self, rollout: Rollout, slots: int) -> float:
-        """Prompts at the FLOP rate, then for each token the weights and the keys and values so far
-        at the bandwidth: the floor of benchmarks/rollout.py, over the fraction of it that is
-        reached."""
+    def sampling(self, rollout: Rollout, slots: int, *, adapted: bool = False) -> float:
+        """Prompts at the FLOP rate, then for each token the weights, and the keys and values so
+        far, at the bandwidth, and the time until a block's kernels have begun.
+
+        adapted: with adapters on the weights.
+        """
         counts, rates = self.counts, self.rates
-        turns = -(-rollout.sequences // slots)
-        packed = counts.blocks * PACKED_TRAFFIC if self.tuning.method == "qlora" else 0
-        plain = counts.rest if packed else counts.multiplied
-        read = turns * rollout.response * (packed + plain * self.width)
+        steps = -(-rollout.sequences // slots) * rollout.response
+        packed = self.tuning.method == "qlora"
+        blocks = counts.blocks * PACKED_TRAFFIC if packed else counts.blocks * self.width
         filled = rollout.sequences * rollout.response * (rollout.prompt + rollout.response / 2)
-        read += filled * kv_bytes(self.spec, self.width)
+        moved = steps * (blocks + counts.rest * self.width)
+        moved += filled * kv_bytes(self.spec, self.width) / rates.keys
+        begun = rates.block + adapted * rates.of_adapters + packed * rates.of_4_bits
         prompts = self.forward_flops(rollout.sequences * rollout.prompt, rollout.prompt)
-        return (prompts / rates.product + read / rates.bandwidth) / rates.decode_fraction(slots)
+        waiting = steps * self.spec.layers * begun
+        return prompts / rates.product + moved / rates.bandwidth + waiting

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -12,11 +11,12 @@ class Rates:
     """Of one GPU, in bytes, floating-point operations and seconds.
 
     bandwidth, product: of a large copy (read and write) and of a bfloat16 product of 8,192 x 8,192.
-    decode: fraction of the floor that sampling reaches, at 16 and at 64 sequences side by side.
+    keys: fraction of `bandwidth` at which sampling reads keys and values. block: seconds a block
+        and step of sampling until its kernels have begun; of_adapters, of_4_bits: what adapters on
+        the weights, and 4-bit weights, add to that.
     reading, training: fraction of `product` in passes over bfloat16 weights, without a gradient and
         with one; first as PyTorch runs them, then with compiled blocks. Over 4-bit weights a pass
         takes as long on the GPU, and its program longer.
-    adapted: how much of its speed sampling keeps with adapters on the weights.
     wait: seconds a microbatch and block in which the GPU waits for the Trainer's program, by tuning
         method.
     step_in_8_bits: of bitsandbytes' AdamW, a weight.
@@ -26,10 +26,12 @@ class Rates:
 
     bandwidth: float
     product: float
-    decode: tuple[float, float]
+    keys: float = 0.93
+    block: float = 6.0e-5
+    of_adapters: float = 7.5e-5
+    of_4_bits: float = 8.0e-5
     reading: tuple[float, float] = (0.54, 0.72)
     training: tuple[float, float] = (0.5, 0.66)
-    adapted: float = 0.75
     wait: Mapping[str, float] = field(
         default_factory=lambda: {"full": 0.0005, "lora": 0.0025, "qlora": 0.0115}
     )
@@ -38,19 +40,13 @@ class Rates:
     between: float = 4.0e10
     host: float = 2.0e11
 
-    def decode_fraction(self, sequences: int) -> float:
-        """By the logarithm of how many; never above what was measured for 64."""
-        low, high = self.decode
-        place = (math.log2(sequences) - 4) / 2
-        return max(0.1, low + (high - low) * min(1.0, place))
 
-
-H100 = Rates(bandwidth=2.924e12, product=7.247e14, decode=(0.754, 0.842))
+H100 = Rates(bandwidth=2.924e12, product=7.247e14)
 """One H100 SXM 80 GB: benchmarks/results/rollout_b64.json and rollout_b16.json."""
-H200 = Rates(bandwidth=4.183e12, product=7.770e14, decode=(0.689, 0.778))
+H200 = Rates(bandwidth=4.183e12, product=7.770e14)
 """One H200: rollout_b64_h200.json and rollout_b16_h200.json.
 
 Measured on it, and taken for an H100 too: training, wait and step_in_8_bits by sft_full.json and
-sft_lora.json, reading and adapted by ppo_32.json, the wait over 4-bit weights, on an H100, by
-qlora_7b.json. Assumed: inside, NVLink at two thirds of 450 GB/s, between, the network at 80 % of
+sft_lora.json, reading and of_adapters by ppo_32.json, of_4_bits by ppo_nf4.json, keys and block by
+both cards' rollouts, the wait over 4-bit weights, on an H100, by qlora_7b.json. Assumed: inside, NVLink at two thirds of 450 GB/s, between, the network at 80 % of
 400 Gb/s, and host."""

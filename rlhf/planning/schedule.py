@@ -117,9 +117,7 @@ def ppo_parts(setting: Setting, slots: int) -> tuple[float, float, float]:
         + steps * (cost.step() + cost.exchange(microbatches))
         for projected in (answered, 0)
     )
-    sampling = cost.sampling(work, slots)
-    if section.tuning.method != "full":
-        sampling /= setting.rates.adapted
+    sampling = cost.sampling(work, slots, adapted=section.tuning.method != "full")
     return sampling, reading, section.epochs * update
 
 
