@@ -47,6 +47,6 @@ H200 = Rates(bandwidth=4.183e12, product=7.770e14)
 """One H200: rollout_b64_h200.json and rollout_b16_h200.json.
 
 Measured on it, and taken for an H100 too: training, wait and step_in_8_bits by sft_full.json and
-sft_lora.json, reading and of_adapters by ppo_32.json, of_4_bits by ppo_nf4.json, keys and block by
-both cards' rollouts, the wait over 4-bit weights, on an H100, by qlora_7b.json. Assumed: inside, NVLink at two thirds of 450 GB/s, between, the network at 80 % of
-400 Gb/s, and host."""
+sft_lora.json, reading and of_adapters by ppo_32.json, of_4_bits by ppo_nf4.json, the wait over
+4-bit weights, on an H100, by qlora_7b.json; keys and block fit both cards' rollouts. Assumed:
+inside, NVLink at two thirds of 450 GB/s, between, the network at 80 % of 400 Gb/s, and host."""
