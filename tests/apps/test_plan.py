@@ -19,7 +19,7 @@ def test_a_table_of_phases():
     assert shown.exit_code == 0
     for text in ("baichuan2_7b: GiB on each GPU", "sampling 13b ppo", "fits", "judging"):
         assert text in shown.stdout
-    assert "All stages: 54 min, on 1 x 80 GiB." in shown.stdout
+    assert "All stages: 52 min, on 1 x 80 GiB." in shown.stdout
 
 
 def test_what_does_not_fit_comes_with_options():
