@@ -10,7 +10,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from rlhf.config.schema import BalanceSection, Config, GradingSection, SourceEntry
+from rlhf.config.schema import BalanceSection, Config, SourceEntry
 from rlhf.data.jsonl import read_jsonl, write_jsonl
 from rlhf.data.records import PromptRecord, RankingRecord, RankingTask, Response
 from rlhf.data.taxonomy import balanced_sample
@@ -26,8 +26,6 @@ SPLITS = {"": "prompts", "eval_": "prompts_eval"}
 """Prefix of the files written here -> the prompts they come from."""
 GIVEN = {"": "rankings.jsonl", "eval_": "rankings_eval.jsonl"}
 """Prefix of the files written here -> the user's own rankings, split from `data.rankings`."""
-JUDGED_AT_ONCE = 64
-"""Responses; those of like length go together, whatever their prompts."""
 
 
 def run(config: Config, runtime: Runtime) -> StageResult:
@@ -163,8 +161,8 @@ def _rank(split: str, config: Config, runtime: Runtime, step: Step) -> None:
         once(partial(write_jsonl, rankings, marked))
     elif source == "judge":
         whole = list(read_jsonl(tasks, RankingTask))
-        part, grading = whole[own_part(len(whole))], config.annotation.grading
-        mine = list(rank_by_judge(part, step.inputs["judge"], grading, runtime))
+        part = whole[own_part(len(whole))]
+        mine = list(rank_by_judge(part, step.inputs["judge"], config, runtime))
         once(partial(write_jsonl, rankings, chain.from_iterable(gather(mine))))
     elif not rankings.is_file():
         raise Waiting(
@@ -177,10 +175,13 @@ def _rankings(step: Step, split: str) -> Path:
 
 
 def rank_by_judge(
-    tasks: Sequence[RankingTask], judge: Path, grading: GradingSection | None, runtime: Runtime
+    tasks: Sequence[RankingTask], judge: Path, config: Config, runtime: Runtime
 ) -> Iterator[RankingRecord]:
-    """Ranks by a reward model's scores; grades only where it stands in for people."""
-    scorer = Scorer.load(judge, runtime)
+    """Ranks by a reward model's scores; grades only where it stands in for people.
+
+    It reads `collect.batch_size` responses at once, whatever their prompts.
+    """
+    scorer, grading = Scorer.load(judge, runtime), config.annotation.grading
     spread = score_statistics(judge)[1]
     if grading is not None and not spread:
         raise ValueError(
@@ -189,7 +190,7 @@ def rank_by_judge(
         )
     prompts = [task.prompt for task in tasks for _ in task.responses]
     texts = [response.text for task in tasks for response in task.responses]
-    found = iter(scorer.scores(prompts, texts, JUDGED_AT_ONCE))
+    found = iter(scorer.scores(prompts, texts, config.collect.batch_size))
     for task in tasks:
         scores = list(islice(found, len(task.responses)))
         distinct = sorted(set(scores), reverse=True)

@@ -135,7 +135,7 @@ def variant_rankings(config: Config) -> dict[str, Path]:
     ]
     judge = config.annotation.judge
     assert judge is not None, "the config names one"
-    ranked = rank_by_judge(others, Path(judge), config.annotation.grading, runtime)
+    ranked = rank_by_judge(others, Path(judge), config, runtime)
     off_family = [record for record in ranked if len(set(record.ranks)) == 2]
     count = min(len(family), len(off_family))
     draw = random.Random(config.seed)
