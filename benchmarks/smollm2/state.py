@@ -24,6 +24,7 @@ import tarfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from peft import PeftModel
@@ -152,7 +153,10 @@ def _made_again(merged: Merged) -> bool:
     with safe_open(adapter / WEIGHTS, "pt") as file:
         cast_adapters(adapted, file.get_tensor(next(iter(file.keys()))).dtype)
     whole = merge_adapter(adapted)
-    whole.save_pretrained(str(path))
+    # The configuration stays as its stage saved it: reward models know their trunk by it too.
+    with TemporaryDirectory(dir=path) as made:
+        whole.save_pretrained(made)
+        (Path(made) / WHOLE).replace(path / WHOLE)
     return hash_path(path / WHOLE) == merged.hash
 
 

@@ -75,6 +75,8 @@ def test_a_state_makes_the_same_models_again(
     model = work / "runs/a-seed0/sft/main"
     trained(base, model, "sft")
     shutil.copyfile(base / "tokenizer.json", model / "tokenizer.json")
+    settings = model / "config.json"  # training leaves its marks there
+    settings.write_text(settings.read_text().replace('"use_cache": true', '"use_cache": false'))
     tasks = work / "runs/a-seed0/collect/tasks.jsonl"  # without it collecting would start again
     tasks.parent.mkdir()
     tasks.write_text("{}\n")
