@@ -15,6 +15,7 @@ import json
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from rlhf.evaluation.drawing import BLUE, GREEN, MUTED, ORANGE, PURPLE, render
@@ -65,7 +66,10 @@ def section(result: Json, source: str) -> str:
             "",
             *_grades_table(result),
             *_policies(result),
+            _parting(result),
+            "",
             "![Gains of score and judge over KL](smollm2_gains.png)",
+            "",
             "![Accuracy of the reward model by grade](smollm2_grades.png)",
             "",
             *_cost(result),
@@ -107,10 +111,13 @@ def _headline(result: Json) -> Iterator[tuple[str, str, str]]:
         "PPO/judge_gain": "PPO's gain, by the judge",
         "PPO/length_before": "characters of SFT's answers",
         "PPO/length_after": "of PPO's",
+        "PPO/matched": "PPO's lead on prompts whose two answers are about as long",
+        "PPO/length_controlled": "PPO's share of wins, were the answers equally long",
         "PPO/kl_of_judge's best": "KL at which the judge likes PPO best",
         "DPO/win_minus_lose": "DPO's lead over SFT, by the judge",
         "DPO/kl": "DPO's KL to SFT",
         "DPO/judge_gain": "DPO's gain, by the judge",
+        "seconds": "seconds of a seed's stages",
     }
     for name, words in names.items():
         if name in result["means"]:
@@ -148,13 +155,33 @@ def _policies(result: Json) -> Iterator[str]:
     yield ""
 
 
+def _parting(result: Json) -> str:
+    """Whether the judge turns down while the score still rises, by each seed's bins of KL."""
+    found = [seed["parting"] for seed in result["seeds"] if seed["parting"]]
+    parted = 0
+    for each in found:
+        best = next(b for b in each["bins"] if b["kl"] == each["kl_of_best"])
+        last = each["last"]
+        parted += best["kl"] < last["kl"] and best["score_gain"] < last["score_gain"]
+    told = (
+        "reward model and judge rise together over all of PPO's iterations"
+        if not parted
+        else f"the judge turns down while the reward model's score still rises in {parted} of them"
+    )
+    return (
+        f"Seeds: {len(found)}; {told} (eighths of them in order of KL; thin lines are seeds, thick "
+        "ones their mean). KL during training is of training prompts, that of the points of "
+        "held-out ones."
+    )
+
+
 def _axes(result: Json, name: str) -> tuple[str, str]:
     means = result["means"]
     return _number(means[f"{name}/kl"]["mean"]), _interval(means[f"{name}/judge_gain"])
 
 
 def _cost(result: Json) -> Iterator[str]:
-    hardware, versions = result["hardware"] or {}, result["versions"]
+    versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
     stages: dict[str, list[Json]] = {}
     for seed in result["seeds"]:
         for stage in seed["stages"]:
@@ -170,11 +197,20 @@ def _cost(result: Json) -> Iterator[str]:
         )
         for name, found in stages.items()
     ]
-    told = ", ".join(f"{key} {value}" for key, value in {**hardware, **versions}.items())
-    yield f"On {told}. Seeds ran beside one another, so that seconds are of a shared device."
+    yield (
+        f"On {', then '.join(map(_machine, result['hardware'] or ()))}; {versions}. Seeds ran "
+        "beside one another, so that seconds are of shared devices."
+    )
     yield ""
     yield from _table(("step", "seconds, mean", "GiB, most"), rows)
     yield ""
+
+
+def _machine(found: Json) -> str:
+    cores = f"{found['cpu_cores']} CPU cores"
+    if "gpu" not in found:
+        return cores
+    return f"{found['gpus']} x {found['gpu']} ({found['gpu_gib']:.0f} GiB) and {cores}"
 
 
 def _side_by_side(seed: Json) -> Iterator[str]:
@@ -188,25 +224,30 @@ def _side_by_side(seed: Json) -> Iterator[str]:
 
 
 def _gains(result: Json, axes: Axes) -> None:
-    for seed in result["seeds"]:
-        bins = seed["parting"]["bins"] if seed["parting"] else []
-        kl = [each["kl"] for each in bins]
-        for key, colour in (("score_gain", ORANGE), ("judge_gain", BLUE)):
-            axes.plot(kl, [each[key] for each in bins], "-", color=colour, alpha=0.6, linewidth=1.2)
-        best = seed["best_of_n"]
-        axes.plot([b["kl"] for b in best], [b["quality_gain"] for b in best], ":", color=GREEN)
-    axes.plot([], [], color=ORANGE, label="PPO, its reward model")
-    axes.plot([], [], color=BLUE, label="PPO, judge")
-    axes.plot([], [], ":", color=GREEN, label="best of n, judge")
+    binned = [seed["parting"]["bins"] for seed in result["seeds"] if seed["parting"]]
+    best = [seed["best_of_n"] for seed in result["seeds"]]
+    lines = (
+        ("PPO, its reward model", binned, "score_gain", ORANGE, "-"),
+        ("PPO, judge", binned, "judge_gain", BLUE, "-"),
+        ("best of n, judge", best, "quality_gain", GREEN, ":"),
+    )
+    for label, seeds, key, colour, style in lines:
+        drawn = [[(each["kl"], each[key]) for each in seed] for seed in seeds]
+        for points in drawn:
+            axes.plot(*zip(*points, strict=True), style, color=colour, alpha=0.35, linewidth=0.8)
+        mean = [tuple(map(fmean, zip(*at, strict=True))) for at in zip(*drawn, strict=True)]
+        if mean:
+            axes.plot(*zip(*mean, strict=True), style, color=colour, linewidth=1.8, label=label)
     for name, colour, mark in (("DPO", PURPLE, "s"), ("PPO", BLUE, "o")):
         entries = [e for seed in result["seeds"] for e in seed["policies"] if e["name"] == name]
-        label = f"{name}, held out, judge"
-        points = [e["kl"] for e in entries], [e["judge_gain"] for e in entries]
-        axes.plot(*points, mark, color=colour, markersize=4, label=label)
+        label, kls = f"{name}, held out, judge", [e["kl"] for e in entries]
+        gains = [e["judge_gain"] for e in entries]
+        axes.plot(kls, gains, mark, color=colour, markersize=4, label=label)
     axes.axhline(0.0, color=MUTED, linewidth=0.8)
     axes.set_xlabel("KL to SFT (nats a response)")
     axes.set_ylabel("gain (deviations)")
-    axes.legend(fontsize=6.5)
+    axes.set_ylim(top=axes.get_ylim()[1] * 1.3)
+    axes.legend(fontsize=6.5, loc="upper left", ncols=2)
 
 
 def _grades(result: Json, axes: Axes) -> None:
@@ -221,8 +262,9 @@ def _grades(result: Json, axes: Axes) -> None:
         [*BAICHUAN2_ACCURACY], theirs, "s--", color=MUTED, markersize=3, label="Baichuan 2, people"
     )
     axes.set_xlabel("grade")
+    axes.set_ylabel("accuracy on held-out pairs")
     axes.set_xticks([*BAICHUAN2_ACCURACY])
-    axes.legend()
+    axes.legend(loc="lower right")
 
 
 def _table(heads: Sequence[str], rows: Iterator[Any] | Sequence[Any]) -> Iterator[str]:

@@ -220,6 +220,10 @@ def figures(seed: Json) -> dict[str, float]:
             found[f"{entry['name']}/proxy_win_minus_lose"] = entry["proxy"]["win_minus_lose"]
         found[f"{entry['name']}/length_before"] = entry["length"]["before"]
         found[f"{entry['name']}/length_after"] = entry["length"]["after"]
+        if entry["length"]["matched"]:
+            found[f"{entry['name']}/matched"] = entry["length"]["matched"]["win_minus_lose"]
+        if entry["length_controlled"]:
+            found[f"{entry['name']}/length_controlled"] = entry["length_controlled"]["rate"]
     for row in seed["best_of_n"]:
         found[f"best of {row['n']}/kl"] = row["kl"]
         found[f"best of {row['n']}/judge_gain"] = row["quality_gain"]

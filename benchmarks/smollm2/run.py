@@ -143,13 +143,17 @@ def joined(folder: Path, pieces: Path | None) -> Path | None:
 
 
 def note_hardware(folder: Path) -> None:
-    """What the seconds were measured on."""
+    """What the seconds were measured on: every machine that the work was done on, in turn."""
+    found: dict[str, str | float | None]
     found = {"cpu_cores": os.cpu_count(), "machine": platform.machine()}
     if torch.cuda.is_available():
         properties = torch.cuda.get_device_properties(0)
         found |= {"gpu": properties.name, "gpu_gib": properties.total_memory / 2**30}
         found["gpus"] = torch.cuda.device_count()
-    (folder / "hardware.json").write_text(json.dumps(found) + "\n")
+    path = folder / "hardware.json"
+    machines = json.loads(path.read_text()) if path.is_file() else []
+    if found not in machines:
+        path.write_text(json.dumps([*machines, found]) + "\n")
 
 
 def bring_back(arguments: argparse.Namespace) -> None:

@@ -161,10 +161,13 @@ def test_pieces_are_joined_in_order_over_calls(
     assert file is not None and file.read_bytes() == b"abc"
 
 
-def test_summary_is_json(script: Callable[[str], ModuleType], tmp_path: Path) -> None:
+def test_every_machine_is_noted_once(script: Callable[[str], ModuleType], tmp_path: Path) -> None:
     run = script("run")
-    run.note_hardware(tmp_path)
-    assert json.loads((tmp_path / "hardware.json").read_text())["cpu_cores"] >= 1
+    path = tmp_path / "hardware.json"
+    path.write_text('[{"cpu_cores": 0}]\n')  # another machine, on which the work began
+    for _ in range(2):
+        run.note_hardware(tmp_path)
+    assert [found["cpu_cores"] > 0 for found in json.loads(path.read_text())] == [False, True]
 
 
 def test_a_seed_goes_on_where_weights_are_gone(
