@@ -99,7 +99,7 @@ class MonitorSection(Section):
     length_correlation: RuleSection | None = RuleSection(high=0.8)
     judge_gain: RuleSection | None = RuleSection(low=-0.5)
     judge_gap: RuleSection | None = RuleSection(high=1.0)
-    engine_gap: RuleSection | None = RuleSection(high=0.2)
+    engine_gap: RuleSection | None = RuleSection(high=0.1)
     non_finite: Literal["stop", "rollback"] = "stop"
     step_factor: Annotated[float, Field(gt=0, lt=1)] = 0.5
     rollbacks: Positive = 3

@@ -89,8 +89,8 @@ def clip_fraction(logprobs: Tensor, old_logprobs: Tensor, mask: Tensor, clip: fl
 
 
 def ratio_deviation(logprobs: Tensor, old_logprobs: Tensor, mask: Tensor) -> Tensor:
-    """Largest |ratio - 1| of the kept tokens; shapes as in `policy_loss`."""
-    return (_ratio(logprobs, old_logprobs, mask) - 1).abs().max()
+    """Mean |ratio - 1| of the kept tokens; shapes as in `policy_loss`."""
+    return masked_mean((_ratio(logprobs, old_logprobs, mask) - 1).abs(), mask)
 
 
 def _ratio(logprobs: Tensor, old_logprobs: Tensor, mask: Tensor) -> Tensor:

@@ -228,6 +228,7 @@ def _iterate(run: _Run, state: TrainingState) -> dict[str, float]:
     )
     if not recompute:  # the first step's forward is the first to compare the engine's with
         row["engine_gap"] = row["ratio_deviation"]
+        del row["engine_gap_largest"]
     row = broadcast(row)  # all processes have it, but to the last bit only if they are alike
     if train_actor:  # until then the actor is the reference, and a KL of 0 says nothing
         state.kl.observe(row["kl"], section.episodes)

@@ -27,13 +27,14 @@ def measure(rollout: Rollout, experience: Experience) -> dict[str, float]:
     score: raw, of the reward model; score_deviation: its standard deviation. reward: a response's
     rewards summed, penalties included. kl: against the reference, nats a response, by k3 whatever
     the penalty's estimator. response_length: tokens. length_correlation: of score and length.
-    entropy: nats a token. eos_rate: share of responses not cut off. engine_gap: largest difference
-    between the engine's logprobs and the training forward's, where that has computed them.
+    entropy: nats a token. eos_rate: share of responses not cut off. engine_gap: mean
+    difference between the engine's logprobs and the training forward's, nats a token, where that
+    has computed them; engine_gap_largest: of one token.
     """
     mask = experience.mask
     lengths = mask.sum(dim=1)
     kl = estimate(experience.old_logprobs, experience.ref_logprobs, "k3")
-    gap = (rollout.engine_logprobs - experience.old_logprobs).abs()[mask].max()
+    gaps = (rollout.engine_logprobs - experience.old_logprobs).abs()[mask]
     explained = explained_variance(experience.old_values, experience.returns, mask)
     return {
         "score": experience.scores.mean().item(),
@@ -46,7 +47,8 @@ def measure(rollout: Rollout, experience: Experience) -> dict[str, float]:
         "eos_rate": rollout.ended.float().mean().item(),
         "repetition": fmean(repetition(c.token_ids) for c in rollout.completions),
         "explained_variance": explained.item(),
-        "engine_gap": gap.item(),
+        "engine_gap": gaps.mean().item(),
+        "engine_gap_largest": gaps.max().item(),
     }
 
 

@@ -112,10 +112,8 @@ def _accumulate(
         (share * loss).backward()  # type: ignore[no-untyped-call]
         critic.collect_gradient()
         found.append({**statistics, "value_loss": loss.item()})
-    largest = max(statistics["ratio_deviation"] for statistics in found)
-    summed = gather({**_weighted_sum(found, shares), "ratio_deviation": largest})
-    largest = max(statistics["ratio_deviation"] for statistics in summed)
-    return {**_weighted_sum(summed, [1.0] * len(summed)), "ratio_deviation": largest}
+    summed = gather(_weighted_sum(found, shares))
+    return _weighted_sum(summed, [1.0] * len(summed))
 
 
 def _weighted_sum(rows: Sequence[Statistics], weights: Sequence[float]) -> Statistics:

@@ -71,6 +71,8 @@ def test_statistics_by_hand() -> None:
     assert clip_fraction(LOGPROBS, OLD, MASK, 0.6).item() == 0.0
     assert ratio_deviation(LOGPROBS, OLD, MASK).item() == pytest.approx(0.5)
     assert ratio_deviation(OLD, OLD, MASK).item() == 0.0
+    one = OLD + torch.tensor([[1.5, 1.0, 1.0, 1.0, 9.0]]).log()
+    assert ratio_deviation(one, OLD, MASK).item() == pytest.approx(0.5 / 4)
 
 
 def _pair(difference: float) -> float:

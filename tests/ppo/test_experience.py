@@ -121,5 +121,6 @@ def test_measures_by_hand(roles: FakeRoles, rollout: Rollout) -> None:
     assert found["kl"] == 0.0
     # 9 9 9 9 9 holds two repeated trigrams of three, 4 5 4 5 4 one
     assert found["repetition"] == pytest.approx((2 / 3 + 1 / 3) / 6)
-    gap = (experience.old_logprobs[experience.mask] + 1.0).abs().max().item()
-    assert found["engine_gap"] == pytest.approx(gap)
+    gaps = (experience.old_logprobs[experience.mask] + 1.0).abs().tolist()
+    assert found["engine_gap"] == pytest.approx(sum(gaps) / 21)
+    assert found["engine_gap_largest"] == pytest.approx(max(gaps))

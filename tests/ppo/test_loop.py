@@ -137,7 +137,7 @@ def test_metrics_say_what_happened(roles: FakeRoles, tmp_path: Path) -> None:
     assert [row["kl"] == 0 for row in rows] == [True, True, True, False]  # after the warm-up
     assert [row["policy_loss"] == 0 for row in rows] == [True, True, False, False]
     assert all(row["ratio_deviation"] == 0 for row in rows)
-    assert all(row["engine_gap"] < 1e-4 for row in rows)
+    assert all(row["engine_gap_largest"] < 1e-4 for row in rows)
     assert roles.frozen_fingerprint() == fingerprint
     assert any(not torch.equal(w, start[name]) for name, w in roles.actor_state().items())
     assert (summary.iterations, summary.prompts_dropped) == (4, 1)

@@ -51,7 +51,7 @@ def test_a_calm_row_sets_off_nothing() -> None:
         ("length_correlation", 0.9, "high"),
         ("judge_gain", -0.6, "low"),
         ("judge_gap", 1.1, "high"),
-        ("engine_gap", 0.3, "high"),
+        ("engine_gap", 0.11, "high"),
         ("engine_gap", float("nan"), "high"),
     ],
 )
