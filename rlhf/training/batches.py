@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import chain, islice
 from typing import Any
 
 import torch
@@ -18,6 +19,9 @@ class EachOnce(ABC):
 
     accelerate fills the last round of microbatches up with rows from the epoch's beginning. These
     are left out here; a microbatch of nothing else becomes one row without anything to learn.
+
+    Where rows have a length, those of a step are dealt out to its microbatches by it, so that
+    there is little padding: the sum of their gradients is the same.
     """
 
     accelerator: Any
@@ -29,6 +33,11 @@ class EachOnce(ABC):
     @abstractmethod
     def unlearn(self, batch: dict[str, Any]) -> None:
         """Take out of a batch what the loss is over."""
+
+    def length(self, row: Any) -> int:
+        """Tokens to which the other rows of its microbatch are padded; alike: rows stay where they
+        are."""
+        return 0
 
     def tokens(self, batch: dict[str, Any]) -> int:
         """Real tokens in a batch, which is still on the host: the Trainer's own count would wait
@@ -57,28 +66,33 @@ class EachOnce(ABC):
         self, epoch_iterator: Any, num_batches: int, device: torch.device
     ) -> tuple[list[dict[str, Any]], Any]:
         trainer: Any = super()
-        batches = map(self._own_rows, epoch_iterator)
-        found, labels = trainer.get_batch_samples(batches, num_batches, device)
-        self.count(found)
+        step = [(self._own_rows(rows), rows[0]) for rows in islice(epoch_iterator, num_batches)]
+        own = _alike([mine for mine, _ in step], self.length)
+        batches = [
+            self._put_together(mine, other) for mine, (_, other) in zip(own, step, strict=True)
+        ]
+        found, labels = trainer.get_batch_samples(iter(batches), num_batches, device)
+        self.count([batch for batch, mine in zip(found, own, strict=True) if mine])
         return [_sent(batch, device) for batch in found], labels
 
     def count(self, batches: Sequence[dict[str, Any]]) -> None:
-        """Take note of a step's batches, which are still on the host."""
+        """Take note of what a step learns from, which is still on the host."""
         self.state.num_input_tokens_seen += sum(gather(sum(map(self.tokens, batches))))
 
-    def _own_rows(self, rows: list[Any]) -> dict[str, Any]:
+    def _own_rows(self, rows: list[Any]) -> list[Any]:
+        """Of a microbatch's rows those that are not there to fill it up."""
         at_once = self.args.per_device_train_batch_size
         left = len(self.train_dataset) % (at_once * world_size())
         last = self.accelerator.gradient_state.end_of_dataloader
         if world_size() == 1 or not last or not left:
-            batch: dict[str, Any] = self.data_collator(rows)
-            return batch
-        mine = rows[: max(0, left - rank() * at_once)]
-        batch = self.data_collator(mine or rows[:1])
-        if not mine:
+            return rows
+        return rows[: max(0, left - rank() * at_once)]
+
+    def _put_together(self, rows: list[Any], other: Any) -> dict[str, Any]:
+        """other: stands in for rows, where there are none."""
+        batch: dict[str, Any] = self.data_collator(rows or [other])
+        if not rows:
             self.unlearn(batch)
-        # The tokens of the row that only fills up will be counted.
-        self.state.num_input_tokens_seen -= sum(gather(0 if mine else self.tokens(batch)))
         return batch
 
 
@@ -110,6 +124,15 @@ class ItemMean(EachOnce):
         """The loss of a microbatch with so many items, as the Trainer has to be given it."""
         divided_by = self.current_gradient_accumulation_steps * world_size()
         return loss * (items / self._items) * divided_by
+
+
+def _alike(microbatches: list[list[Any]], length: Callable[[Any], int]) -> list[list[Any]]:
+    """The same rows in as many and as large ones, the longest first: what does not fit into memory
+    shows at once."""
+    if len(microbatches) == 1:
+        return microbatches
+    rows = iter(sorted(chain.from_iterable(microbatches), key=length, reverse=True))
+    return [list(islice(rows, len(each))) for each in microbatches]
 
 
 def _sent(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:

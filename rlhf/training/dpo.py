@@ -159,6 +159,9 @@ class _DPOTrainer(Reticent, ItemMean, DPOTrainer):
         completions: Tensor = batch["completion_mask"]
         return completions.any(dim=1).sum()
 
+    def length(self, row: dict[str, Any]) -> int:
+        return len(row["prompt_ids"]) + max(len(row["chosen_ids"]), len(row["rejected_ids"]))
+
     def unlearn(self, batch: dict[str, Any]) -> None:
         batch["completion_mask"].zero_()
 
