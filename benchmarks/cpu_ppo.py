@@ -41,7 +41,7 @@ OURS: dict[str, dict[str, Any]] = {
 }
 """Of the config's `ppo`."""
 WAYS = {"ours": tuple(OURS), "trl": ("64", "32", "16")}
-WARM = {"compiled": 3, "compiled, 64": 3}
+WARM = {"compiled": 3}
 """Iterations that do not count, one where nothing else is said."""
 
 
