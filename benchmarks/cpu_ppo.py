@@ -37,7 +37,6 @@ HEADS, MEASURED = 4, 3
 OURS: dict[str, dict[str, Any]] = {
     "plain": {"microbatch": 32},
     "compiled": {"microbatch": 32, "compile": True, "old_logprobs": "engine"},
-    "compiled, 64": {"microbatch": 64, "compile": True, "old_logprobs": "engine"},
 }
 """Of the config's `ppo`."""
 WAYS = {"ours": tuple(OURS), "trl": ("64", "32", "16")}
