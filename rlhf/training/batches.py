@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Any
 
@@ -12,6 +13,14 @@ from torch import Tensor
 from transformers import TrainerState
 
 from rlhf.runtime.distributed import gather, rank, world_size
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A microbatch as the loader hands it on. In a list of lists it would look for tensors to pin
+    and to send, number by number, while the GPU waits."""
+
+    rows: list[Any]
 
 
 class EachOnce(ABC):
@@ -46,7 +55,7 @@ class EachOnce(ABC):
 
     def get_train_dataloader(self) -> Any:
         trainer: Any = super()
-        collator, self.data_collator = self.data_collator, list  # rows are put together later
+        collator, self.data_collator = self.data_collator, Rows  # they are put together later
         try:
             return trainer.get_train_dataloader()
         finally:
@@ -66,7 +75,8 @@ class EachOnce(ABC):
         self, epoch_iterator: Any, num_batches: int, device: torch.device
     ) -> tuple[list[dict[str, Any]], Any]:
         trainer: Any = super()
-        step = [(self._own_rows(rows), rows[0]) for rows in islice(epoch_iterator, num_batches)]
+        microbatches = (each.rows for each in islice(epoch_iterator, num_batches))
+        step = [(self._own_rows(rows), rows[0]) for rows in microbatches]
         own = _alike([mine for mine, _ in step], self.length)
         batches = [
             self._put_together(mine, other) for mine, (_, other) in zip(own, step, strict=True)
