@@ -91,7 +91,9 @@ def train_sft(
     if section.max_z_weight is not None:
         model.config.z_loss_weight = section.max_z_weight
     dtype, parameters = model.dtype, computing_parameters(model)
-    rows = pack(train, section.max_length) if section.packing else train
+    rows = train
+    if section.packing:  # long rows, and arrays become tensors sooner than lists do
+        rows = pack(train, section.max_length).with_format("numpy")
     steps = _affordable_steps(max_flops, 6.0 * parameters, rows, section.batch_size)
     settings = arguments(
         section, model, output_dir=output_dir, seed=seed, steps=steps, engine=engine
