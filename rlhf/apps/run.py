@@ -14,6 +14,7 @@ from rlhf.config.schema import Config
 from rlhf.demo.rehearse import rehearse
 from rlhf.ppo.machine import check_machine
 from rlhf.runtime.alike import check_alike
+from rlhf.runtime.compilers import check_compilers
 from rlhf.runtime.devices import choose_device
 from rlhf.runtime.distributed import (
     Runtime,
@@ -73,6 +74,7 @@ def run(
         plan = once(lambda: planned(config, run_dir, start, only, redo))
         coming = {stage for stage, _ in plan}
         check_roles(config, coming)
+        check_compilers(config, coming, choose_device(config.runtime).type)
         if "ppo" in coming:
             check_machine(config)
         for step in capabilities.before(config, runtime := make_runtime(config, run_dir), plan):

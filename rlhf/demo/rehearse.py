@@ -31,10 +31,10 @@ REPLACED: dict[str, dict[str, Any]] = {
         "taxonomy": None,
         "near_duplicate_threshold": 0.8,
     },
-    "sft": {"batch_size": 16, "microbatch_size": 4},
+    "sft": {"batch_size": 16, "microbatch_size": 4, "compile": False},
     "collect": {"batch_size": 48},
     "dpo": {"batch_size": 8, "microbatch_size": 2},
-    "rm": {"batch_size": 8, "microbatch_size": 2},
+    "rm": {"batch_size": 8, "microbatch_size": 2, "compile": False},
     "ppo": {
         "rollout_batch": 16,
         "minibatch": 16,

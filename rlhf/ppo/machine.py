@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-
 import torch
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
 
@@ -12,16 +9,13 @@ from rlhf.config.schema import Config
 from rlhf.models.registry import config_of, named
 from rlhf.runtime.devices import choose_device, choose_dtype
 
-COMPILERS = (os.environ.get("CXX", "g++"), "g++", "clang++")
-"""Of C++, where torch.compile looks."""
-
 
 def check_machine(config: Config) -> None:
     """Whether PPO can compute in this type here, and compile this model.
 
     Raises:
         ValueError: float16, whose gradients are lost where the loss is not scaled; or `compile` of
-            a model that was never tried, or on a CPU without a compiler.
+            a model that was never tried.
     """
     device = choose_device(config.runtime)
     if choose_dtype(config.runtime, device) == torch.float16:
@@ -36,9 +30,4 @@ def check_machine(config: Config) -> None:
     if not hasattr(model, "slot_decoder"):
         raise ValueError(
             f"ppo.compile is for Baichuan, and {architecture} is none; set it to false"
-        )
-    if device.type == "cpu" and not any(map(shutil.which, COMPILERS)):
-        raise ValueError(
-            "ppo.compile on a CPU makes C++, and there is no compiler here; install g++, or set it "
-            "to false"
         )

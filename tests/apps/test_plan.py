@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from rlhf.cli import app
 
+CONFIG = Path(__file__).parents[2] / "configs/baichuan2_7b.yaml"
 SAMPLING = ("configs/baichuan2_7b.yaml", "--set", "stages=[collect, evaluate]")
 
 
@@ -20,6 +23,23 @@ def test_a_table_of_phases():
     for text in ("baichuan2_7b: GiB on each GPU", "sampling 13b ppo", "fits", "judging"):
         assert text in shown.stdout
     assert "All stages: 52 min, on 1 x 80 GiB." in shown.stdout
+
+
+def test_a_config_s_own_words_are_the_plan_s():
+    """One config stands for all: where this fails, the others' comments are old too."""
+    told = " ".join(CONFIG.read_text(encoding="utf-8").replace("\n#", "").split())
+    pattern = r"Time: SFT ([\d.]+) s a step, collecting ([\d.]+) min, reward model ([\d.]+) min, "
+    words = re.search(pattern + r"PPO ([\d.]+) h \(reckoned by rlhf plan\)", told)
+    assert words is not None
+    found = json.loads(rlhf(CONFIG, "--json").stdout)["stages"]
+    stages = {stage["name"].partition("/")[0]: stage for stage in found}
+    reckoned = [stages["sft"]["seconds"]]
+    reckoned += [
+        60 * stages["collect"]["hours"],
+        60 * stages["rm"]["hours"],
+        stages["ppo"]["hours"],
+    ]
+    assert [float(word) for word in words.groups()] == pytest.approx(reckoned, rel=0.05)
 
 
 def test_what_does_not_fit_comes_with_options():

@@ -32,6 +32,11 @@ def test_structure_stays():
     assert small.sft.max_z_weight == config.sft.max_z_weight
 
 
+def test_nothing_is_compiled_on_a_cpu():
+    small = rehearse(load_config("baichuan2_7b_fast"))
+    assert not any(section.compile for section in (small.sft, small.rm, small.ppo))
+
+
 def test_dpo_is_small_where_there_is_one():
     assert rehearse(real()).dpo is None
     section = {"tuning": {"method": "qlora"}, "model": "elsewhere/sft", "beta": 0.3}

@@ -1,13 +1,11 @@
 from __future__ import annotations
 
-import shutil
-
 import pytest
 import torch
 
 from rlhf.ops.fused import fused
 from rlhf.ops.logprobs import token_logprobs
-from rlhf.ppo.machine import COMPILERS
+from rlhf.runtime.compilers import cxx_compiler
 
 
 def test_made_once_for_each_function() -> None:
@@ -16,7 +14,7 @@ def test_made_once_for_each_function() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not any(map(shutil.which, COMPILERS)), reason="no C++ compiler")
+@pytest.mark.skipif(cxx_compiler() is None, reason="no C++ compiler")
 def test_logprobs_and_their_gradients_as_without() -> None:
     generator = torch.Generator().manual_seed(0)
     for rows, length in ((3, 5), (2, 9)):  # the second is no compilation more

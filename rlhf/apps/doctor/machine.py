@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
 from rlhf.apps.doctor.finding import Finding
+from rlhf.runtime.compilers import c_compiler
 
 NF4_ERROR = 0.2
 """Largest error of a number between -1 and 1 in 4 bits: half the widest gap of NF4 is 0.15."""
@@ -123,19 +123,13 @@ def deepspeed() -> Finding:
 
 
 def compilers(on_gpu: bool) -> Finding:
-    found = _compiler()
+    found = c_compiler()
     if found is not None:
         return Finding("ok", "compiler", found)
     if on_gpu:
-        text = "no C compiler: the fast decoding kernels need one; install gcc, or set ppo.engine: "
-        return Finding("warning", "compiler", f"{text}plain")
+        text = "no C compiler: fast decoding and `compile` need one"
+        return Finding("warning", "compiler", f"{text}; install gcc, or set ppo.engine: plain")
     return Finding("ok", "compiler", "none, which a CPU does without")
-
-
-def _compiler() -> str | None:
-    """As triton and torch look for one."""
-    names = (os.environ.get("CC"), "gcc", "clang")
-    return next((path for name in names if name and (path := shutil.which(name))), None)
 
 
 def _driver() -> str | None:

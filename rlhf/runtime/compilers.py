@@ -1,0 +1,41 @@
+"""The compilers that torch.compile and Triton call, where they look for them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+from rlhf.config.schema import Config
+
+
+def c_compiler() -> str | None:
+    """For what runs on a GPU."""
+    return _first(os.environ.get("CC"), "gcc", "clang")
+
+
+def cxx_compiler() -> str | None:
+    """For what runs on a CPU."""
+    return _first(os.environ.get("CXX"), "g++", "clang++")
+
+
+def check_compilers(config: Config, stages: set[str], device: str) -> None:
+    """Whether what these stages compile can be compiled here.
+
+    device: `cpu` or `cuda`.
+
+    Raises:
+        ValueError: there is no compiler for it.
+    """
+    asked = {"sft": config.sft.compile, "rm": config.rm.compile, "ppo": config.ppo.compile}
+    keys = [f"{name}.compile" for name in asked if name in stages and asked[name]]
+    there = cxx_compiler() if device == "cpu" else c_compiler()
+    if keys and there is None:
+        makes, wanted = ("C++", "g++") if device == "cpu" else ("GPU kernels in C", "gcc")
+        raise ValueError(
+            f"{keys[0]} makes {makes} and there is no compiler here; install {wanted}, or set "
+            f"{' and '.join(keys)} to false"
+        )
+
+
+def _first(*names: str | None) -> str | None:
+    return next((path for name in names if name and (path := shutil.which(name))), None)
