@@ -22,6 +22,7 @@ from rlhf.runtime.files import CHECKPOINTS, hash_path, result_names, write_text
 from rlhf.runtime.holder import this_process
 
 MANIFEST = "manifest.json"
+BETWEEN = ".exchanged"
 STAGES = ("sft", "collect", "dpo", "rm", "ppo", "evaluate")
 EACH_ROUND = ("collect", "dpo", "rm", "ppo")
 """Stages that every round has for itself."""
@@ -186,14 +187,27 @@ class RunDir:
     def take_back(self, directory: Path) -> StageManifest:
         """Change places: what was set aside of a stage for what is there now. Its manifest."""
         kept = self._aside(directory)
-        between = kept.with_name(f".{kept.name}")
+        between = kept.with_name(f".{kept.name}{BETWEEN}")
         kept.rename(between)
         self.set_aside(directory)
-        between.rename(directory)
-        manifest = read_manifest(directory)
+        return self._put_back(between, directory)
+
+    def _put_back(self, between: Path, directory: Path) -> StageManifest:
+        manifest = read_manifest(between)
         assert manifest is not None, "it was found to be finished"
         self._list(directory, manifest)
+        between.rename(directory)
         return manifest
+
+    def _end_exchanges(self) -> None:
+        """Of a process that was killed in `take_back`: ended if the place is free, else undone."""
+        for between in sorted((self.root / "aside").glob(f"**/.*{BETWEEN}")):
+            kept = between.with_name(between.name.removesuffix(BETWEEN)[1:])
+            directory = self.root / kept.relative_to(self.root / "aside")
+            if directory.exists():
+                between.rename(kept)
+            else:
+                self._put_back(between, directory)
 
     def _aside(self, directory: Path) -> Path:
         return self.root / "aside" / directory.relative_to(self.root)
@@ -218,6 +232,7 @@ class RunDir:
             file.truncate(0)
             file.write(this_process())
             file.flush()
+            self._end_exchanges()
             yield
 
     def _list(self, directory: Path, manifest: StageManifest) -> None:

@@ -99,6 +99,36 @@ def test_set_aside_keeps_the_results_of_the_last_time(run):
     run.set_aside(run.stage("absent"))
 
 
+@pytest.mark.parametrize(("renames", "now"), [(0, "second"), (1, "second"), (2, "first")])
+def test_killed_while_results_change_places(run, monkeypatch, renames, now):
+    for text in ("first", "second"):
+        run.set_aside(run.stage("rm"))
+        run.record(run.stage("rm"), manifest(config_hash=text))
+        (run.stage("rm") / "weights").write_text(text)
+    rename, calls = Path.rename, []
+
+    def killed(self, target):
+        calls.append(target)
+        if len(calls) > renames:
+            raise KeyboardInterrupt
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run.take_back(run.stage("rm"))
+    monkeypatch.undo()
+    with run.lock():
+        pass
+    other = {"first": "second", "second": "first"}[now]
+    for _ in range(2):
+        assert (run.stage("rm") / "weights").read_text() == now
+        assert (run.root / "aside/rm/weights").read_text() == other
+        assert run.manifests()["rm"].config_hash == now
+        assert [path.name for path in (run.root / "aside").iterdir()] == ["rm"]
+        run.take_back(run.stage("rm"))
+        now, other = other, now
+
+
 def test_a_run_directory_has_one_process_at_a_time(run):
     holder = subprocess.Popen(
         [
