@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor
@@ -68,24 +68,30 @@ def _read(
     names = ("old_logprobs", "ref_logprobs", "entropy", "old_values")
     read = {name: torch.zeros_like(mask, dtype=torch.float32) for name in names}
     read["scores"] = torch.zeros_like(mask[:, 0], dtype=torch.float32)
-    for rows in _groups(sequences, section) if recompute else ():
-        part = sequences.take(rows)
+    for rows, part in _parts(sequences, _groups(sequences, section)) if recompute else ():
         keep = part.response_mask.shape[1]
         logits = roles.actor_logits(part.input_ids, part.attention_mask, keep)
         ids = part.response_ids
         read["old_logprobs"][rows, :keep] = by_chunk(logprobs, CHUNK, logits, ids)
         read["entropy"][rows, :keep] = by_chunk(entropy, CHUNK, logits)
-    for rows in _groups(sequences, section, section.scoring_microbatch):
-        part = sequences.take(rows)
+    groups = list(_groups(sequences, section, section.scoring_microbatch))
+    answers = _parts(rollout.scored, groups)
+    for (rows, part), (_, answer) in zip(_parts(sequences, groups), answers, strict=True):
         keep = part.response_mask.shape[1]
         logits = roles.reference_logits(part.input_ids, part.attention_mask, keep)
         ids = part.response_ids
         read["ref_logprobs"][rows, :keep] = by_chunk(logprobs, CHUNK, logits, ids)
         values = roles.values(part.input_ids, part.attention_mask)
         read["old_values"][rows, :keep] = part.states(values).float()
-        part = rollout.scored.take(rows)
-        read["scores"][rows] = roles.scores(part.input_ids, part.attention_mask).float()
+        read["scores"][rows] = roles.scores(answer.input_ids, answer.attention_mask).float()
     return {name: all_sum(tensor) for name, tensor in read.items()}  # 0 but in one's own rows
+
+
+def _parts(sequences: Sequences, groups: Iterable[Tensor]) -> list[tuple[Tensor, Sequences]]:
+    """Each group's rows, on the device, and its sequences: all at once, since to cut them to their
+    lengths is to wait for the device."""
+    device = sequences.input_ids.device
+    return [(rows.to(device), sequences.take(rows)) for rows in groups]
 
 
 def _groups(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -100,10 +100,11 @@ def _accumulate(
     A part weighs as much as it has tokens, so that the gradient, once it is summed over the
     processes, is that of the mean over the minibatch's tokens, however it was cut.
     """
-    shares = [int(part.mask.sum()) / tokens for part in parts]
+    counted: list[int] = torch.stack([part.mask.sum() for part in parts]).tolist()
+    shares = [count / tokens for count in counted]
     found = []
     for part, share in zip(parts, shares, strict=True):
-        statistics = dict.fromkeys(ACTOR_STATISTICS, 0.0)
+        statistics = dict.fromkeys(ACTOR_STATISTICS, part.mask.new_zeros((), dtype=torch.float32))
         if actor:
             loss, statistics = _actor_loss(roles, part, section)
             (share * loss).backward()  # type: ignore[no-untyped-call]
@@ -111,9 +112,16 @@ def _accumulate(
         loss = _critic_loss(roles, part, section)
         (share * loss).backward()  # type: ignore[no-untyped-call]
         critic.collect_gradient()
-        found.append({**statistics, "value_loss": loss.item()})
-    summed = gather(_weighted_sum(found, shares))
+        found.append({**statistics, "value_loss": loss.detach()})
+    summed = gather(_weighted_sum(_numbers(found), shares))
     return _weighted_sum(summed, [1.0] * len(summed))
+
+
+def _numbers(rows: Sequence[Mapping[str, Tensor]]) -> list[Statistics]:
+    """Read once for all of them: to read one is to wait for the device."""
+    names = list(rows[0])
+    values = torch.stack([torch.stack([row[name].double() for name in names]) for row in rows])
+    return [dict(zip(names, row, strict=True)) for row in values.tolist()]
 
 
 def _weighted_sum(rows: Sequence[Statistics], weights: Sequence[float]) -> Statistics:
@@ -123,7 +131,9 @@ def _weighted_sum(rows: Sequence[Statistics], weights: Sequence[float]) -> Stati
     }
 
 
-def _actor_loss(roles: Roles, part: Experience, section: PPOSection) -> tuple[Tensor, Statistics]:
+def _actor_loss(
+    roles: Roles, part: Experience, section: PPOSection
+) -> tuple[Tensor, dict[str, Tensor]]:
     sequences, mask = part.sequences, part.mask
     logits = roles.actor_logits(sequences.input_ids, sequences.attention_mask, mask.shape[1])
     logprobs = fused(token_logprobs, section.compile)(logits, sequences.response_ids)
@@ -131,10 +141,10 @@ def _actor_loss(roles: Roles, part: Experience, section: PPOSection) -> tuple[Te
     with torch.no_grad():
         moved = estimate(part.old_logprobs, logprobs, "k3")
         return loss, {
-            "policy_loss": loss.item(),
-            "clip_fraction": clip_fraction(logprobs, part.old_logprobs, mask, section.clip).item(),
-            "ratio_deviation": ratio_deviation(logprobs, part.old_logprobs, mask).item(),
-            "update_kl": masked_mean(moved, mask).item(),
+            "policy_loss": loss.detach(),
+            "clip_fraction": clip_fraction(logprobs, part.old_logprobs, mask, section.clip),
+            "ratio_deviation": ratio_deviation(logprobs, part.old_logprobs, mask),
+            "update_kl": masked_mean(moved, mask),
         }
 
 
