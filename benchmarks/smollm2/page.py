@@ -93,6 +93,11 @@ def _opening(result: Json, source: str) -> Iterator[str]:
         "held-out prompts; gains are in standard deviations of SFT's answers."
     )
     yield ""
+    run = f"run.py WORK OUT --pieces DIR --sources SOURCES --seeds {' '.join(seeds)}"
+    yield f"    python benchmarks/smollm2/{run}"
+    yield f"    python benchmarks/smollm2/results.py WORK/runs {source}"
+    yield f"    python benchmarks/smollm2/page.py {source} docs"
+    yield ""
 
 
 def _headline(result: Json) -> Iterator[tuple[str, str, str]]:
