@@ -100,6 +100,7 @@ class MonitorSection(Section):
     judge_gain: RuleSection | None = RuleSection(low=-0.5)
     judge_gap: RuleSection | None = RuleSection(high=1.0)
     engine_gap: RuleSection | None = RuleSection(high=0.1)
+    engine_gap_largest: RuleSection | None = RuleSection(high=5.0)
     non_finite: Literal["stop", "rollback"] = "stop"
     step_factor: Annotated[float, Field(gt=0, lt=1)] = 0.5
     rollbacks: Positive = 3

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -68,15 +68,19 @@ def _read(
     names = ("old_logprobs", "ref_logprobs", "entropy", "old_values")
     read = {name: torch.zeros_like(mask, dtype=torch.float32) for name in names}
     read["scores"] = torch.zeros_like(mask[:, 0], dtype=torch.float32)
-    for rows, part in _parts(sequences, _groups(sequences, section)) if recompute else ():
+    groups = [rows.to(mask.device) for rows in _groups(sequences, section)] if recompute else []
+    # All are cut first: to know their lengths is to wait for the device.
+    for rows, part in zip(groups, [sequences.take(rows) for rows in groups], strict=True):
         keep = part.response_mask.shape[1]
         logits = roles.actor_logits(part.input_ids, part.attention_mask, keep)
         ids = part.response_ids
         read["old_logprobs"][rows, :keep] = by_chunk(logprobs, CHUNK, logits, ids)
         read["entropy"][rows, :keep] = by_chunk(entropy, CHUNK, logits)
-    groups = list(_groups(sequences, section, section.scoring_microbatch))
-    answers = _parts(rollout.scored, groups)
-    for (rows, part), (_, answer) in zip(_parts(sequences, groups), answers, strict=True):
+    groups = [
+        rows.to(mask.device) for rows in _groups(sequences, section, section.scoring_microbatch)
+    ]
+    parts = [(rows, sequences.take(rows), rollout.scored.take(rows)) for rows in groups]
+    for rows, part, answer in parts:
         keep = part.response_mask.shape[1]
         logits = roles.reference_logits(part.input_ids, part.attention_mask, keep)
         ids = part.response_ids
@@ -85,13 +89,6 @@ def _read(
         read["old_values"][rows, :keep] = part.states(values).float()
         read["scores"][rows] = roles.scores(answer.input_ids, answer.attention_mask).float()
     return {name: all_sum(tensor) for name, tensor in read.items()}  # 0 but in one's own rows
-
-
-def _parts(sequences: Sequences, groups: Iterable[Tensor]) -> list[tuple[Tensor, Sequences]]:
-    """Each group's rows, on the device, and its sequences: all at once, since to cut them to their
-    lengths is to wait for the device."""
-    device = sequences.input_ids.device
-    return [(rows.to(device), sequences.take(rows)) for rows in groups]
 
 
 def _groups(

@@ -24,6 +24,7 @@ MEANINGS = {
     "judge_gain": "the judge likes the answers less than at the start; stop earlier, raise ppo.kl",
     "judge_gap": "the score rises without the judge: the reward model is gamed; raise ppo.kl",
     "engine_gap": "engine and training disagree; set ppo.engine to plain",
+    "engine_gap_largest": "engine and training disagree on a token; set ppo.engine to plain",
 }
 
 

@@ -204,7 +204,7 @@ class RunDir:
         for between in sorted((self.root / "aside").glob(f"**/.*{BETWEEN}")):
             kept = between.with_name(between.name.removesuffix(BETWEEN)[1:])
             directory = self.root / kept.relative_to(self.root / "aside")
-            if directory.exists():
+            if directory.exists() or directory.is_symlink():
                 between.rename(kept)
             else:
                 self._put_back(between, directory)

@@ -21,6 +21,7 @@ CALM = {
     "judge_gain": 0.2,
     "judge_gap": 0.3,
     "engine_gap": 0.0,
+    "engine_gap_largest": 0.5,
 }
 
 
@@ -53,6 +54,7 @@ def test_a_calm_row_sets_off_nothing() -> None:
         ("judge_gap", 1.1, "high"),
         ("engine_gap", 0.11, "high"),
         ("engine_gap", float("nan"), "high"),
+        ("engine_gap_largest", 5.1, "high"),
     ],
 )
 def test_each_bound_sets_off_its_own_alarm(metric: str, value: float, side: str) -> None:
