@@ -71,8 +71,11 @@ class Pair(Roles):
     def language_model(self, role: Speaker) -> AbstractContextManager[Any]:
         return nullcontext(self.actor)
 
-    def token_scores(self, role: Scorer, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        return self.critic.token_scores(input_ids, attention_mask, positions(attention_mask))
+    def token_scores(
+        self, role: Scorer, input_ids: Tensor, attention_mask: Tensor, states_to_keep: int = 0
+    ) -> Tensor:
+        places = positions(attention_mask)
+        return self.critic.token_scores(input_ids, attention_mask, places, states_to_keep)
 
     def trainable(self, role: Learning) -> Mapping[str, nn.Parameter]:
         return dict((self.actor if role == "actor" else self.critic).named_parameters())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -36,18 +36,22 @@ class LanguageModel(Conversational):
         inputs_embeds: Tensor | None = None,
         labels: Tensor | None = None,
         use_cache: bool | None = None,
-        logits_to_keep: int | Tensor = 0,
+        logits_to_keep: int | slice | Tensor = 0,
         loss_chunk: int | None = None,
         z_loss_weight: float | None = None,
         **kwargs: Any,
     ) -> CausalLMOutputWithPast:
         """labels: [B, T], -100 where there is no loss
-        logits_to_keep: how many last positions (0: all), or their indices
+        logits_to_keep: how many last positions (0: all), a slice of the positions, or their indices
         loss_chunk: give the loss without the logits, which exist for this many tokens at a time
         z_loss_weight: instead of the configuration's
 
         The loss is the mean cross-entropy over the labels, plus z_loss_weight times Max-z.
         """
+        keep = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+        # Read from the end, the states are the same ones whether the trunk gives all or the last.
+        last = 0 if isinstance(keep, Tensor) else max(0, -(keep.start or 0))
+        states = 0 if labels is not None or self._shows_inside(kwargs) else last
         outputs = self.base_model(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -55,14 +59,14 @@ class LanguageModel(Conversational):
             past_key_values=past_key_values,
             inputs_embeds=inputs_embeds,
             use_cache=use_cache,
+            states_to_keep=states,
             **kwargs,
         )
         hidden = outputs.last_hidden_state
         weight = self.config.z_loss_weight if z_loss_weight is None else z_loss_weight
         loss = logits = None
         if labels is None or loss_chunk is None:
-            keep = logits_to_keep
-            logits = self.lm_head(hidden[:, slice(-keep, None) if isinstance(keep, int) else keep])
+            logits = self.lm_head(hidden[:, keep])
             if labels is not None:
                 loss = self._loss(logits, labels, attention_mask, weight, **kwargs)
         else:
@@ -84,6 +88,11 @@ class LanguageModel(Conversational):
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
         )
+
+    def _shows_inside(self, arguments: Mapping[str, Any]) -> bool:
+        """Whether the caller reads every block's states or attention, of all positions."""
+        names = ("output_hidden_states", "output_attentions")
+        return any(arguments.get(name, getattr(self.config, name)) for name in names)
 
     def _loss(
         self,

@@ -72,15 +72,18 @@ class RewardModel(PreTrainedModel):
         input_ids: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
         position_ids: torch.Tensor | None = None,
+        states_to_keep: int = 0,
     ) -> torch.Tensor:
-        """input_ids, attention_mask, position_ids: [B, T] -> the score at every token, [B, T]."""
+        """input_ids, attention_mask, position_ids: [B, T] -> the score at every token, [B, T], or
+        at the last `states_to_keep` of T."""
         hidden = self.base_model(
             input_ids=input_ids,
             attention_mask=attention_mask,
             position_ids=position_ids,
             use_cache=False,
-        )
-        scores: torch.Tensor = self.score(hidden.last_hidden_state)
+            states_to_keep=states_to_keep,
+        ).last_hidden_state
+        scores: torch.Tensor = self.score(hidden[:, -states_to_keep:])
         return scores.squeeze(-1)
 
     @can_return_tuple

@@ -17,7 +17,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from rlhf.models.export import ADAPTER, save_adapter, save_checkpoint
 from rlhf.models.spec import ModelSpec
 from rlhf.models.spread import collected, own_part, spread_as
-from rlhf.ops.masking import last_index, positions
+from rlhf.ops.masking import positions
+from rlhf.ops.padding import to_the_right
 
 Speaker = Literal["actor", "reference"]
 Scorer = Literal["critic", "reward"]
@@ -40,8 +41,10 @@ class Roles(ABC):
         """The model of a role, which it is only inside the context."""
 
     @abstractmethod
-    def token_scores(self, role: Scorer, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """[B, T]: the score at every token."""
+    def token_scores(
+        self, role: Scorer, input_ids: Tensor, attention_mask: Tensor, states_to_keep: int = 0
+    ) -> Tensor:
+        """[B, T]: the score at every token, or at the last `states_to_keep` of T."""
 
     @abstractmethod
     def trainable(self, role: Learner) -> Mapping[str, nn.Parameter]:
@@ -82,16 +85,16 @@ class Roles(ABC):
         with self.language_model("reference") as model:
             return _predicting_logits(model, input_ids, attention_mask, keep)
 
-    def values(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """input_ids, attention_mask: [B, T] -> [B, T], the critic's estimate at every token."""
-        return self.token_scores("critic", input_ids, attention_mask)
+    def values(self, input_ids: Tensor, attention_mask: Tensor, states_to_keep: int = 0) -> Tensor:
+        """input_ids, attention_mask: [B, T] -> [B, T], the critic's estimate at every token, or at
+        the last `states_to_keep` of T."""
+        return self.token_scores("critic", input_ids, attention_mask, states_to_keep)
 
     @torch.no_grad()
     def scores(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """input_ids, attention_mask: [B, T] -> [B], read at the last real token."""
-        scores = self.token_scores("reward", input_ids, attention_mask)
-        rows = torch.arange(len(scores), device=scores.device)
-        return scores[rows, last_index(attention_mask.bool())]
+        ids, mask = to_the_right(input_ids, attention_mask)
+        return self.token_scores("reward", ids, mask, states_to_keep=1)[:, -1]
 
     @contextmanager
     def generating(self) -> Iterator[PreTrainedModel]:
@@ -157,7 +160,7 @@ def _predicting_logits(
         attention_mask=attention_mask,
         position_ids=positions(attention_mask),
         use_cache=False,
-        logits_to_keep=torch.arange(length - 1 - keep, length - 1, device=input_ids.device),
+        logits_to_keep=slice(-1 - keep, -1),
     ).logits
     return logits
 

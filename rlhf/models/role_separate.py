@@ -82,9 +82,12 @@ class SeparateRoles(Roles):
     def language_model(self, role: Speaker) -> AbstractContextManager[PreTrainedModel]:
         return nullcontext(_inner(self.actor) if role == "actor" else self.reference)
 
-    def token_scores(self, role: Scorer, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+    def token_scores(
+        self, role: Scorer, input_ids: Tensor, attention_mask: Tensor, states_to_keep: int = 0
+    ) -> Tensor:
         model = _inner(self.critic) if role == "critic" else self.reward
-        scores: Tensor = model.token_scores(input_ids, attention_mask, positions(attention_mask))
+        places = positions(attention_mask)
+        scores: Tensor = model.token_scores(input_ids, attention_mask, places, states_to_keep)
         return scores
 
     def trainable(self, role: Learner) -> Mapping[str, nn.Parameter]:

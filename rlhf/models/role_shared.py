@@ -82,15 +82,18 @@ class SharedRoles(Roles):
         with self._using(role):
             yield self._trunk
 
-    def token_scores(self, role: Scorer, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+    def token_scores(
+        self, role: Scorer, input_ids: Tensor, attention_mask: Tensor, states_to_keep: int = 0
+    ) -> Tensor:
         with self._using(role):
             hidden = self._trunk.base_model(
                 input_ids=input_ids,
                 attention_mask=attention_mask,
                 position_ids=positions(attention_mask),
                 use_cache=False,
+                states_to_keep=states_to_keep,
             ).last_hidden_state
-        scores: Tensor = self._heads[role](hidden)
+        scores: Tensor = self._heads[role](hidden[:, -states_to_keep:])
         return scores.squeeze(-1)
 
     def trainable(self, role: Learner) -> Mapping[str, nn.Parameter]:

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from rlhf.ops.masking import last_index
+
 
 def pad_right(
     rows: Sequence[Sequence[float]],
@@ -42,3 +44,18 @@ def pad_left(
     """
     padded, mask = pad_right([row[::-1] for row in rows], fill, device=device)
     return padded.flip(1), mask.flip(1)
+
+
+def to_the_right(ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Move every row's tokens to the right, so that all rows end at the last column.
+
+    Args:
+        ids: [B, T], padded on either side or on both.
+        mask: [B, T], 1 or True on real tokens, of which every row has one at least.
+
+    Returns:
+        ids and mask [B, T]; what was on the right of a row is on its left.
+    """
+    column = torch.arange(mask.shape[1], device=mask.device)
+    moved = (column + last_index(mask.bool())[:, None] + 1) % mask.shape[1]
+    return ids.gather(1, moved), mask.gather(1, moved)

@@ -160,13 +160,12 @@ def _ranked(
 
 def _response_logits(model: Any, ids: Tensor, mask: Tensor, keep: int) -> Tensor:
     """As `rlhf.models.role_base` asks for them."""
-    width = ids.shape[1]
     logits: Tensor = model(
         input_ids=ids,
         attention_mask=mask,
         position_ids=positions(mask),
         use_cache=False,
-        logits_to_keep=torch.arange(width - 1 - keep, width - 1),
+        logits_to_keep=slice(-1 - keep, -1),
     ).logits
     return logits
 

@@ -85,7 +85,7 @@ def _read(
         logits = roles.reference_logits(part.input_ids, part.attention_mask, keep)
         ids = part.response_ids
         read["ref_logprobs"][rows, :keep] = by_chunk(logprobs, CHUNK, logits, ids)
-        values = roles.values(part.input_ids, part.attention_mask)
+        values = roles.values(part.input_ids, part.attention_mask, keep + 1)
         read["old_values"][rows, :keep] = part.states(values).float()
         read["scores"][rows] = roles.scores(answer.input_ids, answer.attention_mask).float()
     return {name: all_sum(tensor) for name, tensor in read.items()}  # 0 but in one's own rows

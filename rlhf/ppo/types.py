@@ -11,7 +11,8 @@ column P + r. It was chosen in the state "prompt, y_0 .. y_{r-1}", whose last co
 so there the model's outputs about it are read:
 
 - logprobs[:, r] from the logits at column P + r - 1: `actor_logits(..., keep=R)[:, r]`
-- values[:, r], what the critic expects from that state on: `values(...)[:, P + r - 1]`
+- values[:, r], what the critic expects from that state on: `values(...)[:, P + r - 1]`, which is
+  entry r of the last R + 1
 - rewards[:, r] is what choosing token r earned. The score lands on the last real token, which is
   EOS when the response ended by itself, and the one that completes the string when it ended by a
   stop string: the response mask includes both.
@@ -55,8 +56,9 @@ class Sequences:
         return self.attention_mask.sum(dim=1)
 
     def states(self, per_column: Tensor) -> Tensor:
-        """Read [B, T] outputs at the states that the response tokens were chosen in: [B, R]."""
-        return per_column[:, self.prompt_width - 1 : -1]
+        """Read outputs [B, T], or no more than the last R + 1 of T, at the states that the response
+        tokens were chosen in: [B, R]."""
+        return per_column[:, -1 - self.response_mask.shape[1] : -1]
 
     def take(self, rows: Tensor) -> Self:
         """The rows [B'], without the columns that are padding in all of them."""

@@ -149,9 +149,10 @@ def _actor_loss(
 
 
 def _critic_loss(roles: Roles, part: Experience, section: PPOSection) -> Tensor:
-    sequences = part.sequences
-    values = sequences.states(roles.values(sequences.input_ids, sequences.attention_mask)).float()
-    return value_loss(values, part.old_values, part.returns, part.mask, section.value_clip)
+    sequences, mask = part.sequences, part.mask
+    read = roles.values(sequences.input_ids, sequences.attention_mask, mask.shape[1] + 1)
+    values = sequences.states(read).float()
+    return value_loss(values, part.old_values, part.returns, mask, section.value_clip)
 
 
 def _refuse(minibatch: Experience, found: Statistics, dump: Path) -> NoReturn:

@@ -100,8 +100,27 @@ def test_roles_are_the_models_they_come_from(world: World, kind: str) -> None:
 @torch.no_grad()
 def test_critic_starts_as_the_reward_model(world: World, kind: str) -> None:
     roles = world.roles(kind)
-    values = roles.values(IDS, MASK)[torch.arange(3), LAST]
-    assert torch.equal(values, roles.scores(IDS, MASK))
+    rewards = roles.token_scores("reward", IDS, MASK)
+    assert torch.equal(roles.values(IDS, MASK), rewards)
+    assert torch.allclose(roles.scores(IDS, MASK), rewards[torch.arange(3), LAST], atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_values_of_the_last_states_are_those_among_all(
+    world: World, kind: str, checkpointing: bool
+) -> None:
+    """With the gradients of all that learns."""
+    roles = world.roles(kind)
+    if checkpointing:
+        roles.enable_gradient_checkpointing()
+    found = []
+    for read in (roles.values(IDS, MASK, 5), roles.values(IDS, MASK)[:, -5:]):
+        values = read[:, :-1] * MASK[:, -5:-1]
+        gradients = torch.autograd.grad(values.square().sum(), roles.critic_parameters())
+        found.append([values, *gradients])
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -259,7 +278,8 @@ def test_compiled_blocks_give_the_same_values_and_gradients(world: World, kind: 
         return world.roles(kind)
 
     def found(roles: Roles) -> list[torch.Tensor]:
-        loss = roles.actor_logits(IDS, MASK, 4).square().mean() + roles.values(IDS, MASK)[MASK > 0]
+        values = roles.values(IDS, MASK)[MASK > 0], roles.values(IDS, MASK, 5)[MASK[:, -5:] > 0]
+        loss = roles.actor_logits(IDS, MASK, 4).square().mean() + torch.cat(values)
         loss.square().mean().backward()
         learning = [*roles.actor_parameters(), *roles.critic_parameters()]
         without = roles.reference_logits(IDS, MASK, 4), roles.scores(IDS, MASK)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import torch
 
-from rlhf.ops.padding import pad_left, pad_right
+from rlhf.ops.padding import pad_left, pad_right, to_the_right
 
 
 def test_right_by_hand() -> None:
@@ -16,6 +16,17 @@ def test_left_by_hand() -> None:
     ids, mask = pad_left([[5, 6, 7], (8, 9)], 1)
     assert ids.tolist() == [[5, 6, 7], [1, 8, 9]]
     assert mask.tolist() == [[True, True, True], [False, True, True]]
+
+
+def test_to_the_right_by_hand() -> None:
+    """From padding on the right, on both sides, on the left, and from none."""
+    ids = torch.tensor([[5, 6, 1], [1, 7, 1], [1, 8, 9], [2, 3, 4]])
+    mask = torch.tensor([[1, 1, 0], [0, 1, 0], [0, 1, 1], [1, 1, 1]])
+    for kept in (mask, mask.bool()):
+        moved, where = to_the_right(ids, kept)
+        assert moved.tolist() == [[1, 5, 6], [1, 1, 7], [1, 8, 9], [2, 3, 4]]
+        assert where.int().tolist() == [[0, 1, 1], [0, 0, 1], [0, 1, 1], [1, 1, 1]]
+        assert where.dtype == kept.dtype
 
 
 def test_what_looks_like_padding_is_kept() -> None:

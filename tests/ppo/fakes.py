@@ -51,8 +51,11 @@ class FakeRoles(Roles):
     def language_model(self, role: Speaker) -> AbstractContextManager[BaichuanForCausalLM]:
         return nullcontext(self.actor if role == "actor" else self.reference)
 
-    def token_scores(self, role: Scorer, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        return self.critic.token_scores(input_ids, attention_mask, positions(attention_mask))
+    def token_scores(
+        self, role: Scorer, input_ids: Tensor, attention_mask: Tensor, states_to_keep: int = 0
+    ) -> Tensor:
+        places = positions(attention_mask)
+        return self.critic.token_scores(input_ids, attention_mask, places, states_to_keep)
 
     def scores(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         return self.score(input_ids, attention_mask)

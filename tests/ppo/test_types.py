@@ -26,6 +26,8 @@ def test_states_are_read_one_column_before_their_token(rollout: Rollout) -> None
     for r in range(RESPONSE):
         expected = sequences.input_ids[:, : PROMPT + r].sum(dim=1)
         assert torch.equal(read[:, r], expected)
+    last = sequences.input_ids.cumsum(dim=1)[:, -RESPONSE - 1 :]
+    assert torch.equal(sequences.states(last), read)
 
 
 def test_take_drops_columns_that_are_padding_in_all_rows(rollout: Rollout) -> None:

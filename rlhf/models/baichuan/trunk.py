@@ -51,9 +51,13 @@ class BaichuanAttention(nn.Module):
         position_embeddings: Rotation | None = None,
         attention_mask: torch.Tensor | None = None,
         past_key_values: Cache | None = None,
+        states_to_keep: int = 0,
         **kwargs: Any,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """hidden_states: [B, T, H] -> ([B, T, H], weights [B, heads, T, S] or None)."""
+        """hidden_states: [B, T, H] -> ([B, T, H], weights [B, heads, T, S] or None).
+
+        states_to_keep: the output is of so many last positions; 0: of all.
+        """
         shape = hidden_states.shape[:-1]
         packed = self.W_pack(hidden_states).view(*shape, 3, -1, self.head_dim)
         query, key, value = packed.permute(2, 0, 3, 1, 4).unbind(0)
@@ -62,15 +66,19 @@ class BaichuanAttention(nn.Module):
         if past_key_values is not None:
             key, value = past_key_values.update(key, value, self.layer_idx)
         if _end_to_end(self.config, kwargs):
-            output = self._separately(query, key, value, **kwargs)
-            return self.o_proj(output.reshape(*shape, -1)), None
-        attend: Callable[..., Any] = ALL_ATTENTION_FUNCTIONS.get_interface(
-            self.config._attn_implementation, eager_attention_forward
-        )
-        output, weights = attend(
-            self, query, key, value, attention_mask, scaling=self.scaling, **kwargs
-        )
-        return self.o_proj(output.reshape(*shape, -1)), weights
+            output, weights = self._separately(query, key, value, **kwargs), None
+        else:
+            attend: Callable[..., Any] = ALL_ATTENTION_FUNCTIONS.get_interface(
+                self.config._attn_implementation, eager_attention_forward
+            )
+            # Without a mask of every query, kernels are told which one sees what by their order.
+            if isinstance(attention_mask, torch.Tensor) and attention_mask.dim() == 4:
+                query = query[:, :, -states_to_keep:]
+                attention_mask = attention_mask[:, :, -states_to_keep:]
+            output, weights = attend(
+                self, query, key, value, attention_mask, scaling=self.scaling, **kwargs
+            )
+        return self.o_proj(output.flatten(2)[:, -states_to_keep:]), weights
 
     def _separately(
         self,
@@ -109,6 +117,21 @@ class BaichuanDecoderLayer(LlamaDecoderLayer):
         super().__init__(config, layer_idx)
         self.add_module("self_attn", BaichuanAttention(config, layer_idx))
 
+    def forward(  # type: ignore[override]
+        self, hidden_states: torch.Tensor, *, states_to_keep: int = 0, **kwargs: Any
+    ) -> torch.Tensor:
+        """hidden_states: [B, T, H] -> [B, T, H], or its last `states_to_keep` positions.
+
+        Keys and values are those of all positions; what comes behind attention, three quarters of a
+        block's work, is done for the kept ones alone.
+        """
+        attended, _ = self.self_attn(
+            self.input_layernorm(hidden_states), states_to_keep=states_to_keep, **kwargs
+        )
+        hidden = hidden_states[:, -states_to_keep:] + attended
+        out: torch.Tensor = hidden + self.mlp(self.post_attention_layernorm(hidden))
+        return out
+
 
 class BaichuanPreTrainedModel(LlamaPreTrainedModel):
     config: BaichuanConfig
@@ -124,7 +147,7 @@ class BaichuanPreTrainedModel(LlamaPreTrainedModel):
 
 
 class BaichuanModel(BaichuanPreTrainedModel):
-    """The trunk: token ids [B, T] to hidden states [B, T, H]."""
+    """The trunk: token ids [B, T] to hidden states [B, T, H], or the last ones of T."""
 
     def __init__(self, config: BaichuanConfig) -> None:
         super().__init__(config)
@@ -148,9 +171,12 @@ class BaichuanModel(BaichuanPreTrainedModel):
         past_key_values: Cache | None = None,
         inputs_embeds: torch.Tensor | None = None,
         use_cache: bool | None = None,
+        states_to_keep: int = 0,
         **kwargs: Any,
     ) -> BaseModelOutputWithPast:
         """input_ids, position_ids: [B, T]; attention_mask: [B, S], 1 or True on real tokens.
+        states_to_keep: how many last positions' states are wanted (0: all); of the others the last
+        block makes no more than keys and values.
 
         Without an attention mask, position_ids that start again mark packed sequences, which do not
         see each other. Where they lie in one row, cu_seq_lens_q [S + 1] and max_length_q, as for
@@ -178,6 +204,7 @@ class BaichuanModel(BaichuanPreTrainedModel):
                 position_ids=position_ids,
                 past_key_values=past_key_values,
                 use_cache=use_cache,
+                states_to_keep=states_to_keep if layer is self.layers[-1] else 0,
                 **kwargs,
             )
         return BaseModelOutputWithPast(

@@ -139,3 +139,85 @@ def test_rope_takes_flex_attention(architecture: str) -> None:
         logits = model(IDS, attention_mask=mask).logits
     assert torch.isfinite(logits).all()
     assert (logits - expected)[mask.bool()].abs().max() < 1e-4
+
+
+def padded(side: str) -> torch.Tensor | None:
+    """A mask of IDS, the first row's first or the second's last six tokens being padding."""
+    mask = torch.ones_like(IDS)
+    if side == "left":
+        mask[0, :6] = 0
+    elif side == "right":
+        mask[1, -6:] = 0
+    return None if side == "none" else mask
+
+
+@pytest.mark.parametrize("side", ["left", "right", "none"])
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_the_last_states_alone_are_those_among_all(
+    architecture: str, attention: str, side: str, checkpointing: bool
+) -> None:
+    """And so is what every weight learns from them."""
+    trunk = tiny_model(architecture).model
+    trunk.set_attn_implementation(attention)
+    near = {"atol": 2e-5, "rtol": 1e-4}
+    if attention == "sdpa":  # the other one's softmax is float32 in any case
+        trunk.double()
+        near = {"atol": 1e-12, "rtol": 1e-9}
+    if checkpointing:
+        trunk.gradient_checkpointing_enable({"use_reentrant": False})
+        trunk.train()
+    mask, found = padded(side), []
+    for keep in (9, 0):
+        states = trunk(IDS, mask, use_cache=False, states_to_keep=keep).last_hidden_state
+        assert states.shape[1] == (keep or IDS.shape[1])
+        real = states[:, -9:-1] * (1 if mask is None else mask[:, -9:-1, None])
+        gradients = torch.autograd.grad(real.cos().sum(), list(trunk.parameters()))
+        found.append([real, *gradients])
+    for alone, among in zip(*found, strict=True):
+        torch.testing.assert_close(alone, among, **near)
+
+
+@pytest.mark.parametrize("keep", [1, 6])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@torch.no_grad()
+def test_a_cache_filled_for_the_last_states_is_whole(architecture: str, keep: int) -> None:
+    trunk = tiny_model(architecture).double().model
+    mask = padded("left")
+    whole = trunk(IDS, mask).last_hidden_state
+    begun = trunk(IDS[:, :12], mask[:, :12], use_cache=True, states_to_keep=keep)
+    rest = trunk(IDS[:, 12:], mask, past_key_values=begun.past_key_values, states_to_keep=5)
+    assert torch.allclose(begun.last_hidden_state, whole[:, 12 - keep : 12], atol=1e-10)
+    assert torch.allclose(rest.last_hidden_state, whole[:, -5:], atol=1e-10)
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without")
+@torch.no_grad()
+def test_the_last_states_by_flex_attention() -> None:
+    trunk = tiny_model("baichuan2-7b").model
+    mask = padded("left")
+    expected = trunk(IDS, mask).last_hidden_state[:, -5:]
+    trunk.set_attn_implementation("flex_attention")
+    assert torch.allclose(trunk(IDS, mask, states_to_keep=5).last_hidden_state, expected, atol=1e-4)
+
+
+@torch.no_grad()
+def test_logits_of_the_last_positions_need_no_more_of_the_last_block() -> None:
+    """But where losses or what is inside are asked for as well."""
+    model, widths = tiny_model("baichuan2-7b"), []
+    for layer in model.model.layers:
+        layer.mlp.register_forward_pre_hook(lambda mlp, args: widths.append(args[0].shape[1]))
+    every = model(IDS).logits
+    for keep in (3, slice(-3, None)):
+        assert torch.allclose(model(IDS, logits_to_keep=keep).logits, every[:, -3:], atol=1e-4)
+    part = model(IDS, logits_to_keep=slice(-5, -1)).logits
+    assert torch.allclose(part, every[:, -5:-1], atol=1e-4)
+    assert widths == [20, 20, 20, 3, 20, 3, 20, 5]
+    widths.clear()
+    for keep in (slice(4, 9), torch.arange(4, 9)):
+        assert torch.equal(model(IDS, logits_to_keep=keep).logits, every[:, 4:9])
+    states = model(IDS, logits_to_keep=3, output_hidden_states=True).hidden_states
+    assert [each.shape[1] for each in states] == [20, 20, 20]
+    model(IDS, logits_to_keep=3, labels=IDS, loss_chunk=4)
+    assert widths == [20] * 8

@@ -69,6 +69,7 @@ def test_scores_are_read_at_the_last_real_token() -> None:
     padded = torch.cat([IDS, torch.full((1, 4), 299)], dim=1)
     mask = (torch.arange(padded.shape[1]) < IDS.shape[1]).long()[None]
     expected = model.token_scores(IDS)[:, -1:]
+    assert torch.equal(model.token_scores(IDS, states_to_keep=1), expected)
     assert torch.allclose(model(padded, attention_mask=mask).logits, expected, atol=1e-6)
     assert torch.allclose(model(IDS).logits, expected, atol=1e-6)
 
