@@ -49,9 +49,6 @@ class LanguageModel(Conversational):
         The loss is the mean cross-entropy over the labels, plus z_loss_weight times Max-z.
         """
         keep = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-        # Read from the end, the states are the same ones whether the trunk gives all or the last.
-        last = 0 if isinstance(keep, Tensor) else max(0, -(keep.start or 0))
-        states = 0 if labels is not None or self._shows_inside(kwargs) else last
         outputs = self.base_model(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -59,7 +56,7 @@ class LanguageModel(Conversational):
             past_key_values=past_key_values,
             inputs_embeds=inputs_embeds,
             use_cache=use_cache,
-            states_to_keep=states,
+            states_to_keep=0 if labels is not None else self._states_to_keep(keep, kwargs),
             **kwargs,
         )
         hidden = outputs.last_hidden_state
@@ -89,10 +86,18 @@ class LanguageModel(Conversational):
             attentions=outputs.attentions,
         )
 
-    def _shows_inside(self, arguments: Mapping[str, Any]) -> bool:
-        """Whether the caller reads every block's states or attention, of all positions."""
-        names = ("output_hidden_states", "output_attentions")
-        return any(arguments.get(name, getattr(self.config, name)) for name in names)
+    def _states_to_keep(self, logits_to_keep: slice | Tensor, asked: Mapping[str, Any]) -> int:
+        """How many last states the trunk has to give, 0 for all: a caller that asks for what is
+        inside the blocks wants it of every position.
+
+        From a trunk that gives all in any case, the same ones are read, being counted from the end.
+        """
+        inside = ("output_hidden_states", "output_attentions")
+        if isinstance(logits_to_keep, Tensor) or any(
+            asked.get(name, getattr(self.config, name)) for name in inside
+        ):
+            return 0
+        return max(0, -(logits_to_keep.start or 0))
 
     def _loss(
         self,

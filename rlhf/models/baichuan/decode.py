@@ -10,7 +10,8 @@ from torch.nn import functional
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from rlhf.models.baichuan.alibi import alibi_mask, alibi_slopes
-from rlhf.models.baichuan.trunk import BaichuanDecoderLayer, Rotation
+from rlhf.models.baichuan.attention import Rotation
+from rlhf.models.baichuan.trunk import BaichuanDecoderLayer
 from rlhf.ops.decode_attention import decode_attention
 
 

@@ -1,8 +1,7 @@
-"""The trunk of the family, on transformers' own Llama blocks and attention interface."""
+"""The trunk of the family, on transformers' own Llama blocks."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,105 +10,19 @@ from torch.nn.attention.flex_attention import BlockMask
 from transformers.cache_utils import Cache, DynamicCache
 from transformers.masking_utils import create_causal_mask
 from transformers.modeling_outputs import BaseModelOutputWithPast
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.llama.modeling_llama import (
     LlamaDecoderLayer,
     LlamaPreTrainedModel,
     LlamaRMSNorm,
     LlamaRotaryEmbedding,
-    apply_rotary_pos_emb,
-    eager_attention_forward,
 )
 from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
 from rlhf.models.baichuan.alibi import alibi_mask
+from rlhf.models.baichuan.attention import BaichuanAttention, end_to_end
 from rlhf.models.baichuan.configuration import BaichuanConfig
-from rlhf.ops.varlen_attention import has_varlen_kernel, varlen_attention
-
-Rotation = tuple[torch.Tensor, torch.Tensor]
-
-
-class BaichuanAttention(nn.Module):
-    """Attention whose query, key and value come from one fused matrix, in that order of rows."""
-
-    is_causal = True
-    num_key_value_groups = 1
-
-    def __init__(self, config: BaichuanConfig, layer_idx: int) -> None:
-        super().__init__()
-        self.config = config
-        self.layer_idx = layer_idx
-        self.head_dim = config.hidden_size // config.num_attention_heads
-        self.scaling = self.head_dim**-0.5
-        self.W_pack = nn.Linear(config.hidden_size, 3 * config.hidden_size, bias=False)
-        self.o_proj = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
-
-    def forward(
-        self,
-        hidden_states: torch.Tensor,
-        position_embeddings: Rotation | None = None,
-        attention_mask: torch.Tensor | None = None,
-        past_key_values: Cache | None = None,
-        states_to_keep: int = 0,
-        **kwargs: Any,
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """hidden_states: [B, T, H] -> ([B, T, H], weights [B, heads, T, S] or None).
-
-        states_to_keep: the output is of so many last positions; 0: of all.
-        """
-        shape = hidden_states.shape[:-1]
-        packed = self.W_pack(hidden_states).view(*shape, 3, -1, self.head_dim)
-        query, key, value = packed.permute(2, 0, 3, 1, 4).unbind(0)
-        if position_embeddings is not None:
-            query, key = apply_rotary_pos_emb(query, key, *position_embeddings)
-        if past_key_values is not None:
-            key, value = past_key_values.update(key, value, self.layer_idx)
-        if _end_to_end(self.config, kwargs):
-            output, weights = self._separately(query, key, value, **kwargs), None
-        else:
-            attend: Callable[..., Any] = ALL_ATTENTION_FUNCTIONS.get_interface(
-                self.config._attn_implementation, eager_attention_forward
-            )
-            # Without a mask of every query, kernels are told which one sees what by their order.
-            if isinstance(attention_mask, torch.Tensor) and attention_mask.dim() == 4:
-                query = query[:, :, -states_to_keep:]
-                attention_mask = attention_mask[:, :, -states_to_keep:]
-            output, weights = attend(
-                self, query, key, value, attention_mask, scaling=self.scaling, **kwargs
-            )
-        return self.o_proj(output.flatten(2)[:, -states_to_keep:]), weights
-
-    def _separately(
-        self,
-        query: torch.Tensor,
-        key: torch.Tensor,
-        value: torch.Tensor,
-        *,
-        cu_seq_lens_q: torch.Tensor,
-        max_length_q: int,
-        cu_seq_lens_k: torch.Tensor | None = None,
-        max_length_k: int | None = None,
-        key_order: torch.Tensor | None = None,
-        **kwargs: Any,
-    ) -> torch.Tensor:
-        """query, key, value: [1, heads, N, D], sequences end to end -> [N, heads, D]."""
-        # Under autocast the rotation may be float32, and the value is in the type to compute in.
-        query, key, value = (
-            tensor[0].transpose(0, 1).to(value.dtype) for tensor in (query, key, value)
-        )
-        if key_order is not None:
-            key, value = key.index_select(0, key_order), value.index_select(0, key_order)
-        return varlen_attention(
-            query,
-            key,
-            value,
-            cu_seq_lens_q,
-            max_length_q,
-            self.scaling,
-            key_boundaries=cu_seq_lens_k,
-            longest_key=max_length_k,
-        )
+from rlhf.ops.varlen_attention import has_varlen_kernel
 
 
 class BaichuanDecoderLayer(LlamaDecoderLayer):
@@ -191,7 +104,7 @@ class BaichuanModel(BaichuanPreTrainedModel):
             position_ids = (torch.arange(hidden.shape[1], device=hidden.device) + seen)[None]
         # A cache made here is empty. The mask is made before it: packing is looked for without one.
         mask = None
-        if not _end_to_end(self.config, kwargs):
+        if not end_to_end(self.config, kwargs):
             mask = self._mask(hidden, attention_mask, position_ids, past_key_values)
         if use_cache and past_key_values is None:
             past_key_values = DynamicCache(config=self.config)
@@ -259,11 +172,6 @@ def reads_end_to_end(model: Any, dtype: torch.dtype) -> bool:
     turns = getattr(config, "position_embedding", None) == "rope"
     kernel = has_varlen_kernel(model.device, dtype)
     return config._attn_implementation == "sdpa" and turns and kernel
-
-
-def _end_to_end(config: BaichuanConfig, arguments: dict[str, Any]) -> bool:
-    """Whether sequences lie in one row and attention reads where they begin, instead of a mask."""
-    return config._attn_implementation == "sdpa" and arguments.get("cu_seq_lens_q") is not None
 
 
 def _check_attention(config: BaichuanConfig) -> None:
