@@ -94,7 +94,8 @@ class Roles(ABC):
     def scores(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """input_ids, attention_mask: [B, T] -> [B], read at the last real token."""
         ids, mask = to_the_right(input_ids, attention_mask)
-        return self.token_scores("reward", ids, mask, states_to_keep=1)[:, -1]
+        # Two, for a compiled block is made anew for one, and breaks where attention asks for it.
+        return self.token_scores("reward", ids, mask, states_to_keep=2)[:, -1]
 
     @contextmanager
     def generating(self) -> Iterator[PreTrainedModel]:
