@@ -5,9 +5,9 @@
 Every case is this project's own training function (SFT, reward model, PPO) in processes that
 torch's launcher starts, under the engine that its name says; `killed_N` is `rlhf run` itself, one
 of whose processes is killed, after which half of them go on, and `pipeline` all of its stages.
-Cases of one GPU run beside one another where there are several. The batch of a step is the same
-whatever the number of GPUs, so the losses have to be; `cut` is the first 8 layers, of which one GPU
-holds the optimiser too.
+Cases run beside one another as long as there are GPUs for the next one. The batch of a step is the
+same whatever the number of GPUs, so the losses have to be, but for `ppo_fast`, where every GPU has
+64 prompts of its own; `cut` is the first layers, of which one GPU holds the optimiser too.
 
 scaling.json is written after every case, and keeps those of an earlier call. A case that fails or
 takes longer than its limit is noted as that; none is begun after the budget. `peak_gib`: of
@@ -42,7 +42,7 @@ def main() -> None:
     parser.add_argument("work_dir", type=Path)
     parser.add_argument("result_dir", type=Path)
     parser.add_argument("--cases", nargs="+", default=DEFAULT, choices=CASES)
-    parser.add_argument("--budget", type=int, default=480, help="seconds")
+    parser.add_argument("--budget", type=int, default=480, help="seconds; none is begun later")
     parser.add_argument("--tiny", action="store_true", help="tiny sizes, to try the script itself")
     parser.add_argument("--case", help="for the script's own use: be one process of this one")
     parser.add_argument("--write", help="for the script's own use: write this one's weights")
@@ -63,72 +63,84 @@ def run_all(names: list[str], work: Path, results: Path, budget: int, tiny: bool
     results.mkdir(parents=True, exist_ok=True)
     path, start = results / "scaling.json", time.monotonic()
     found: dict[str, Any] = json.loads(path.read_text())["cases"] if path.is_file() else {}
-    for group in groups(names):
-        if time.monotonic() - start > budget:
-            found |= {name: {"skipped": "no time left"} for name in group}
-        else:
-            found |= run_group(group, work, tiny)
+
+    def keep(name: str, result: dict[str, Any]) -> None:
+        found[name] = result
         path.write_text(json.dumps(content(found, time.monotonic() - start), indent=2) + "\n")
-        for name in group:
-            print(name, json.dumps(found[name]), flush=True)
+        print(name, json.dumps(result), flush=True)
+
+    free = visible()
+    waiting, running = list(names), list[Started]()
+    while waiting or running:
+        while waiting and (CASES[waiting[0]].gpus <= len(free) or not running):
+            name, late = waiting.pop(0), time.monotonic() - start > budget
+            if late or CASES[name].gpus > len(free):
+                keep(name, {"skipped": "no time left" if late else "no such machine"})
+                continue
+            running.append(
+                Started(name, work, [free.pop(0) for _ in range(CASES[name].gpus)], tiny)
+            )
+        for one in [one for one in running if one.ended()]:
+            running.remove(one)
+            free = sorted(free + one.gpus)
+            keep(one.name, one.result())
+        time.sleep(0.2)
 
 
-def groups(names: list[str]) -> list[list[str]]:
-    """Cases of one GPU together, as many as there are GPUs; every other one alone."""
-    beside = max(1, torch.cuda.device_count())
-    single = [name for name in names if CASES[name].gpus == 1]
-    packed = [single[at : at + beside] for at in range(0, len(single), beside)]
-    return packed + [[name] for name in names if name not in single]
-
-
-def run_group(group: list[str], work: Path, tiny: bool) -> dict[str, Any]:
-    """Each case's result by name, those of one group measured at the same time."""
-    for name in group:
-        if CASES[name].work == "ppo":
-            done = Started([sys.executable, __file__, str(work), "-", "--write", name], tiny, 0)
-            done.wait(CASES[name].limit)
-    started = {}
-    for place, name in enumerate(group):
-        (work / f"{name}.json").unlink(missing_ok=True)
-        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
-        gpus = CASES[name].gpus
-        launches = gpus > 1 and CASES[name].work not in BY_RLHF
-        several = [*launcher, str(gpus)] if launches else []
-        command = [sys.executable, *several, __file__, str(work), "-", "--case", name]
-        started[name] = Started(command, tiny, None if gpus > 1 else place)
-    return {name: each.result(work / f"{name}.json", name) for name, each in started.items()}
+def visible() -> list[str]:
+    """The names of the GPUs that may be used; on a CPU two processes take their places."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if not torch.cuda.is_available():
+        return ["", ""]
+    return named.split(",") if named else [str(n) for n in range(torch.cuda.device_count())]
 
 
 class Started:
-    """A command in a process of its own. gpu: the one that it sees, None for all."""
+    """A case in processes of its own, on these GPUs."""
 
-    def __init__(self, command: list[str], tiny: bool, gpu: int | None) -> None:
-        one = {} if gpu is None else {"CUDA_VISIBLE_DEVICES": str(gpu)}
-        self.began = time.monotonic()
-        self.process = subprocess.Popen(
-            [*command, *(["--tiny"] if tiny else [])],
-            env={**os.environ, **one},
-            stdout=sys.stderr,
+    def __init__(self, name: str, work: Path, gpus: list[str], tiny: bool) -> None:
+        self.name, self.gpus = name, gpus
+        self._path = work / f"{name}.json"
+        self._path.unlink(missing_ok=True)
+        self._log = (work / f"{name}.log").open("w")
+        self._began = time.monotonic()
+        self._process = subprocess.Popen(
+            self._command(work, tiny),
+            env={**os.environ, "CUDA_VISIBLE_DEVICES": ",".join(gpus)},
+            stdout=self._log,
+            stderr=subprocess.STDOUT,
         )
 
-    def wait(self, limit: float) -> str | None:
-        """What went wrong, if anything did."""
-        try:
-            code = self.process.wait(max(1.0, limit - (time.monotonic() - self.began)))
-        except subprocess.TimeoutExpired:
-            # Those that torch's launcher starts are in sessions of their own.
-            for one in (*psutil.Process(self.process.pid).children(recursive=True), self.process):
-                one.kill()
-            self.process.wait()
-            return f"took longer than {limit} s"
-        return f"exit code {code}" if code else None
+    def _command(self, work: Path, tiny: bool) -> list[str]:
+        several = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
+        launches = len(self.gpus) > 1 and CASES[self.name].work not in BY_RLHF
+        launcher = [*several, str(len(self.gpus))] if launches else []
+        one = [__file__, str(work), "-", "--case", self.name]
+        return [sys.executable, *launcher, *one, *(["--tiny"] if tiny else [])]
 
-    def result(self, path: Path, name: str) -> dict[str, Any]:
-        wrong = self.wait(CASES[name].limit)
-        took = {"seconds": round(time.monotonic() - self.began, 1)}
-        if wrong or not path.is_file():
-            return {"failed": wrong or "no result", **took}
-        return {**json.loads(path.read_text()), **took}
+    def ended(self) -> bool:
+        return self._process.poll() is not None or self._seconds() > CASES[self.name].limit
+
+    def result(self) -> dict[str, Any]:
+        """What the case left, or what went wrong with its last words."""
+        took = {"seconds": round(self._seconds(), 1)}
+        code, wrong = self._process.poll(), None
+        if code is None:
+            # Those that torch's launcher starts are in sessions of their own.
+            parent = psutil.Process(self._process.pid)
+            for one in (*parent.children(recursive=True), self._process):
+                one.kill()
+            self._process.wait()
+            wrong = f"took longer than {CASES[self.name].limit} s"
+        elif code or not self._path.is_file():
+            wrong = f"exit code {code}"
+        if wrong:
+            said = Path(self._log.name).read_text(errors="replace").splitlines()[-40:]
+            return {"failed": wrong, "said": said, **took}
+        return {**json.loads(self._path.read_text()), **took}
+
+    def _seconds(self) -> float:
+        return time.monotonic() - self._began
 
 
 def content(found: dict[str, Any], seconds: float) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ import rm as rm_alone
 import torch
 import true_size
 from datasets import Dataset
+from filelock import FileLock
 from scaling_cases import CASES, Case
 from torch.optim.optimizer import register_optimizer_step_post_hook
 from transformers import AutoModelForCausalLM
@@ -42,9 +43,10 @@ CUDA = torch.cuda.is_available()
 PEAK_FLOPS = 989e12
 """Of an H100 in bfloat16, dense, as the maker states."""
 STEPS, WARM = 8, 3
-ROWS, LENGTH = 16, 2048
+"""The last step but one is profiled, the last followed by an evaluation before it is logged."""
+ROWS, LENGTH = {"lora": 16, "full": 32}, 2048
 PAIRS = rm_alone.Case(prompts=16, at_once=2, k=2, prompt=0, response=512, share=False)
-PROMPTS, TOKENS, AT_ONCE = 64, 256, 32
+PROMPTS, TOKENS = 64, 256
 
 
 def measure(name: str, work: Path, tiny: bool) -> None:
@@ -121,30 +123,62 @@ def section_of(case: Case, stage: str, **changes: Any) -> Any:
 
 
 class Steps:
-    """Seconds and losses of optimiser steps, as the main process logs them."""
+    """Seconds and losses of optimiser steps, as the main process logs them, and where a
+    step's time goes."""
 
     def __init__(self) -> None:
         self.times: list[float] = []
         self.losses: list[float] = []
+        self._profiler: Any = None
+        self._profile: dict[str, float] = {}
 
     def __call__(self, step: int, total: int, fields: dict[str, float]) -> None:
-        if "loss" in fields:
-            if CUDA:
-                torch.cuda.synchronize()
-            self.times.append(time.perf_counter())
-            self.losses.append(fields["loss"])
+        if "loss" not in fields:
+            return
+        if CUDA:
+            torch.cuda.synchronize()
+        self.times.append(time.perf_counter())
+        self.losses.append(fields["loss"])
+        if CUDA and step == STEPS - 2:
+            activities = [torch.profiler.ProfilerActivity.CUDA]
+            self._profiler = torch.profiler.profile(activities=activities)
+            self._profiler.start()
+        elif CUDA and step == STEPS - 1:
+            self._profiler.stop()
+            self._profile = where(self._profiler.events(), self.times[-1] - self.times[-2])
 
     def result(self, case: Case, items: int, unit: str, flops: float) -> dict[str, Any]:
         """items, flops: of a step, of all processes together."""
         if not self.times:
             return {}
-        gaps = [b - a for a, b in zip(self.times, self.times[1:], strict=False)][WARM - 1 :]
+        gaps = [b - a for a, b in zip(self.times, self.times[1:], strict=False)][WARM - 1 : -2]
         seconds = statistics.median(gaps)
         found = {"rate": round(items / seconds, 3), "unit": unit, "losses": self.losses}
         found |= {"seconds_a_step": round(seconds, 4), "steps": [round(gap, 4) for gap in gaps]}
         if CUDA:
             found["mfu"] = round(flops / seconds / PEAK_FLOPS / case.gpus, 3)
+            found["where"] = self._profile
         return found
+
+
+def where(events: Iterable[Any], step: float) -> dict[str, float]:
+    """Seconds of a step in which this GPU computes, in which it does nothing but send and receive,
+    and in which it waits for the host; step: all of them."""
+    kernels = [event for event in events if "CUDA" in str(event.device_type)]
+    spans = [(e.time_range.start, e.time_range.end, "nccl" in e.name.lower()) for e in kernels]
+    busy = covered((start, end) for start, end, _ in spans)
+    computing = covered((start, end) for start, end, sends in spans if not sends)
+    parts = {"step": step, "computing": computing, "communicating alone": busy - computing}
+    return {name: round(each, 4) for name, each in {**parts, "waiting": step - busy}.items()}
+
+
+def covered(spans: Iterable[tuple[float, float]]) -> float:
+    """Seconds that lie in any of the spans of microseconds."""
+    total = last = 0.0
+    for start, end in sorted(spans):
+        total += max(0.0, end - max(start, last))
+        last = max(last, end)
+    return total / 1e6
 
 
 def flops(model: Any, case: Case, tokens: int, length: int) -> float:
@@ -161,21 +195,21 @@ def flops(model: Any, case: Case, tokens: int, length: int) -> float:
 def measure_sft(
     case: Case, work: Path, out: Path, metrics: MetricsLog, peaks: Peaks, tiny: bool
 ) -> dict[str, Any]:
-    length = 32 if tiny else LENGTH
+    length, count = 32 if tiny else LENGTH, ROWS[case.method]
     model, tokenizer = model_of(case, work, tiny, AutoModelForCausalLM)
     generator = torch.Generator().manual_seed(0)
     # Few kinds of tokens, so that there is something to learn in a few steps.
-    ids = torch.randint(200, 450 if tiny else 4000, (2 * ROWS, length), generator=generator)
+    ids = torch.randint(200, 450 if tiny else 4000, (2 * count, length), generator=generator)
     rows = Dataset.from_dict({"input_ids": ids.tolist(), "labels": ids.tolist()})
     section = section_of(
         case,
         "sft",
-        batch_size=ROWS,
-        microbatch_size=2 if case.method == "lora" else 1,
+        batch_size=count,
+        microbatch_size=2 if case.method == "lora" else 4,
         packing=False,
         loss_chunk=None if (case.engine or "").startswith("zero3") else 1024,
     )
-    steps, work_of_step = Steps(), flops(model, case, ROWS * length, length)
+    steps, work_of_step = Steps(), flops(model, case, count * length, length)
     with unsaved(sft, peaks):
         sft.train_sft(
             model,
@@ -189,7 +223,7 @@ def measure_sft(
             on_log=steps,
             engine=read_engine(RuntimeSection(deepspeed=case.engine)),
         )
-    return steps.result(case, ROWS * length, "tokens/s", work_of_step)
+    return steps.result(case, count * length, "tokens/s", work_of_step)
 
 
 def measure_rm(
@@ -223,25 +257,59 @@ def weights_dir(case: Case, work: Path) -> Path:
 
 
 def write_weights(case: Case, work: Path, tiny: bool) -> None:
-    """What PPO loads, once a host: the last model's make room for it."""
+    """What PPO loads, once a host, by whoever comes first."""
     path = weights_dir(case, work)
-    if not path.is_dir():
-        for old in work.glob("weights-*"):
-            shutil.rmtree(old)
-        ppo_alone.write_models(path, case.model, tiny, case.layers)
+    with FileLock(f"{path}.lock"):
+        if not path.is_dir():
+            half = path.with_name(f"{path.name}.part")
+            ppo_alone.write_models(half, case.model, tiny, case.layers)
+            half.rename(path)
+
+
+def written_apart(case: Case, work: Path, tiny: bool) -> None:
+    """`write_weights` in a process of its own, whose memory does not count here, and which is none
+    of the launcher's."""
+    script = Path(__file__).with_name("scaling.py")
+    command = [
+        sys.executable,
+        str(script),
+        str(work),
+        "-",
+        "--write",
+        next(name for name in CASES if CASES[name] is case),
+    ]
+    launched = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+    alone = {key: value for key, value in os.environ.items() if key not in launched}
+    more = ["--tiny"] if tiny else []
+    subprocess.run([*command, *more], check=True, stdout=sys.stderr, env=alone)
+
+
+def ppo_options(case: Case) -> dict[str, Any]:
+    """Of the config's `ppo`; 32 episodes of every GPU a step of the optimiser where each has its
+    own."""
+    options: dict[str, Any] = {"iterations": 3, "rollout_microbatch": 32}
+    if case.compiled:
+        options = {**ppo_alone.OPTIONS["compiled"], "iterations": 4}
+    elif case.method == "lora":
+        options["microbatch"] = 4
+    else:
+        options["microbatch"] = 2
+    return options | ({"minibatch": 32 * case.gpus} if case.each else {})
 
 
 def measure_ppo(
     case: Case, work: Path, out: Path, metrics: MetricsLog, peaks: Peaks, tiny: bool
 ) -> dict[str, Any]:
     size, path = 16 if tiny else TOKENS, weights_dir(case, work)
-    alone = ppo_alone.Case(PROMPTS, case.model, case.method)
-    section = ppo_alone.ppo_section(alone, size, {"microbatch": 4 if case.method == "lora" else 2})
-    few = {"rollout_microbatch": AT_ONCE, "iterations": 3, "checkpoint_every": 1000}
-    section = section.model_copy(update=few)
+    prompts = PROMPTS * (case.gpus if case.each else 1)
+    if is_main_process():
+        written_apart(case, work, tiny)
+    gather(None)
+    alone = ppo_alone.Case(prompts, case.model, case.method)
+    section = ppo_alone.ppo_section(alone, size, ppo_options(case))
     began = time.perf_counter()
     roles = build_roles(
-        "separate" if case.method == "full" else "shared",
+        "separate" if case.engine == "zero3" or case.method == "full" else "shared",
         path / "base",
         path / "reward",
         tuning=section.tuning,
@@ -254,7 +322,7 @@ def measure_ppo(
     loop.TrainingState.save = lambda *_: None  # type: ignore[method-assign]
     vocabulary = roles.tokenizer.vocab_size
     generator = torch.Generator().manual_seed(0)
-    ids = torch.randint(200, vocabulary, (4 * PROMPTS, size), generator=generator).tolist()
+    ids = torch.randint(200, vocabulary, (5 * prompts, size), generator=generator).tolist()
     clock = ppo_alone.Clock()
     for name in ("sample", "make_experience", "update"):
         setattr(loop, name, clock.timed(name, getattr(loop, name)))
@@ -269,8 +337,8 @@ def measure_ppo(
         on_iteration=lambda done, of, shown: clock.iteration(),
     )
     peaks.read()
-    seconds = statistics.median(clock.iterations)
-    found = {"rate": round(PROMPTS / seconds, 3), "unit": "episodes/s", "phases": clock.phases()}
+    seconds = statistics.median(clock.iterations[1 if case.compiled else 0 :])
+    found = {"rate": round(prompts / seconds, 3), "unit": "episodes/s", "phases": clock.phases()}
     found |= {"iterations": [round(each, 3) for each in clock.iterations]}
     found |= {"seconds_to_load": round(loaded, 1)}
     if is_main_process():
@@ -282,7 +350,7 @@ def measure_ppo(
 
 def measure_killed(name: str, work: Path, tiny: bool) -> None:
     """`rlhf run --nproc N`, of which process 1 is killed, and then the same on half as many."""
-    gpus, folder = CASES[name].gpus, work / "killed"
+    gpus, folder = CASES[name].gpus, work / name
     few = ["max_steps=10", "checkpoint_every=2", "eval_every=100"]
     more = ["--only", "sft", *(f"--set=sft.{each}" for each in few)]
     command = [*rlhf_run(folder, work, CASES[name], tiny), *more]
@@ -312,7 +380,7 @@ def measure_killed(name: str, work: Path, tiny: bool) -> None:
 
 def measure_pipeline(name: str, work: Path, tiny: bool) -> None:
     """Every stage by `rlhf run --nproc N`, a few steps; separate roles where all weights learn."""
-    case, folder = CASES[name], work / "pipeline"
+    case, folder = CASES[name], work / name
     command = [*rlhf_run(folder, work, case, tiny), "--nproc", str(case.gpus)]
     if case.method == "full":
         command += [f"--set={stage}.tuning.method=full" for stage in ("sft", "rm", "ppo")]
@@ -338,8 +406,7 @@ def measure_pipeline(name: str, work: Path, tiny: bool) -> None:
 
 def rlhf_run(folder: Path, work: Path, case: Case, tiny: bool) -> list[str]:
     """The command on a random checkpoint and the demo's data, which it writes into `folder`."""
-    for old in (folder, *work.glob("weights-*")):
-        shutil.rmtree(old, ignore_errors=True)
+    shutil.rmtree(folder, ignore_errors=True)
     true_size.write_inputs(folder, tiny=tiny)
     config = true_size.write_config(folder)
     engine = f"--set=runtime.deepspeed={case.engine}"
