@@ -35,10 +35,15 @@ def describe(path: Path, name: str, *, tiny: bool, layers: int | None = None) ->
         "num_hidden_layers": layers or spec.layers,
     }
     length = "max_position_embeddings" if spec.position == "rope" else "model_max_length"
-    filled_up = tokenizer + b"".join(map(_unused, range(PIECES, spec.vocab_size)))
-    (path / "tokenizer.model").write_bytes(filled_up)
+    fill_up(path / "tokenizer.model", PIECES, spec.vocab_size)
     file = path / "config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | size | {length: 4096}))
+
+
+def fill_up(tokenizer: Path, pieces: int, size: int) -> None:
+    """Give a tokenizer of so many pieces the size of the embedding it is to go with."""
+    unused = b"".join(map(_unused, range(pieces, size)))
+    tokenizer.write_bytes(tokenizer.read_bytes() + unused)
 
 
 def _unused(number: int) -> bytes:

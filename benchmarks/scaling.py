@@ -101,7 +101,8 @@ class Started:
     def __init__(self, name: str, work: Path, gpus: list[str], tiny: bool) -> None:
         self.name, self.gpus = name, gpus
         self._path = work / f"{name}.json"
-        self._path.unlink(missing_ok=True)
+        for old in (self._path, *work.glob(f"{name}.*.failed")):
+            old.unlink(missing_ok=True)
         self._log = (work / f"{name}.log").open("w")
         self._began = time.monotonic()
         self._process = subprocess.Popen(
@@ -135,8 +136,9 @@ class Started:
         elif code or not self._path.is_file():
             wrong = f"exit code {code}"
         if wrong:
-            said = Path(self._log.name).read_text(errors="replace").splitlines()[-40:]
-            return {"failed": wrong, "said": said, **took}
+            said = self._path.parent.glob(f"{self.name}.*.failed")
+            texts = [path.read_text() for path in said] or [Path(self._log.name).read_text()]
+            return {"failed": wrong, "said": texts[0].splitlines()[-30:], **took}
         return {**json.loads(self._path.read_text()), **took}
 
     def _seconds(self) -> float:

@@ -10,6 +10,7 @@ import statistics
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -50,7 +51,17 @@ PROMPTS, TOKENS = 64, 256
 
 
 def measure(name: str, work: Path, tiny: bool) -> None:
-    """Trains for a few steps; the main process leaves what was found in `work`/NAME.json."""
+    """Trains for a few steps; the main process leaves what was found in `work`/NAME.json, and one
+    that fails its traceback in `work`/NAME.RANK.failed."""
+    try:
+        trained(name, work, tiny)
+    except Exception:
+        said = work / f"{name}.{os.environ.get('RANK', '0')}.failed"
+        said.write_text(traceback.format_exc())
+        raise
+
+
+def trained(name: str, work: Path, tiny: bool) -> None:
     case = CASES[name]
     runtime = RuntimeSection(deepspeed=case.engine)
     connect(runtime)
@@ -409,8 +420,10 @@ def rlhf_run(folder: Path, work: Path, case: Case, tiny: bool) -> list[str]:
     shutil.rmtree(folder, ignore_errors=True)
     true_size.write_inputs(folder, tiny=tiny)
     config = true_size.write_config(folder)
-    engine = f"--set=runtime.deepspeed={case.engine}"
-    return [sys.executable, "-m", "rlhf", "run", str(config), engine]
+    # Batches that divide by 8 processes.
+    divides = ("sft.microbatch_size=1", "rm.batch_size=8", "rm.microbatch_size=1")
+    sets = (f"runtime.deepspeed={case.engine}", *divides, "ppo.microbatch=2")
+    return [sys.executable, "-m", "rlhf", "run", str(config), *(f"--set={each}" for each in sets)]
 
 
 def kill_rank_1(launcher: int) -> None:

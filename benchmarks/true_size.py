@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import random_models
 import torch
 import yaml
 from transformers import AutoConfig, AutoModelForCausalLM
@@ -75,6 +76,8 @@ def write_inputs(work: Path, *, tiny: bool) -> None:
         "max_position_embeddings": 4096,
         "torch_dtype": "bfloat16",
     }
+    pieces = json.loads((work / "base/config.json").read_text())["vocab_size"]
+    random_models.fill_up(work / "base/tokenizer.model", pieces, spec.vocab_size)
     (work / "base/model.safetensors").unlink()
     (work / "base/config.json").write_text(json.dumps(official))
     with torch.device("cuda" if torch.cuda.is_available() else "cpu"):

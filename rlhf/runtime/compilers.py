@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
+from pathlib import Path
 
 from rlhf.config.schema import Config
 
@@ -35,6 +37,21 @@ def check_compilers(config: Config, stages: set[str], device: str) -> None:
             f"{keys[0]} makes {makes} and there is no compiler here; install {wanted}, or set "
             f"{' and '.join(keys)} to false"
         )
+
+
+def own_caches(process: int) -> None:
+    """What is compiled is kept in a folder of this process's own: two that write the same file at
+    the same time make one of them read half of it, and end.
+
+    process: its number on this host; number 0 has the folders that a process alone has.
+    """
+    if process:
+        for name, kind in {
+            "TORCHINDUCTOR_CACHE_DIR": "inductor",
+            "TRITON_CACHE_DIR": "triton",
+        }.items():
+            default = Path(tempfile.gettempdir()) / f"rlhf-{kind}-{os.getuid()}"
+            os.environ[name] = f"{os.environ.get(name) or default}-{process}"
 
 
 def _first(*names: str | None) -> str | None:

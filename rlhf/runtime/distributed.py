@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from rlhf.config.schema import Config, RuntimeSection
+from rlhf.runtime.compilers import own_caches
 from rlhf.runtime.devices import choose_device, choose_dtype
 from rlhf.runtime.meeting import join, leave
 from rlhf.runtime.run_dir import RunDir
@@ -117,6 +118,7 @@ def connect(section: RuntimeSection) -> None:
             f"several processes, but {', '.join(lacking)} not set; start with torchrun, or unset "
             "WORLD_SIZE and RANK"
         )
+    own_caches(int(os.environ.get("LOCAL_RANK", "0")))
     on_gpu = choose_device(section).type == "cuda"
     timeout = _patience["barrier"] = timedelta(seconds=section.timeout)
     join("cpu:gloo,cuda:nccl" if on_gpu else "gloo", timeout)

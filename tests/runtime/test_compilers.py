@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from rlhf.config.load import load_config
-from rlhf.runtime.compilers import check_compilers
+from rlhf.runtime.compilers import check_compilers, own_caches
 
 ALL = {"sft", "rm", "ppo"}
 
@@ -42,3 +43,21 @@ def test_what_the_environment_names_counts(tmp_path: Path, monkeypatch: pytest.M
     (tmp_path / "mycc").touch(0o755)
     monkeypatch.setenv("CC", str(tmp_path / "mycc"))
     check_compilers(load_config("tiny", ["sft.compile=true"]), ALL, "cuda")
+
+
+CACHES = ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")
+
+
+def test_every_process_of_a_host_has_its_own_caches(monkeypatch: pytest.MonkeyPatch) -> None:
+    folders = set()
+    for process in range(3):
+        monkeypatch.setenv(CACHES[0], "/named")
+        monkeypatch.delenv(CACHES[1], raising=False)
+        own_caches(process)
+        folders.add(os.environ[CACHES[0]])
+        if process:
+            folders.add(os.environ[CACHES[1]])
+        else:
+            assert CACHES[1] not in os.environ
+    assert len(folders) == 5
+    assert {"/named", "/named-1", "/named-2"} < folders
