@@ -354,7 +354,7 @@ def measure_ppo(
     found |= {"seconds_to_load": round(loaded, 1)}
     if is_main_process():
         rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-        found["losses"] = [rows[0][name] for name in ("value_loss", "entropy", "score")]
+        found["losses"] = [rows[0][name] for name in ("value_loss", "entropy")]
         found["metrics"] = rows[0]
     return found
 

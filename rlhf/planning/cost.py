@@ -102,11 +102,17 @@ class Cost:
             return 0.0
         share = (engine.gpus - 1) / engine.gpus
         gradients = 2 * share * own * (self.width if engine.stage else 4) / self.wire(engine.gpus)
+        again = self.gathering(engine.hpz if engine.hpz > 1 else engine.gpus)
+        return gradients + microbatches * (self.gathering(engine.gpus) + again)
+
+    def gathering(self, gpus: int) -> float:
+        """Seconds on the wires of so many GPUs in which ZeRO-3 gathers all weights once."""
+        engine = self.engine
         if engine.stage < 3:
-            return gradients
-        whole = share * self.counts.frozen_bytes(self.width, False) + share * own * self.width
-        near = self.wire(engine.hpz if engine.hpz > 1 else engine.gpus)
-        return gradients + microbatches * (whole / self.wire(engine.gpus) + whole / near)
+            return 0.0
+        others = (engine.gpus - 1) / engine.gpus
+        own = self.counts.learning * self.width
+        return others * (self.counts.frozen_bytes(self.width, False) + own) / self.wire(gpus)
 
     def wire(self, gpus: int) -> float:
         """Bytes a second of one GPU in a collective of so many."""

@@ -42,7 +42,7 @@ def ppo_phases(setting: Setting) -> list[Phase]:
     free = setting.usable - sum(part.size for part in (*at_rest, *whole))
     kinds = rollout(section, setting.gpus).held(spec, width, free)
     passes = {
-        "reading": ("actor", traces.reading(learning["actor"], rows, sizes)),
+        "reading": ("actor", traces.reading(learning["actor"], scored(section, rows), sizes)),
         "actor's update": ("actor", traces.actor_step(learning["actor"], rows, sizes)),
         "critic's update": ("critic", traces.trunk_step(learning["critic"], rows, sum(sizes))),
     }
@@ -88,6 +88,11 @@ def microbatch(section: PPOSection, gpus: int) -> int:
         longest = section.max_prompt_tokens + section.sampling.max_new_tokens
         most = max(1, section.microbatch_tokens // longest)
     return min(most, -(-section.minibatch // gpus))
+
+
+def scored(section: PPOSection, rows: int) -> int:
+    """Responses in a pass without a gradient. rows: those in a backward pass."""
+    return section.scoring_microbatch or rows
 
 
 def rollout(section: PPOSection, gpus: int) -> Rollout:

@@ -31,9 +31,9 @@ class Rates:
     of_adapters: float = 7.5e-5
     of_4_bits: float = 8.0e-5
     reading: tuple[float, float] = (0.57, 0.72)
-    training: tuple[float, float] = (0.5, 0.66)
+    training: tuple[float, float] = (0.5, 0.69)
     wait: Mapping[str, float] = field(
-        default_factory=lambda: {"full": 0.0005, "lora": 0.0025, "qlora": 0.0115}
+        default_factory=lambda: {"full": 0.0002, "lora": 0.0035, "qlora": 0.0115}
     )
     step_in_8_bits: float = 3.1e-11
     inside: float = 3.0e11
@@ -46,8 +46,10 @@ H100 = Rates(bandwidth=2.924e12, product=7.247e14)
 H200 = Rates(bandwidth=4.183e12, product=7.770e14)
 """One H200: rollout_b64_h200.json and rollout_b16_h200.json.
 
-Measured on it, and taken for an H100 too: training, wait and step_in_8_bits by sft_full.json and
-sft_lora.json, reading and of_adapters by ppo_32.json and ppo_13b.json, of_4_bits by ppo_nf4.json,
-the wait over 4-bit weights, on an H100, by qlora_7b.json; keys and block fit both cards' rollouts.
-Assumed: inside, NVLink at two thirds of 450 GB/s, between, the network at 80 % of 400 Gb/s, and
-host."""
+Measured on it, and taken for an H100 too: training, wait and step_in_8_bits by sft_full.json,
+sft_lora.json and those of 32 rows, reading and of_adapters by ppo_32.json and ppo_13b.json,
+of_4_bits by ppo_nf4.json, the wait over 4-bit weights, on an H100, by qlora_7b.json; keys and block
+fit both cards' rollouts.
+Taken for NVLink are two thirds of its 450 GB/s, by which scaling.json's ZeRO-3 on 2 and 4 GPUs is
+met (what goes over it is not told from what hides it). Assumed: between, the network at 80 % of
+400 Gb/s, and host."""

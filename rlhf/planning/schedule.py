@@ -10,7 +10,7 @@ from rlhf.models.spec import ModelSpec
 from rlhf.planning.cost import Cost
 from rlhf.planning.engines import Engine
 from rlhf.planning.memory import Rollout
-from rlhf.planning.ppo_phases import microbatch, spreads
+from rlhf.planning.ppo_phases import microbatch, scored, spreads
 from rlhf.planning.ppo_phases import rollout as ppo_rollout
 from rlhf.planning.setting import Setting
 
@@ -89,7 +89,7 @@ def ppo_parts(setting: Setting, slots: int) -> tuple[float, float, float]:
     """Seconds of sampling, of the passes without a gradient, and of the updates of both learners.
 
     Without a gradient pass reference, reward model and critic, and the actor where its
-    log-probabilities are computed again.
+    log-probabilities are computed again; under ZeRO-3 every batch of each gathers the weights.
     """
     section = setting.config.ppo
     work = ppo_rollout(section, setting.gpus)
@@ -110,6 +110,8 @@ def ppo_parts(setting: Setting, slots: int) -> tuple[float, float, float]:
         tokens, length, 0
     )
     mine, rows = section.minibatch // setting.gpus, microbatch(section, setting.gpus)
+    batches = -(-work.sequences // scored(section, rows))
+    reading += (speaking + 2) * batches * cost.gathering(setting.gpus)
     microbatches = max(1, mine // rows)
     steps = max(1, section.episodes // section.minibatch)
     update = sum(

@@ -1,4 +1,4 @@
-"""Predictions against what the benchmarks measured on one GPU: peaks and seconds within 15 %."""
+"""Predictions against what the benchmarks measured: peaks and seconds within 15 %."""
 
 from __future__ import annotations
 
@@ -165,3 +165,60 @@ def test_seconds_of_qlora(name):
     seconds = sft_duration(setting, setting.main).seconds
     expected = measured("qlora_7b")["cases"][name]["seconds_a_step"]
     assert seconds == pytest.approx(expected, rel=0.15)
+
+
+SCALING = {
+    "sft_lora": ["sft.batch_size=16", "sft.microbatch_size=2", "sft.loss_chunk=1024"],
+    "sft_full": ["sft.batch_size=32", "sft.microbatch_size=4", "sft.loss_chunk=null"],
+    "ppo_shared": ["ppo.microbatch=4", "ppo.rollout_microbatch=32", "ppo.tuning.r=16"],
+    "ppo_fast": [
+        "ppo.microbatch=8",
+        "ppo.compile=true",
+        "ppo.old_logprobs=engine",
+        "ppo.scoring_microbatch=32",
+        "ppo.tuning.r=16",
+    ],
+    "ppo_full": ["ppo.microbatch=2", "ppo.rollout_microbatch=32"],
+}
+ROWS_OF_2048 = [
+    "sft.packing=false",
+    "sft.max_length=2048",
+    "sft.gradient_checkpointing=true",
+    "sft.tuning.dropout=0",
+]
+PROMPTS_64 = [
+    "ppo.rollout_batch=64",
+    "ppo.responses_per_prompt=1",
+    "ppo.minibatch=32",
+    "ppo.epochs=1",
+    "ppo.max_prompt_tokens=256",
+    "ppo.sampling.max_new_tokens=256",
+    "ppo.gradient_checkpointing=false",
+]
+
+
+@pytest.mark.parametrize(
+    ("case", "kind", "gpus", "engine"),
+    [
+        ("sft_lora_1", "sft_lora", 1, "null"),
+        ("sft_lora_2_zero2", "sft_lora", 2, "zero2"),
+        ("sft_lora_4_zero2", "sft_lora", 4, "zero2"),
+        ("sft_full_2_zero3", "sft_full", 2, "zero3"),
+        ("sft_full_4_zero3", "sft_full", 4, "zero3"),
+        ("sft_13b_full_4_zero3", "sft_full", 4, "zero3"),
+        ("ppo_shared_1", "ppo_shared", 1, "null"),
+        ("ppo_fast_1", "ppo_fast", 1, "null"),
+        ("ppo_full_4_zero3", "ppo_full", 4, "zero3"),
+    ],
+)
+def test_several_gpus(case, kind, gpus, engine):
+    found = measured("scaling")["cases"][case]
+    stage = case.split("_")[0]
+    keys = [*SCALING[kind], *(ROWS_OF_2048 if stage == "sft" else PROMPTS_64)]
+    keys += ["models.main.architecture=baichuan2-13b"] if "13b" in case else []
+    base = "baichuan2_7b_full" if kind.endswith("full") else "baichuan2_7b"
+    config = load_config(resource(f"configs/{base}.yaml"), [*keys, f"runtime.deepspeed={engine}"])
+    (plan,) = stage_plans(Setting(config, gpus=gpus, rates=H200), stage)
+    assert plan.peak_gib == pytest.approx(max(found["peak_gib"]), rel=0.05)
+    seconds = found["seconds_a_step"] if stage == "sft" else 64 / found["rate"]
+    assert plan.duration.seconds == pytest.approx(seconds, rel=0.15)
