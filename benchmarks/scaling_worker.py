@@ -304,7 +304,7 @@ def ppo_options(case: Case) -> dict[str, Any]:
     elif case.method == "lora":
         options["microbatch"] = 4
     else:
-        options["microbatch"] = 2
+        options |= {"microbatch": 4, "scoring_microbatch": 8}  # as configs/presets/full.yaml
     return options | ({"minibatch": 32 * case.gpus} if case.each else {})
 
 
@@ -352,6 +352,8 @@ def measure_ppo(
     found = {"rate": round(prompts / seconds, 3), "unit": "episodes/s", "phases": clock.phases()}
     found |= {"iterations": [round(each, 3) for each in clock.iterations]}
     found |= {"seconds_to_load": round(loaded, 1)}
+    named = ("microbatch", "scoring_microbatch", "minibatch", "compile")
+    found["settings"] = {name: getattr(section, name) for name in named}
     if is_main_process():
         rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
         found["losses"] = [rows[0][name] for name in ("value_loss", "entropy")]

@@ -114,7 +114,7 @@ def test_peak_of_pairs(group, at_once, case):
     assert plan.duration.seconds == pytest.approx(16 / expected["responses_per_second"], rel=0.1)
 
 
-AGAIN = "gradient_checkpointing=true"
+AGAIN, SCORED = "gradient_checkpointing=true", "scoring_microbatch=32"
 
 
 @pytest.mark.parametrize(
@@ -125,13 +125,18 @@ AGAIN = "gradient_checkpointing=true"
         ("ppo_128", "compiled", ["microbatch=8", "compile=true", "scoring_microbatch=32"]),
         ("ppo_nf4", "again", ["microbatch=8", "tuning.method=qlora", AGAIN]),
         ("ppo_13b", "eager", ["microbatch=8", "scoring_microbatch=32"]),
+        *(
+            (f"growth_{prompts}_256", "compiled", ["microbatch=8", "compile=true", SCORED])
+            for prompts in (16, 64)
+        ),
         ("growth_32_1024", "long", ["microbatch=4", "scoring_microbatch=4", "compile=true", AGAIN]),
     ],
 )
 def test_peak_of_ppo(case, name, more):
     expected = measured(case)["options"][name]
     sizes = expected.get("settings", {"prompts": 32, "tokens": 256})
-    keys = ["minibatch=32", f"rollout_batch={sizes['prompts']}"]
+    prompts = sizes["prompts"]
+    keys = [f"minibatch={min(32, prompts)}", f"rollout_batch={prompts}"]
     keys += [f"max_prompt_tokens={sizes['tokens']}", f"sampling.max_new_tokens={sizes['tokens']}"]
     keys += ["gradient_checkpointing=false", "old_logprobs=engine", *more]
     model = "13b" if case == "ppo_13b" else "7b"
@@ -178,7 +183,7 @@ SCALING = {
         "ppo.scoring_microbatch=32",
         "ppo.tuning.r=16",
     ],
-    "ppo_full": ["ppo.microbatch=2", "ppo.rollout_microbatch=32"],
+    "ppo_full": ["ppo.microbatch=2", "ppo.scoring_microbatch=null", "ppo.rollout_microbatch=32"],
 }
 ROWS_OF_2048 = [
     "sft.packing=false",
