@@ -6,8 +6,9 @@ Every case is this project's own training function (SFT, reward model, PPO) in p
 torch's launcher starts, under the engine that its name says; `killed_N` is `rlhf run` itself, one
 of whose processes is killed, after which half of them go on, and `pipeline` all of its stages.
 Cases run beside one another as long as there are GPUs for the next one. The batch of a step is the
-same whatever the number of GPUs, so the losses have to be, but for `ppo_fast`, where every GPU has
-64 prompts of its own; `cut` is the first layers, of which one GPU holds the optimiser too.
+same whatever the number of GPUs, so the losses have to be, but for the `fast` ones, where every GPU
+has 64 prompts or 16 rows of its own; `cut` is the first layers, of which one GPU holds the
+optimiser too.
 
 scaling.json is written after every case, and keeps those of an earlier call. A case that fails or
 takes longer than its limit is noted as that; none is begun after the budget. `peak_gib`: of

@@ -29,6 +29,7 @@ CUT, CUT_PPO = 8, 4
 """Layers of which one GPU of 80 GB holds the optimiser too; of PPO, those of two models."""
 CASES = {
     "ppo_fast_1": Case("ppo", 1, each=True, compiled=True, limit=400),
+    "sft_fast_1": Case("sft", 1, each=True, compiled=True, limit=240),
     "ppo_shared_1": Case("ppo", 1, limit=200),
     "sft_lora_1": Case("sft", 1),
     "rm_lora_1": Case("rm", 1),
@@ -44,6 +45,9 @@ for gpus in (2, 4, 8):
     CASES |= {
         f"ppo_fast_{gpus}": Case(
             "ppo", gpus, each=True, compiled=True, alone="ppo_fast_1", limit=400
+        ),
+        f"sft_fast_{gpus}": Case(
+            "sft", gpus, each=True, compiled=True, alone="sft_fast_1", limit=240
         ),
         f"sft_lora_{gpus}_zero2": Case("sft", gpus, "zero2", alone="sft_lora_1"),
         f"sft_cut_{gpus}_zero3": Case("sft", gpus, "zero3", "full", layers=CUT, alone="sft_cut_1"),

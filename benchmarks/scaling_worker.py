@@ -206,7 +206,8 @@ def flops(model: Any, case: Case, tokens: int, length: int) -> float:
 def measure_sft(
     case: Case, work: Path, out: Path, metrics: MetricsLog, peaks: Peaks, tiny: bool
 ) -> dict[str, Any]:
-    length, count = 32 if tiny else LENGTH, ROWS[case.method]
+    length = 32 if tiny else LENGTH
+    count = ROWS[case.method] * (case.gpus if case.each else 1)
     model, tokenizer = model_of(case, work, tiny, AutoModelForCausalLM)
     generator = torch.Generator().manual_seed(0)
     # Few kinds of tokens, so that there is something to learn in a few steps.
@@ -216,8 +217,10 @@ def measure_sft(
         case,
         "sft",
         batch_size=count,
-        microbatch_size=2 if case.method == "lora" else 4,
+        microbatch_size=2 if case.method == "lora" and not case.compiled else 4,
         packing=False,
+        compile=case.compiled,
+        gradient_checkpointing=not case.compiled,
         loss_chunk=None if (case.engine or "").startswith("zero3") else 1024,
     )
     steps, work_of_step = Steps(), flops(model, case, count * length, length)
