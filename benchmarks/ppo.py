@@ -417,9 +417,9 @@ class Clock:
         return statistics.median(self.iterations[WARM - 1 : -1])
 
     def phases(self) -> dict[str, float]:
-        return {
-            name: round(statistics.median(taken[WARM:]), 3) for name, taken in self._phases.items()
-        }
+        """Of the iterations that `median_iteration` takes, or of the only one."""
+        counted = {name: taken[WARM:-1] or taken[WARM:] for name, taken in self._phases.items()}
+        return {name: round(statistics.median(taken), 3) for name, taken in counted.items()}
 
     @staticmethod
     def _now() -> float:
