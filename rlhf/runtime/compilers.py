@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
-from pathlib import Path
 
 from rlhf.config.schema import Config
 
@@ -45,13 +43,12 @@ def own_caches(process: int) -> None:
 
     process: its number on this host; number 0 has the folders that a process alone has.
     """
-    if process:
-        for name, kind in {
-            "TORCHINDUCTOR_CACHE_DIR": "inductor",
-            "TRITON_CACHE_DIR": "triton",
-        }.items():
-            default = Path(tempfile.gettempdir()) / f"rlhf-{kind}-{os.getuid()}"
-            os.environ[name] = f"{os.environ.get(name) or default}-{process}"
+    if not process:
+        return
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    for name, kind in {"TORCHINDUCTOR_CACHE_DIR": "inductor", "TRITON_CACHE_DIR": "triton"}.items():
+        folder = os.environ.get(name) or os.path.join(home, "rlhf", kind)
+        os.environ[name] = f"{folder}-{process}"
 
 
 def _first(*names: str | None) -> str | None:
