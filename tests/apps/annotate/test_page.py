@@ -67,6 +67,8 @@ class Server:
                 "GRADIO_ALLOWED_PATHS": "/",
             },
             stdout=subprocess.DEVNULL,
+            # A shell's background job, as these tests may be, is started deaf to Ctrl-C.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
