@@ -125,6 +125,7 @@ class Started:
 
     def result(self) -> dict[str, Any]:
         """What the case left, or what went wrong with its last words."""
+        self._log.close()
         took = {"seconds": round(self._seconds(), 1)}
         code, wrong = self._process.poll(), None
         if code is None:

@@ -23,6 +23,7 @@ def ppo_phases(setting: Setting) -> list[Phase]:
     section, spec, width = setting.config.ppo, setting.main, setting.dtype.itemsize
     sizes = (section.max_prompt_tokens, section.sampling.max_new_tokens)
     rows = microbatch(section, setting.gpus)
+    read_at_once = scoring_microbatch(section, setting.gpus)
     accumulates = section.minibatch // setting.gpus > rows
     learning = {
         role: Learning(
@@ -42,7 +43,7 @@ def ppo_phases(setting: Setting) -> list[Phase]:
     free = setting.usable - sum(part.size for part in (*at_rest, *whole))
     kinds = rollout(section, setting.gpus).held(spec, width, free)
     passes = {
-        "reading": ("actor", traces.reading(learning["actor"], scored(section, rows), sizes)),
+        "reading": ("actor", traces.reading(learning["actor"], read_at_once, sizes)),
         "actor's update": ("actor", traces.actor_step(learning["actor"], rows, sizes)),
         "critic's update": ("critic", traces.trunk_step(learning["critic"], rows, sum(sizes))),
     }
@@ -90,9 +91,9 @@ def microbatch(section: PPOSection, gpus: int) -> int:
     return min(most, -(-section.minibatch // gpus))
 
 
-def scored(section: PPOSection, rows: int) -> int:
-    """Responses in a pass without a gradient. rows: those in a backward pass."""
-    return section.scoring_microbatch or rows
+def scoring_microbatch(section: PPOSection, gpus: int) -> int:
+    """Responses in a pass of one GPU without a gradient."""
+    return section.scoring_microbatch or microbatch(section, gpus)
 
 
 def rollout(section: PPOSection, gpus: int) -> Rollout:

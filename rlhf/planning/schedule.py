@@ -10,7 +10,7 @@ from rlhf.models.spec import ModelSpec
 from rlhf.planning.cost import Cost
 from rlhf.planning.engines import Engine
 from rlhf.planning.memory import Rollout
-from rlhf.planning.ppo_phases import microbatch, scored, spreads
+from rlhf.planning.ppo_phases import microbatch, scoring_microbatch, spreads
 from rlhf.planning.ppo_phases import rollout as ppo_rollout
 from rlhf.planning.setting import Setting
 
@@ -110,7 +110,7 @@ def ppo_parts(setting: Setting, slots: int) -> tuple[float, float, float]:
         tokens, length, 0
     )
     mine, rows = section.minibatch // setting.gpus, microbatch(section, setting.gpus)
-    batches = -(-work.sequences // scored(section, rows))
+    batches = -(-work.sequences // scoring_microbatch(section, setting.gpus))
     reading += (speaking + 2) * batches * cost.gathering(setting.gpus)
     microbatches = max(1, mine // rows)
     steps = max(1, section.episodes // section.minibatch)

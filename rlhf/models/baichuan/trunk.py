@@ -33,7 +33,8 @@ class BaichuanDecoderLayer(LlamaDecoderLayer):
     def forward(  # type: ignore[override]
         self, hidden_states: torch.Tensor, *, states_to_keep: int = 0, **kwargs: Any
     ) -> torch.Tensor:
-        """hidden_states: [B, T, H] -> [B, T, H], or its last `states_to_keep` positions.
+        """hidden_states: [B, T, H] -> [B, T, H], or its last `states_to_keep` positions. All else
+        goes to attention by its name, whose order is not that of Llama's block.
 
         Keys and values are those of all positions; what comes behind attention, three quarters of a
         block's work, is done for the kept ones alone.
