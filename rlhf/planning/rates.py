@@ -47,9 +47,9 @@ H200 = Rates(bandwidth=4.183e12, product=7.770e14)
 """One H200: rollout_b64_h200.json and rollout_b16_h200.json.
 
 Measured on it, and taken for an H100 too: training, wait and step_in_8_bits by sft_full.json,
-sft_lora.json and those of 32 rows, reading and of_adapters by ppo_32.json and ppo_13b.json,
-of_4_bits by ppo_nf4.json, the wait over 4-bit weights, on an H100, by qlora_7b.json; keys and block
-fit both cards' rollouts.
+sft_lora.json, those of 32 rows, scaling.json and the growth files, reading and of_adapters by
+ppo_32.json and ppo_13b.json, of_4_bits by ppo_nf4.json, the wait over 4-bit weights, on an H100, by
+qlora_7b.json; keys and block fit both cards' rollouts.
 Taken for NVLink are two thirds of its 450 GB/s, by which scaling.json's ZeRO-3 on 2 and 4 GPUs is
 met (what goes over it is not told from what hides it). Assumed: between, the network at 80 % of
 400 Gb/s, and host."""
