@@ -10,9 +10,10 @@ same whatever the number of GPUs, so the losses have to be, but for the `fast` o
 has 64 prompts or 16 rows of its own; `cut` is the first layers, of which one GPU holds the
 optimiser too.
 
-scaling.json is written after every case, and keeps those of an earlier call. A case that fails or
-takes longer than its limit is noted as that; none is begun after the budget. `peak_gib`: of
-PyTorch's allocator on every GPU, without the first optimiser step; `whole_peak_gib`: in all.
+scaling.json is written after every case, and keeps those of an earlier call, each with its `host`.
+A case that fails or takes longer than its limit is noted as that; none is begun after the budget.
+`peak_gib`: of PyTorch's allocator on every GPU, without the first optimiser step; `whole_peak_gib`:
+in all.
 """
 
 from __future__ import annotations
@@ -63,10 +64,10 @@ def main() -> None:
 def run_all(names: list[str], work: Path, results: Path, budget: int, tiny: bool) -> None:
     results.mkdir(parents=True, exist_ok=True)
     path, start = results / "scaling.json", time.monotonic()
-    found: dict[str, Any] = json.loads(path.read_text())["cases"] if path.is_file() else {}
+    found = earlier(path)
 
     def keep(name: str, result: dict[str, Any]) -> None:
-        found[name] = result
+        found[name] = {"host": hardware(), **result}
         path.write_text(json.dumps(content(found, time.monotonic() - start), indent=2) + "\n")
         print(name, json.dumps(result), flush=True)
 
@@ -86,6 +87,20 @@ def run_all(names: list[str], work: Path, results: Path, budget: int, tiny: bool
             free = sorted(free + one.gpus)
             keep(one.name, one.result())
         time.sleep(0.2)
+
+
+def earlier(path: Path) -> dict[str, Any]:
+    """The cases that an earlier call left, each with the host it ran on."""
+    if not path.is_file():
+        return {}
+    left = json.loads(path.read_text())
+    return {name: {"host": left["hardware"], **case} for name, case in left["cases"].items()}
+
+
+def hardware() -> str:
+    if not torch.cuda.is_available():
+        return "CPU"
+    return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}"
 
 
 def visible() -> list[str]:
@@ -150,9 +165,7 @@ class Started:
 def content(found: dict[str, Any], seconds: float) -> dict[str, Any]:
     return {
         "workload": "scaling",
-        "hardware": f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}"
-        if torch.cuda.is_available()
-        else "CPU",
+        "hardware": hardware(),
         "versions": versions(),
         "unit": "tokens/s and episodes/s of all GPUs together; efficiency: over those of one GPU",
         "seconds": round(seconds, 1),

@@ -68,7 +68,7 @@ for gpus in (2, 4, 8):
             "sft", gpus, "zero3_offload", "full", model="baichuan2-13b", limit=420
         ),
         f"ppo_13b_shared_{gpus}": Case("ppo", gpus, model="baichuan2-13b", limit=240),
-        f"ppo_13b_lora_{gpus}_zero3": Case("ppo", gpus, "zero3", model="baichuan2-13b", limit=300),
+        f"ppo_13b_lora_{gpus}_zero3": Case("ppo", gpus, "zero3", model="baichuan2-13b", limit=480),
         f"ppo_13b_full_{gpus}_zero3": Case(
             "ppo", gpus, "zero3", "full", model="baichuan2-13b", limit=420
         ),
