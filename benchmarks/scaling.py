@@ -10,10 +10,10 @@ same whatever the number of GPUs, so the losses have to be, but for the `fast` o
 has 64 prompts or 16 rows of its own; `cut` is the first layers, of which one GPU holds the
 optimiser too.
 
-scaling.json is written after every case, and keeps those of an earlier call, each with its `host`.
-A case that fails or takes longer than its limit is noted as that; none is begun after the budget.
-`peak_gib`: of PyTorch's allocator on every GPU, without the first optimiser step; `whole_peak_gib`:
-in all.
+scaling.json is written after every case, and keeps those of an earlier call, each with its `host`;
+of a case that is measured again the result before is under `earlier`. A case that fails or takes
+longer than its limit is noted as that; none is begun after the budget. `peak_gib`: of PyTorch's
+allocator on every GPU, without the first optimiser step; `whole_peak_gib`: in all.
 """
 
 from __future__ import annotations
@@ -67,7 +67,10 @@ def run_all(names: list[str], work: Path, results: Path, budget: int, tiny: bool
     found = earlier(path)
 
     def keep(name: str, result: dict[str, Any]) -> None:
+        before = found.get(name, {})
         found[name] = {"host": hardware(), **result}
+        if "rate" in before:
+            found[name]["earlier"] = {key: before[key] for key in before if key != "earlier"}
         path.write_text(json.dumps(content(found, time.monotonic() - start), indent=2) + "\n")
         print(name, json.dumps(result), flush=True)
 

@@ -82,7 +82,8 @@ DEFAULT = tuple(name for name, case in CASES.items() if case.gpus == 1 or case.a
 
 def compared(found: dict[str, Any]) -> dict[str, Any]:
     """Of each case beside the one on fewer GPUs: the efficiency, and if the batch is the same the
-    furthest that a loss is off, as a part of that loss; of PPO, what the first iteration says."""
+    furthest that a loss is off, as a part of that loss; of PPO, what the first iteration says.
+    loss_off_again: the same of the one GPU beside itself, where it was measured twice."""
     rows = {}
     for name, case in CASES.items():
         one, many = found.get(case.alone or "", {}), found.get(name, {})
@@ -94,11 +95,17 @@ def compared(found: dict[str, Any]) -> dict[str, Any]:
                 "efficiency": round(many["rate"] / one["rate"] / times, 3),
             }
             if not case.each:
-                pairs = zip(many["losses"], one["losses"], strict=True)
-                rows[name]["loss_off"] = max(abs(a - b) / abs(b) for a, b in pairs)
+                rows[name]["loss_off"] = furthest(many, one)
+                if "earlier" in one:
+                    rows[name]["loss_off_again"] = furthest(one["earlier"], one)
             if "phases" in many:
                 rows[name]["phase_efficiency"] = {
                     phase: round(one["phases"][phase] / seconds / same, 3)
                     for phase, seconds in many["phases"].items()
                 }
     return rows
+
+
+def furthest(result: dict[str, Any], other: dict[str, Any]) -> float:
+    pairs = zip(result["losses"], other["losses"], strict=True)
+    return max(abs(a - b) / abs(b) for a, b in pairs)

@@ -34,6 +34,7 @@ from rlhf.config.schema import RuntimeSection
 from rlhf.models.load import load_tokenizer
 from rlhf.models.roles import build_roles
 from rlhf.ppo import loop
+from rlhf.runtime.devices import choose_device
 from rlhf.runtime.distributed import connect, disconnect, gather, is_main_process
 from rlhf.runtime.metrics import MetricsLog
 from rlhf.runtime.run_dir import RunDir
@@ -328,7 +329,7 @@ def measure_ppo(
         path / "reward",
         tuning=section.tuning,
         dtype=ppo_alone.DTYPE,
-        device="cuda" if CUDA else "cpu",
+        device=choose_device(RuntimeSection()),
         zero=3 if case.engine == "zero3" else None,
     )
     loaded = time.perf_counter() - began

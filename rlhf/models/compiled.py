@@ -8,11 +8,15 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from rlhf.models.baichuan.trunk import BaichuanModel
 from rlhf.models.language_model import LanguageModel
 
 RECOMPILE_LIMIT = 64
 """Graphs of one Python function: each kind of part has one for training and one for scoring, and
 all kinds share the function that calls a module."""
+SHALLOW = 8
+"""Blocks of a trunk whose last one is compiled once more for the positions that are read alone: of
+32 it would save a hundredth of a pass and take half as many graphs again."""
 
 
 def compile_blocks(model: nn.Module) -> None:
@@ -24,7 +28,7 @@ def compile_blocks(model: nn.Module) -> None:
     Args:
         model: plain or adapted; its blocks are those that transformers never splits.
     """
-    torch._dynamo.config.recompile_limit = RECOMPILE_LIMIT
+    _settings()
     for block in _blocks(model):
         for child in block.children():
             # Of attention, the parts around the product of query, key and value.
@@ -37,12 +41,24 @@ def compile_training(model: nn.Module) -> None:
 
     For training without a cache, whose attention needs no layer's number: one graph serves all.
     """
-    torch._dynamo.config.recompile_limit = RECOMPILE_LIMIT
+    _settings()
     for block in _blocks(model):
         block.compile(dynamic=True)
     for part in model.modules():
         if isinstance(part, LanguageModel):
             part.compiled_loss = True
+        if isinstance(part, BaichuanModel):
+            part.cuts_last_block = len(part.layers) <= SHALLOW
+            if part.cuts_last_block:
+                # Of sizes that vary it makes nothing, but fails on a part of one (torch 2.11).
+                torch._inductor.config.triton.coalesce_tiling_analysis = False
+
+
+def _settings() -> None:
+    torch._dynamo.config.recompile_limit = RECOMPILE_LIMIT
+    # Between processes it would split a graph wherever some megabytes of gradients are full, inside
+    # a block, and fail on what goes across (torch 2.11). A block ends soon enough for its sums.
+    torch._dynamo.config.optimize_ddp = False
 
 
 def _blocks(model: nn.Module) -> list[nn.Module]:

@@ -59,7 +59,7 @@ class SharedRoles(Roles):
         self._trunk: Any = load_causal_lm(actor_path, dtype=dtype, device=device, quantization=base)
         actor = lora_config(self._trunk, tuning, "causal")
         self._adapters: Any = get_peft_model(self._trunk, actor, adapter_name="actor")
-        weights = load_peft_weights(str(reward_path), device=str(device))
+        weights = load_peft_weights(str(reward_path), device=str(self._trunk.device))
         head = next(weights.pop(name) for name in list(weights) if name.endswith(HEAD))
         for role in ("reward", "critic"):
             self._adapters.add_adapter(role, _reward_config(reward_path))

@@ -37,7 +37,7 @@ def test_every_case_is_beside_one_of_the_same_work_on_fewer_gpus(cases: ModuleTy
 
 def test_compared_by_hand(cases: ModuleType) -> None:
     found = {
-        "sft_lora_1": {"rate": 100.0, "losses": [4.0, 2.0]},
+        "sft_lora_1": {"rate": 100.0, "losses": [4.0, 2.0], "earlier": {"losses": [4.0, 1.9]}},
         "sft_lora_4_zero2": {"rate": 360.0, "losses": [4.0, 2.02]},
         "ppo_fast_1": {"rate": 7.0, "losses": [1.0], "phases": {"update": 3.0}},
         "ppo_fast_2": {"rate": 12.6, "losses": [9.0], "phases": {"update": 4.0}},
@@ -49,6 +49,7 @@ def test_compared_by_hand(cases: ModuleType) -> None:
     assert rows.keys() == {"sft_lora_4_zero2", "ppo_fast_2", "sft_full_4_zero3"}
     assert rows["sft_lora_4_zero2"]["efficiency"] == 0.9
     assert rows["sft_lora_4_zero2"]["loss_off"] == pytest.approx(0.01)
+    assert rows["sft_lora_4_zero2"]["loss_off_again"] == pytest.approx(0.05)
     assert rows["sft_full_4_zero3"]["efficiency"] == 0.95
     # Every GPU has as much to do as the one had: other answers, and the same time at best.
     assert rows["ppo_fast_2"] == {

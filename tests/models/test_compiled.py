@@ -1,15 +1,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partialmethod
 
 import pytest
 import torch
-from torch import nn
+import torch._inductor.config
+from torch import distributed, fx, nn
 
 import rlhf.models  # noqa: F401
 from rlhf.config.schema import TuningSection
 from rlhf.models.adapter import add_lora
-from rlhf.models.compiled import RECOMPILE_LIMIT, compile_blocks, compile_training
+from rlhf.models.compiled import RECOMPILE_LIMIT, SHALLOW, compile_blocks, compile_training
 from tests.checkpoints import tiny_model
 
 
@@ -18,8 +21,16 @@ def compiled(monkeypatch) -> Iterator[list[nn.Module]]:
     """The modules that were asked to compile themselves, which takes minutes on a CPU."""
     found: list[nn.Module] = []
     monkeypatch.setattr(nn.Module, "compile", lambda self, dynamic: found.append(self))
-    with torch._dynamo.config.patch(recompile_limit=8):
+    with settings_kept():
         yield found
+
+
+@contextmanager
+def settings_kept() -> Iterator[None]:
+    """What compiling sets for the whole process is as it was, afterwards."""
+    tiling = torch._inductor.config.patch({"triton.coalesce_tiling_analysis": True})
+    with torch._dynamo.config.patch(recompile_limit=8, optimize_ddp=True), tiling:
+        yield
 
 
 @pytest.mark.parametrize("adapted", [False, True])
@@ -66,3 +77,44 @@ def test_blocks_whole_and_the_loss_for_training(compiled, adapted):
     compile_training(whole)
     assert list(map(id, compiled)) == list(map(id, model.model.layers))
     assert model.compiled_loss
+
+
+@pytest.mark.parametrize("layers", [SHALLOW, SHALLOW + 1])
+def test_the_last_block_of_a_deep_trunk_has_no_graph_of_its_own(compiled, layers):
+    """It gives the same states, and computes the others too."""
+    model = tiny_model("baichuan2-7b", num_hidden_layers=layers)
+    ids, widths = torch.arange(5, 17)[None], []
+    expected = model(ids, use_cache=False, logits_to_keep=4).logits
+    compile_training(model)
+    model.model.layers[-1].mlp.register_forward_pre_hook(
+        lambda mlp, args: widths.append(args[0].shape[1])
+    )
+    torch.testing.assert_close(model(ids, use_cache=False, logits_to_keep=4).logits, expected)
+    assert model.model(ids, use_cache=False, states_to_keep=3).last_hidden_state.shape[1] == 3
+    assert widths == ([4, 3] if layers == SHALLOW else [12, 12])
+    assert torch._inductor.config.triton.coalesce_tiling_analysis == (layers > SHALLOW)
+
+
+def test_one_graph_serves_all_blocks_of_a_process_among_others(monkeypatch):
+    """Their gradients fill more than one of the buckets that processes send."""
+    graphs: list[fx.GraphModule] = []
+
+    def keep(graph: fx.GraphModule, inputs: list[torch.Tensor]) -> object:
+        graphs.append(graph)
+        return graph.forward
+
+    monkeypatch.setattr(nn.Module, "compile", partialmethod(nn.Module.compile, backend=keep))
+    model = tiny_model("baichuan2-7b", hidden_size=256, intermediate_size=512, num_hidden_layers=3)
+    megabytes = sum(p.numel() * 4 for p in model.model.layers[0].parameters()) / 2**20
+    assert megabytes > 2
+    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+    ids = torch.arange(5, 17)[None]
+    with settings_kept():
+        try:
+            compile_training(model)
+            several = nn.parallel.DistributedDataParallel(model)
+            several(ids, labels=ids, use_cache=False).loss.backward()
+        finally:
+            distributed.destroy_process_group()
+            torch._dynamo.reset()
+    assert len(graphs) == 1

@@ -63,6 +63,9 @@ class BaichuanPreTrainedModel(LlamaPreTrainedModel):
 class BaichuanModel(BaichuanPreTrainedModel):
     """The trunk: token ids [B, T] to hidden states [B, T, H], or the last ones of T."""
 
+    cuts_last_block = True
+    """Whether the last block computes no more than it is asked for (rlhf.models.compiled)."""
+
     def __init__(self, config: BaichuanConfig) -> None:
         super().__init__(config)
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size, config.pad_token_id)
@@ -90,7 +93,7 @@ class BaichuanModel(BaichuanPreTrainedModel):
     ) -> BaseModelOutputWithPast:
         """input_ids, position_ids: [B, T]; attention_mask: [B, S], 1 or True on real tokens.
         states_to_keep: how many last positions' states are wanted (0: all); of the others the last
-        block makes no more than keys and values.
+        block makes no more than keys and values, if it `cuts_last_block`.
 
         Without an attention mask, position_ids that start again mark packed sequences, which do not
         see each other. Where they lie in one row, cu_seq_lens_q [S + 1] and max_length_q, as for
@@ -110,6 +113,7 @@ class BaichuanModel(BaichuanPreTrainedModel):
         if use_cache and past_key_values is None:
             past_key_values = DynamicCache(config=self.config)
         rotation = None if self.rotary_emb is None else self.rotary_emb(hidden, position_ids)
+        kept_by_last = states_to_keep if self.cuts_last_block else 0
         for layer in self.layers:
             hidden = layer(
                 hidden,
@@ -118,11 +122,12 @@ class BaichuanModel(BaichuanPreTrainedModel):
                 position_ids=position_ids,
                 past_key_values=past_key_values,
                 use_cache=use_cache,
-                states_to_keep=states_to_keep if layer is self.layers[-1] else 0,
+                states_to_keep=kept_by_last if layer is self.layers[-1] else 0,
                 **kwargs,
             )
         return BaseModelOutputWithPast(
-            last_hidden_state=self.norm(hidden), past_key_values=past_key_values
+            last_hidden_state=self.norm(hidden[:, -states_to_keep:]),
+            past_key_values=past_key_values,
         )
 
     def _mask(
