@@ -36,7 +36,7 @@ from rlhf.training.common import (
     save_whole,
     trained,
 )
-from rlhf.training.engine import Engine, computing_parameters
+from rlhf.training.engine import Engine, computing_parameters, let_go
 
 REFERENCE = ("ref_chosen_logps", "ref_rejected_logps")
 """TRL's names of the columns with the reference's log-probabilities."""
@@ -120,6 +120,7 @@ def train_dpo(
         state = fit(trainer, watch, section.optimiser, engine)
         tuned = trained(trainer, dtype)
     save_whole(tuned, lambda: save_checkpoint(tuned, tokenizer, output_dir))
+    let_go(trainer.model_wrapped)
     last = {name: evaluations(state, f"eval_{name}")[-1] for name in EVALUATED}
     tokens = 3 * state.num_input_tokens_seen + sum(map(_tokens, train))
     return DPOSummary(

@@ -201,6 +201,29 @@ def forget_engine() -> None:
     functional.linear = own or functional.linear
 
 
+def let_go(wrapped: Any) -> None:
+    """After the last use of a model that DeepSpeed has trained, or it would stay in memory
+    for the run's other stages, with gradients and optimiser.
+
+    wrapped: DeepSpeed's engine; of anything else there is nothing to let go of.
+
+    Its hooks lie in autograd's own graph, where Python's collector does not see that hooks, engine
+    and model are held by nothing but each other; and ZeRO-3 keeps modules in a list, and in
+    the cache of a method.
+    """
+    if not hasattr(wrapped, "destroy"):
+        return
+    from deepspeed.runtime.zero.parameter_offload import FWD_MODULE_STACK
+    from deepspeed.runtime.zero.partitioned_param_coordinator import PartitionedParameterCoordinator
+
+    wrapped.destroy()
+    FWD_MODULE_STACK.clear()  # no other engine is there while a stage trains
+    for method in vars(PartitionedParameterCoordinator).values():
+        for cell in getattr(method, "__closure__", None) or ():
+            if hasattr(cell.cell_contents, "cache_clear"):
+                cell.cell_contents.cache_clear()
+
+
 def computing_parameters(model: PreTrainedModel) -> int:
     """All but the embedding table's, as the rule for FLOPs has it, also where they are spread."""
     if not any(hasattr(parameter, "ds_numel") for parameter in model.parameters()):

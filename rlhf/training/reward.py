@@ -34,7 +34,7 @@ from rlhf.training.common import (
     save_whole,
     trained,
 )
-from rlhf.training.engine import Engine, computing_parameters
+from rlhf.training.engine import Engine, computing_parameters, let_go
 from rlhf.training.objective import RankingObjective
 from rlhf.training.scoring import (
     count_pairs,
@@ -135,6 +135,7 @@ def train_reward_model(
     mean, std = fmean(scores), pstdev(scores)
     statistics = {"score_mean": mean, "score_std": std}
     save_whole(tuned, lambda: save_reward_model(tuned, tokenizer, output_dir, **statistics))
+    let_go(trainer.model_wrapped)
     return RMSummary(
         accuracy=evaluations(state, "eval_accuracy")[-1],
         pairs=count_pairs(evaluation),

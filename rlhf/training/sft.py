@@ -35,7 +35,7 @@ from rlhf.training.common import (
     splits,
     trained,
 )
-from rlhf.training.engine import Engine, computing_parameters
+from rlhf.training.engine import Engine, computing_parameters, let_go
 from rlhf.training.packing import pack, packed_collator
 from rlhf.training.token_loss import token_mean_loss
 
@@ -126,6 +126,7 @@ def train_sft(
         state = fit(trainer, watch, section.optimiser, engine, split, section.compile)
     tuned = trained(trainer, dtype)
     save_whole(tuned, lambda: save_checkpoint(tuned, tokenizer, output_dir))
+    let_go(trainer.model_wrapped)
     losses = evaluations(state, "eval_loss")
     return SFTSummary(
         eval_loss_before=losses[0],

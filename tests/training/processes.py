@@ -5,6 +5,7 @@ Every process does all of them one after the other; the main one writes what was
 
 from __future__ import annotations
 
+import gc
 import json
 import sys
 from collections.abc import Callable
@@ -13,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import PreTrainedModel
 
 from rlhf.config.base import OptimiserSection
 from rlhf.config.schema import RuntimeSection, TuningSection
-from rlhf.runtime.distributed import connect, disconnect, is_main_process
+from rlhf.runtime.distributed import connect, disconnect, gather, is_main_process
 from rlhf.runtime.quiet import quiet
 from rlhf.training.dpo import train_dpo
 from rlhf.training.engine import Engine, read_engine
@@ -102,9 +104,16 @@ def run(name: str, folder: Path) -> None:
             metrics=rows,
             engine=None if engine == "ddp" else zero(str(own) if own.is_file() else engine),
         )
+    left = gather(still_there())
     if is_main_process():
-        found = {"rows": rows.rows, "summary": asdict(summary)}
+        found = {"rows": rows.rows, "summary": asdict(summary), "left": left}
         (output / "found.json").write_text(json.dumps(found))
+
+
+def still_there() -> list[str]:
+    """The models in this process's memory that nothing needs any more."""
+    gc.collect()
+    return [type(each).__name__ for each in gc.get_objects() if isinstance(each, PreTrainedModel)]
 
 
 def zero(name: str) -> Engine | None:

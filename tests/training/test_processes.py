@@ -110,6 +110,12 @@ def test_in_bfloat16_they_are_as_good_up_to_its_noise(name: str, alone: Path, in
     assert min(two[-4:]) < 0.97 * two[0]
 
 
+@pytest.mark.parametrize("name", [*IN_TWO, *HALF])
+def test_no_model_stays_in_memory_for_the_next_stage(name: str, in_two: Path) -> None:
+    """DeepSpeed would keep it."""
+    assert found(in_two, name)["left"] == [[], []]
+
+
 @pytest.mark.parametrize("name", ["sft-zero3", "rm-zero3", "lora-zero3"])
 def test_one_process_alone_reads_the_weights_and_once(name: str, in_two: Path) -> None:
     first, second = json.loads((in_two / name / READS).read_text())
