@@ -114,6 +114,7 @@ def test_peak_of_pairs(group, at_once, case):
     assert plan.duration.seconds == pytest.approx(16 / expected["responses_per_second"], rel=0.1)
 
 
+H200_GIB = 139.0
 AGAIN, SCORED = "gradient_checkpointing=true", "scoring_microbatch=32"
 
 
@@ -129,7 +130,14 @@ AGAIN, SCORED = "gradient_checkpointing=true", "scoring_microbatch=32"
             (f"growth_{prompts}_256", "compiled", ["microbatch=8", "compile=true", SCORED])
             for prompts in (16, 64)
         ),
-        ("growth_32_1024", "long", ["microbatch=4", "scoring_microbatch=4", "compile=true", AGAIN]),
+        *(
+            (
+                f"growth_32_{tokens}",
+                "long",
+                ["microbatch=4", "scoring_microbatch=4", "compile=true", AGAIN],
+            )
+            for tokens in (1024, 2048)
+        ),
     ],
 )
 def test_peak_of_ppo(case, name, more):
@@ -143,11 +151,11 @@ def test_peak_of_ppo(case, name, more):
     config = load_config(
         resource(f"configs/baichuan2_{model}.yaml"), [f"ppo.{key}" for key in keys]
     )
-    (plan,) = stage_plans(Setting(config, rates=H200), "ppo")
+    setting = Setting(config, memory=H200_GIB, rates=H200)
+    (plan,) = stage_plans(setting, "ppo")
     assert plan.peak_gib == pytest.approx(expected["peak_gib"], rel=0.15)
     assert plan.duration.seconds == pytest.approx(expected["seconds"], rel=0.1)
-    slots = config.ppo.episodes
-    for part, phase in zip(ppo_parts(Setting(config, rates=H200), slots), PPO_PHASES, strict=True):
+    for part, phase in zip(ppo_parts(setting, config.ppo.episodes), PPO_PHASES, strict=True):
         assert part == pytest.approx(expected["phases"][phase], rel=0.15), phase
 
 
