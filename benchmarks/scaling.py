@@ -32,6 +32,7 @@ import torch
 from scaling_cases import CASES, DEFAULT, compared
 from scaling_worker import measure, measure_killed, measure_pipeline, write_weights
 
+from rlhf.runtime.devices import threads_each
 from rlhf.runtime.usage import versions
 
 os.environ["NCCL_NVLS_ENABLE"] = "0"
@@ -126,7 +127,11 @@ class Started:
         self._began = time.monotonic()
         self._process = subprocess.Popen(
             self._command(work, tiny),
-            env={**os.environ, "CUDA_VISIBLE_DEVICES": ",".join(gpus)},
+            env={
+                **os.environ,
+                "CUDA_VISIBLE_DEVICES": ",".join(gpus),
+                "OMP_NUM_THREADS": str(threads_each(len(visible()))),
+            },
             stdout=self._log,
             stderr=subprocess.STDOUT,
         )

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+from rlhf.runtime.devices import threads_each
+
 LAUNCHED = "TORCHELASTIC_RUN_ID"
 """Environment variable that torch's launcher sets for the processes that it starts."""
 HANDLED = "SIGTERM,SIGHUP,SIGQUIT"
@@ -23,7 +25,7 @@ def launch(processes: int, arguments: Sequence[str]) -> int:
 
     When one dies the others are ended, and a line says which it was.
     """
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads_each(processes)))
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,

@@ -74,7 +74,8 @@ class RuntimeSection(Section):
 
     `deepspeed`: a DeepSpeed configuration, such as configs/deepspeed/zero2.json; null: plain data
     parallelism where there are several processes. `timeout`: seconds that a process waits for the
-    others before it gives up.
+    others before it gives up. `threads`: of a process on the CPU; null: a host's cores are shared
+    among its processes.
     """
 
     device: Literal["auto", "cpu", "cuda"] = "auto"

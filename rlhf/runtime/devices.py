@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+from typing import Any
 
 import torch
 
@@ -28,6 +29,22 @@ def choose_device(section: RuntimeSection) -> torch.device:
     device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     torch.cuda.set_device(device)
     return device
+
+
+def threads_each(processes: int) -> int:
+    """A process's part of the cores that this one may use, for as many processes of this host."""
+    own: Any = getattr(os, "sched_getaffinity", None)  # Linux has it
+    cores = len(own(0)) if own else os.cpu_count() or 1
+    return max(1, cores // processes)
+
+
+def choose_threads(section: RuntimeSection) -> int | None:
+    """How many torch gets; None: what it has. torch's launcher gives each of several processes one,
+    unless it is told a number, which is slow where weights are merged or an optimiser runs on the
+    CPU."""
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    by_launcher = processes > 1 and os.environ.get("OMP_NUM_THREADS") == "1"
+    return section.threads or (threads_each(processes) if by_launcher else None)
 
 
 def choose_dtype(section: RuntimeSection, device: torch.device) -> torch.dtype:

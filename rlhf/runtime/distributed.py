@@ -27,7 +27,7 @@ from torch.distributed.tensor import DTensor
 
 from rlhf.config.schema import Config, RuntimeSection
 from rlhf.runtime.compilers import own_caches
-from rlhf.runtime.devices import choose_device, choose_dtype
+from rlhf.runtime.devices import choose_device, choose_dtype, choose_threads
 from rlhf.runtime.meeting import join, leave
 from rlhf.runtime.run_dir import RunDir
 
@@ -87,8 +87,9 @@ def make_runtime(config: Config, run_dir: RunDir, round: int | None = None) -> R
     there.
     """
     connect(config.runtime)
-    if config.runtime.threads is not None:
-        torch.set_num_threads(config.runtime.threads)
+    threads = choose_threads(config.runtime)
+    if threads is not None:
+        torch.set_num_threads(threads)
     seed_everything(config.seed)
     device = choose_device(config.runtime)
     if device.type == "cpu":  # DeepSpeed, which accelerate imports, would warn that it looked

@@ -1,11 +1,18 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 
 import pytest
 
-from rlhf.runtime.devices import M_MMAP_MAX, M_TRIM_THRESHOLD, keep_freed_memory
+from rlhf.config.schema import RuntimeSection
+from rlhf.runtime.devices import (
+    M_MMAP_MAX,
+    M_TRIM_THRESHOLD,
+    choose_threads,
+    keep_freed_memory,
+)
 
 
 class _Libc:
@@ -36,3 +43,27 @@ def test_without_the_setting_nothing_is_done(monkeypatch: pytest.MonkeyPatch) ->
     assert not keep_freed_memory()
     monkeypatch.setattr(sys, "platform", "darwin")
     assert not keep_freed_memory()
+
+
+@pytest.mark.parametrize(
+    ("processes", "by_launcher", "asked", "expected"),
+    [
+        ("4", "1", None, 3),
+        ("24", "1", None, 1),
+        ("4", "1", 2, 2),
+        ("4", "6", None, None),
+        ("1", "1", None, None),
+    ],
+)
+def test_processes_of_a_host_share_its_cores(
+    monkeypatch: pytest.MonkeyPatch,
+    processes: str,
+    by_launcher: str,
+    asked: int | None,
+    expected: int | None,
+) -> None:
+    """Unless the config or the environment says how many threads each is to have."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(12)), raising=False)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", processes)
+    monkeypatch.setenv("OMP_NUM_THREADS", by_launcher)
+    assert choose_threads(RuntimeSection(threads=asked)) == expected
