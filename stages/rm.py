@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+
+from transformers import PreTrainedTokenizerBase
 
 from rlhf.config.schema import Config
 from rlhf.data.datasets import RankingDataset
@@ -19,8 +22,8 @@ from rlhf.runtime.metrics import MetricsLog, progress
 from rlhf.runtime.steps import Step, Summary, execute
 from rlhf.training.engine import read_engine
 from rlhf.training.loading import load_to_train
-from rlhf.training.rankings import ranking_files, read_preferences
-from rlhf.training.reward import train_reward_model
+from rlhf.training.rankings import Preferences, ranking_files, read_preferences
+from rlhf.training.reward import RMSummary, train_reward_model
 from rlhf.training.scoring import score_rankings
 
 STAGE = "rm"
@@ -53,16 +56,29 @@ def steps(config: Config, runtime: Runtime) -> list[Step]:
 
 
 def _train(config: Config, runtime: Runtime, step: Step) -> Summary:
-    path = step.inputs["model"]
-    tokenizer = load_tokenizer(path)
+    tokenizer = load_tokenizer(step.inputs["model"])
     rankings = read_preferences(step, tokenizer, config, runtime)
+    summary = _learn(rankings, tokenizer, config, runtime, step)
+    gc.collect()  # the trained model stands in a cycle with its trainer
+    _write_pairs(rankings.held_out, config, runtime, step)
+    return asdict(summary) | rankings.dropped
+
+
+def _learn(
+    rankings: Preferences,
+    tokenizer: PreTrainedTokenizerBase,
+    config: Config,
+    runtime: Runtime,
+    step: Step,
+) -> RMSummary:
     engine = read_engine(config.runtime)
+    path = step.inputs["model"]
     model = load_to_train(load_reward_model, path, config.rm, runtime, engine)
     with (
         MetricsLog(step.directory, config.runtime.trackers) as metrics,
         progress(step.key, runtime) as bar,
     ):
-        summary = train_reward_model(
+        return train_reward_model(
             model,
             tokenizer,
             rankings.train,
@@ -74,8 +90,6 @@ def _train(config: Config, runtime: Runtime, step: Step) -> Summary:
             on_log=bar.update,
             engine=engine,
         )
-    _write_pairs(rankings.held_out, config, runtime, step)
-    return asdict(summary) | rankings.dropped
 
 
 def _write_pairs(held_out: RankingDataset, config: Config, runtime: Runtime, step: Step) -> None:

@@ -80,8 +80,8 @@ def dpo_phases(setting: Setting) -> list[Phase]:
 
 
 def rm_phases(setting: Setting) -> list[Phase]:
-    """Loading, training, the step, and the held-out pairs, scored by the model as it was saved:
-    over a trunk in 4 bits where it was trained over one."""
+    """Loading, training, the step, evaluation, and the held-out pairs, which the model as it was
+    saved scores alone: over a trunk in 4 bits where it was trained over one."""
     section, spec = setting.config.rm, setting.main
     steps = setting.microbatches("rm.batch_size", section.batch_size, section.microbatch_size)
     prompts, count = section.microbatch_size, setting.config.collect.responses_per_prompt
@@ -91,12 +91,11 @@ def rm_phases(setting: Setting) -> list[Phase]:
     scored = traces.rm_scoring(learning, prompts, count, sizes, section.share_prompt)
     tuned = _tuned(setting, section, spec, "reward")
     again = plain("saved model", spec, "reward", setting, section.tuning.method == "qlora")
-    pairs = Phase(
-        "held-out pairs",
-        (Part(MODEL, "weights", tuned.held.weights), again, *passing("saved model", scored)),
-    )
+    resident = tuned.resident(MODEL, gradients=False)
+    evaluated = Phase("evaluation", (*resident, *passing(MODEL, scored)), tuned.held.host)
+    pairs = Phase("held-out pairs", (again, *passing("saved model", scored)))
     loaded = loading(setting, spec, "reward", section.tuning)
-    return [loaded, *_supervised(tuned, passing(MODEL, kinds), steps > 1), pairs]
+    return [loaded, *_supervised(tuned, passing(MODEL, kinds), steps > 1), evaluated, pairs]
 
 
 def rm_sizes(setting: Setting) -> tuple[int, int]:

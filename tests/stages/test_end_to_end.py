@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import multiprocessing
 import shutil
@@ -9,12 +10,14 @@ import signal
 from pathlib import Path
 
 import pytest
+from transformers import PreTrainedModel
 
 from rlhf.apps.dry_run import dry_run
 from rlhf.config.load import dump_config, load_config
 from rlhf.config.schema import Config
 from rlhf.data.jsonl import read_jsonl, write_jsonl
 from rlhf.data.records import RankingRecord, RankingTask
+from rlhf.models.load import load_reward_model
 from tests.stages.worlds import call, miniature, run_killed, statuses
 
 pytestmark = pytest.mark.slow
@@ -157,6 +160,20 @@ def test_only_runs_one_stage(copy_of):
     with pytest.raises(ValueError, match="stage ppo has not finished|--from ppo"):
         shutil.rmtree(run_dir / "ppo")
         call(config, only="evaluate")
+
+
+def test_the_trained_reward_model_is_gone_before_the_saved_one_comes(copy_of, monkeypatch):
+    config, _ = copy_of()
+    there: list[int] = []
+
+    def load(*arguments, **options):
+        there.append(sum(isinstance(each, PreTrainedModel) for each in gc.get_objects()))
+        return load_reward_model(*arguments, **options)
+
+    monkeypatch.setattr("stages.rm.load_reward_model", load)
+    call(config, "rm.max_steps=2", only="rm")
+    before, after = there
+    assert after == before
 
 
 def test_a_stage_without_its_input_names_the_one_to_run(tmp_path):
