@@ -50,14 +50,14 @@ def compile_training(model: nn.Module) -> None:
         if isinstance(part, BaichuanModel):
             part.cuts_last_block = len(part.layers) <= SHALLOW
             if part.cuts_last_block:
-                # Of sizes that vary it makes nothing, but fails on a part of one (torch 2.11).
+                # No use where lengths vary, and fails on a part of one of them (torch 2.11).
                 torch._inductor.config.triton.coalesce_tiling_analysis = False
 
 
 def _settings() -> None:
     torch._dynamo.config.recompile_limit = RECOMPILE_LIMIT
-    # Between processes it would split a graph wherever some megabytes of gradients are full, inside
-    # a block, and fail on what goes across (torch 2.11). A block ends soon enough for its sums.
+    # Among several processes a graph would be split wherever some megabytes of gradients are full,
+    # inside a block, and fail on what goes across (torch 2.11 and 2.13). A block is short enough.
     torch._dynamo.config.optimize_ddp = False
 
 

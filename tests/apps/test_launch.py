@@ -35,7 +35,7 @@ def process(launcher: int, rank: int) -> psutil.Process:
 
 def test_a_killed_process_ends_all_and_the_run_goes_on(tmp_path: Path) -> None:
     config, run_dir = miniature("two", tmp_path), tmp_path / "two"
-    changes = ("stages=[sft]", "sft.max_steps=60")
+    changes = ("stages=[sft]", "sft.max_steps=24")
     options = [part for change in changes for part in ("--set", change)]
     launched = start("run", str(config), *options)
     while not list(run_dir.glob("sft/main/checkpoints/*/complete.json")):
