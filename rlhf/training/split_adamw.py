@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from rlhf.config.schema import OptimiserSection
 
@@ -44,15 +44,15 @@ def split_optimiser(
             if p.dtype != torch.bfloat16:
                 super().update_step(group, p, gindex, pindex)
                 return
-            upper, gradient, lower = p.data, p.grad, self.state[p]["lower"]
-            p.grad = None
-            p.data = whole_of(upper, lower)
-            p.grad = gradient.float()
-            super().update_step(group, p, gindex, pindex)
-            whole, p.grad = p.data, None
-            halve(whole, upper, lower)
-            p.data = upper
-            p.grad = gradient
+            # A weight of its own for the step: one whose data changes type loses what others have
+            # hung on its gradient, such as the sum over processes.
+            upper, lower = p.data, self.state[p]["lower"]
+            whole = nn.Parameter(whole_of(upper, lower), requires_grad=False)
+            whole.grad = p.grad.float()
+            self.state[whole] = self.state[p]
+            super().update_step(group, whole, gindex, pindex)
+            del self.state[whole]
+            halve(whole.data, upper, lower)
 
     return SplitAdamW8bit, {
         "lr": optimiser.learning_rate,

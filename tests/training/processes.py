@@ -55,6 +55,11 @@ def half(**common: Any) -> Any:
     return sft(torch.bfloat16, **common)
 
 
+def split(**common: Any) -> Any:
+    optimiser = SETTINGS["optimiser"].model_copy(update={"kind": "adamw-8bit"})
+    return sft(torch.bfloat16, {"split_weights": True, "optimiser": optimiser}, **common)
+
+
 def lora(**common: Any) -> Any:
     return sft(changes={"tuning": TuningSection(method="lora", r=4, dropout=0.0)}, **common)
 
@@ -81,6 +86,7 @@ CASES: dict[str, Callable[..., Any]] = {
     "sft": sft,
     "packed": packed,
     "half": half,
+    "split": split,
     "rm": rm,
     "dpo": dpo,
     "lora": lora,

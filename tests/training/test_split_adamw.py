@@ -45,6 +45,20 @@ def trained(parameter: nn.Parameter, kind: type, arguments: Any, steps: int) -> 
     return optimiser
 
 
+def test_a_step_leaves_what_hangs_on_a_weight_s_gradient() -> None:
+    """There, processes sum it."""
+    kind, arguments = split_optimiser(OptimiserSection(kind="adamw-8bit"))
+    weight = nn.Parameter(torch.ones(64, 128, dtype=torch.bfloat16))
+    optimiser, heard = kind([weight], **arguments), []
+    hung = weight.expand_as(weight).grad_fn.next_functions[0][0]
+    hung.register_hook(lambda *gradients: heard.append(len(heard)))
+    for _ in range(3):
+        weight.float().sum().backward()
+        optimiser.step()
+        optimiser.zero_grad()
+    assert heard == [0, 1, 2]
+
+
 @pytest.mark.parametrize("compiled", [False, True])
 def test_steps_are_those_of_float32_weights(compiled: bool, monkeypatch) -> None:
     from bitsandbytes.optim import AdamW8bit
