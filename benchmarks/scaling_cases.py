@@ -107,5 +107,6 @@ def compared(found: dict[str, Any]) -> dict[str, Any]:
 
 
 def furthest(result: dict[str, Any], other: dict[str, Any]) -> float:
+    """That a loss is off the other one's, as a part of it."""
     pairs = zip(result["losses"], other["losses"], strict=True)
     return max(abs(a - b) / abs(b) for a, b in pairs)

@@ -16,7 +16,7 @@ RECOMPILE_LIMIT = 64
 all kinds share the function that calls a module."""
 SHALLOW = 8
 """Blocks of a trunk whose last one is compiled once more for the positions that are read alone: of
-32 it would save a hundredth of a pass and take half as many graphs again."""
+32 it saved nothing that could be measured, for graphs of its own (docs/performance.md)."""
 
 
 def compile_blocks(model: nn.Module) -> None:

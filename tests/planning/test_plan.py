@@ -70,6 +70,16 @@ def test_policies_are_gone_when_the_judge_comes(whole):
     assert judging.parts[0].size == 2 * (1000 * 64 + BLOCKS + 64)  # the scalar head has 64
 
 
+def test_the_trained_reward_model_is_gone_when_the_saved_one_scores(whole):
+    """While it trains it is evaluated, with its optimiser beside it."""
+    evaluation, pairs = whole.stages[2].phases[-2:]
+    assert (evaluation.name, pairs.name) == ("evaluation", "held-out pairs")
+    assert evaluation.of("optimiser") and not evaluation.of("gradients")
+    assert {part.role for part in pairs.parts} == {"saved model"}
+    assert pairs.parts[0].size == 2 * (1000 * 64 + BLOCKS + 64)
+    assert pairs.of("activations") == evaluation.of("activations") > 0
+
+
 def test_json(whole):
     read = json.loads(json.dumps(whole.as_dict()))
     assert read["fits"] and read["stages"][3]["unit"] == "iteration"
