@@ -33,6 +33,7 @@ from scaling_cases import CASES, DEFAULT, compared
 from scaling_worker import measure, measure_killed, measure_pipeline, write_weights
 
 from rlhf.runtime.devices import threads_each
+from rlhf.runtime.ending import end
 from rlhf.runtime.usage import versions
 
 os.environ["NCCL_NVLS_ENABLE"] = "0"
@@ -58,6 +59,7 @@ def main() -> None:
         BY_RLHF[CASES[arguments.case].work](arguments.case, work, arguments.tiny)
     elif arguments.case:
         measure(arguments.case, work, arguments.tiny)
+        end(0)
     else:
         run_all(arguments.cases, work, arguments.result_dir, arguments.budget, arguments.tiny)
 

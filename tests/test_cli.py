@@ -211,11 +211,13 @@ def test_a_run_directory_in_use(fails, tmp_path):
     assert "busy: in use by process" in line and "--set name=" in line
 
 
-def test_faults_of_ours_are_not_taken_for_the_users(monkeypatch):
+def test_faults_of_ours_are_not_taken_for_the_users(monkeypatch, capsys):
     def broken(**_: object) -> None:
         int("x")
 
     monkeypatch.setattr(cli, "app", broken)
     monkeypatch.setattr(sys, "argv", ["rlhf"])
-    with pytest.raises(ValueError, match="invalid literal"):
+    with pytest.raises(SystemExit, match="1"):
         cli.main()
+    said = capsys.readouterr().err
+    assert said.startswith("Traceback") and "ValueError: invalid literal" in said

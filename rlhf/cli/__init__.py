@@ -6,8 +6,8 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import sys
 import time
+import traceback
 from pathlib import Path
 
 import typer
@@ -26,6 +26,7 @@ from rlhf.cli import (
     stages,
     ui,
 )
+from rlhf.runtime.ending import end
 
 MOMENT = 30.0
 """Seconds that the main process is given to tell first what went wrong."""
@@ -61,14 +62,19 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # On some processors it tells of a faster kernel whenever it is imported, needed or not.
     logging.getLogger("bitsandbytes.backends").setLevel(logging.ERROR)
+    end(_answer())
+
+
+def _answer() -> int:
+    """Does what the command line asks for, or says what went wrong; the exit code."""
     try:
-        sys.exit(app(prog_name="rlhf", standalone_mode=False))
+        return app(prog_name="rlhf", standalone_mode=False) or 0
     except typer.Abort:
         typer.echo("rlhf: broken off", err=True)
-        sys.exit(1)
+        return 1
     except typer.TyperException as error:
         _tell(error)
-        sys.exit(error.exit_code)
+        return error.exit_code
     except Exception as error:
         place = _place()
         if isinstance(error, FORESEEN) and _is_ours(error):
@@ -76,8 +82,9 @@ def main() -> None:
         elif _is_full_disk(error):
             typer.echo(f"rlhf: {place}no space left on the disk{_MEND}", err=True)
         else:
-            raise
-        sys.exit(2 if isinstance(error, ValueError) else 1)
+            traceback.print_exc()
+            return 1
+        return 2 if isinstance(error, ValueError) else 1
 
 
 def _place() -> str:

@@ -19,6 +19,7 @@ from transformers import PreTrainedModel
 from rlhf.config.base import OptimiserSection
 from rlhf.config.schema import RuntimeSection, TuningSection
 from rlhf.runtime.distributed import connect, disconnect, gather, is_main_process
+from rlhf.runtime.ending import end
 from rlhf.runtime.quiet import quiet
 from rlhf.training.dpo import train_dpo
 from rlhf.training.engine import Engine, read_engine
@@ -132,6 +133,7 @@ def main() -> None:
     for name in sys.argv[2:]:
         run(name, Path(sys.argv[1]))
     disconnect()
+    end(0)
 
 
 if __name__ == "__main__":
