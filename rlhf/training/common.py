@@ -30,6 +30,7 @@ from rlhf.training.engine import (
     Section,
     accumulation,
     engine_config,
+    fit_buckets,
     forget_engine,
     gather_on_main,
     let_accelerate_use_deepspeed,
@@ -223,6 +224,8 @@ def fit(
     trainer.add_callback(SealCheckpoints)
     if engine is not None:
         trainer.add_callback(MendOptimiser)
+        plugin = trainer.accelerator.state.deepspeed_plugin
+        fit_buckets(plugin.hf_ds_config.config["zero_optimization"], trainer.model)
     assert trainer.args.output_dir is not None
     root = Path(trainer.args.output_dir)
     checkpoint = once(lambda: latest(root))

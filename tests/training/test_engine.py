@@ -6,14 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
+from torch import nn
 
 from rlhf.config.base import OptimiserSection
 from rlhf.config.load import load_config
 from rlhf.config.paths import resource
 from rlhf.config.schema import RuntimeSection, SFTSection
 from rlhf.training import engine
-from rlhf.training.engine import check_processes, engine_config, read_engine
+from rlhf.training.engine import check_processes, engine_config, fit_buckets, read_engine
 
 PACKAGED = sorted(path.stem for path in resource("configs/deepspeed").glob("*.json"))
 SECTION = SFTSection(
@@ -49,6 +51,20 @@ def test_deepspeed_takes_the_packaged_configurations_with_our_values(name: str) 
     offload = config.zero_config.offload_optimizer
     assert (offload is not None and offload.device == "cpu") == ("offload" in name)
     assert config.zero_config.zero_hpz_partition_size == (8 if "hpz" in name else 1)
+
+
+def test_no_bucket_larger_than_what_learns() -> None:
+    """4 + 3 weights learn; of a spread one DeepSpeed keeps how many there are."""
+    model = nn.Sequential(nn.Linear(4, 1), nn.Linear(9, 9))
+    model[0].bias = nn.Parameter(torch.empty(0))
+    model[0].bias.ds_numel = 3  # type: ignore[assignment]
+    model[1].requires_grad_(False)
+    for given, size in ((500_000_000, 7), (6, 6), ("auto", "auto")):
+        zero: dict[str, Any] = {"reduce_bucket_size": given}
+        fit_buckets(zero, model)
+        assert zero == {"reduce_bucket_size": size}
+    fit_buckets(zero := {}, model)
+    assert zero == {"reduce_bucket_size": 7}
 
 
 @pytest.mark.parametrize(
