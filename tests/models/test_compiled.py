@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partialmethod
@@ -93,6 +94,27 @@ def test_the_last_block_of_a_deep_trunk_has_no_graph_of_its_own(compiled, layers
     assert model.model(ids, use_cache=False, states_to_keep=3).last_hidden_state.shape[1] == 3
     assert widths == ([4, 3] if layers == SHALLOW else [12, 12])
     assert torch._inductor.config.triton.coalesce_tiling_analysis == (layers > SHALLOW)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile makes C++")
+def test_a_block_in_code_of_its_own_gives_the_same_loss_and_gradients():
+    """A dozen seconds a kernel, on two cores that have something else to do."""
+    ids = torch.arange(5, 17)[None]
+
+    def found(model: nn.Module) -> list[torch.Tensor]:
+        loss = model(ids, labels=ids, use_cache=False).loss
+        loss.backward()
+        return [loss.detach(), *(each.grad for each in model.parameters())]
+
+    plain = found(tiny_model("baichuan2-7b", num_hidden_layers=1))
+    with settings_kept():
+        compile_training(model := tiny_model("baichuan2-7b", num_hidden_layers=1))
+        torch._dynamo.utils.counters.clear()
+        for a, b in zip(plain, found(model), strict=True):
+            torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0
+    torch._dynamo.reset()
 
 
 def test_one_graph_serves_all_blocks_of_a_process_among_others(monkeypatch):
