@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,12 @@ from safetensors.torch import save_file
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from rlhf.models.adapter import write_record
-from rlhf.models.load import checkpoint_hash
+from rlhf.models.load import (
+    checkpoint_hash,
+    load_causal_lm,
+    load_reward_model,
+    quantised_on_disk,
+)
 from rlhf.models.quantise import is_quantised, plain_weight, quantization_of
 from rlhf.models.registry import spec_of
 
@@ -29,9 +35,10 @@ def save_checkpoint(
     """Whole weights in safetensors, the native config, and the tokenizer with its chat template.
 
     An adapted model is saved merged, and its adapter by itself in `adapter/`, which is small enough
-    to be kept and sent; it goes on unmerged, unchanged.
+    to be kept and sent; it goes on unmerged, unchanged. One over 4 or 8 bits is merged into the
+    weights that these were made from, so that what it has learnt is there in as many bits again.
     """
-    plain = merge_adapter(model) if isinstance(model, PeftModel) else model
+    plain = merge_adapter(model, original=True) if isinstance(model, PeftModel) else model
     plain.save_pretrained(str(path))
     _save_tokenizer(plain.config, tokenizer, path)
     if isinstance(model, PeftModel):
@@ -81,10 +88,14 @@ def save_reward_model(
     _save_tokenizer(trunk.config, tokenizer, path)
 
 
-def merge_adapter(model: PeftModel) -> PreTrainedModel:
-    """A plain model on the CPU with the active adapter folded in; `model` stays as it is."""
+def merge_adapter(model: PeftModel, original: bool = False) -> PreTrainedModel:
+    """A plain model on the CPU with the active adapter folded in; `model` stays as it is.
+
+    original: as in `merged_weights`.
+    """
     base: Any = model.get_base_model()
-    plain = assemble(type(base), base.config, merged_weights(model, str(model.active_adapter)))
+    weights = merged_weights(model, str(model.active_adapter), original)
+    plain = assemble(type(base), base.config, weights)
     if plain.can_generate():
         plain.generation_config = base.generation_config
     return plain
@@ -99,7 +110,7 @@ def fold_adapter(model: PeftModel) -> PreTrainedModel:
     for part in model.get_base_model().modules():
         if isinstance(part, LoraLayer):
             layer: Any = part.get_base_layer()
-            layer.weight.data = _folded(part, adapter)
+            layer.weight.data = _folded(part, adapter, plain_weight(layer))
     unload: Any = model.unload  # puts the layers, and the head that was trained, in their places
     plain: PreTrainedModel = unload()
     plain.requires_grad_(True).eval()
@@ -115,9 +126,22 @@ def unspread(model: PreTrainedModel) -> PreTrainedModel:
     return plain
 
 
-def merged_weights(model: PeftModel, adapter: str) -> dict[str, torch.Tensor]:
-    """The plain model's weights, one adapter folded into them: a whole copy, on the CPU."""
-    base = model.get_base_model()
+def merged_weights(
+    model: PeftModel, adapter: str, original: bool = False
+) -> dict[str, torch.Tensor]:
+    """The plain model's weights, one adapter folded into them: a whole copy, on the CPU.
+
+    original: of a quantised model, fold it into the weights of its checkpoint instead of those made
+        plain again. The latter give what the adapted model gives. But they lie on the steps of
+        their bits, and loaded in as many again, all that is less than half a step is lost: nearly
+        everything that fine-tuning changes.
+    """
+    base: Any = model.get_base_model()
+    from_file = original_weights(base) if original else {}
+
+    def plain(layer: Any, name: str) -> torch.Tensor:
+        return from_file[name] if name in from_file else plain_weight(layer)
+
     changed = {
         name: part
         for name, part in base.named_modules()
@@ -128,17 +152,29 @@ def merged_weights(model: PeftModel, adapter: str) -> dict[str, torch.Tensor]:
     weights = {n: p.detach().cpu() for n, p in base.named_parameters() if not n.startswith(inside)}
     for name, layer in base.named_modules():
         if is_quantised(layer) and f"{name}.weight" in weights:
-            weights[f"{name}.weight"] = plain_weight(layer).cpu()
+            weights[f"{name}.weight"] = plain(layer, f"{name}.weight").cpu()
     for name, part in changed.items():
         if isinstance(part, LoraLayer):
-            weights[f"{name}.weight"] = _folded(part, adapter).cpu()
+            own = plain(part.get_base_layer(), f"{name}.weight")
+            weights[f"{name}.weight"] = _folded(part, adapter, own).cpu()
             bias = part.get_base_layer().bias
             if isinstance(bias, torch.Tensor):
                 weights[f"{name}.bias"] = bias.detach().cpu()
         else:
-            own = part.modules_to_save[adapter].named_parameters(prefix=name)
-            weights |= {key: value.detach().cpu() for key, value in own}
+            saved = part.modules_to_save[adapter].named_parameters(prefix=name)
+            weights |= {key: value.detach().cpu() for key, value in saved}
     return weights
+
+
+def original_weights(model: PreTrainedModel) -> Mapping[str, torch.Tensor]:
+    """Of a model that was quantised when it was loaded, the weights in its checkpoint, mapped from
+    there where that is possible; of any other none."""
+    path = str(model.name_or_path)
+    if quantization_of(model.config) is None or quantised_on_disk(path):
+        return {}
+    load: Any = load_causal_lm if model.can_generate() else load_reward_model
+    plain: PreTrainedModel = load(path, dtype=model.dtype, device="cpu", mapped=True)
+    return {name: parameter.detach() for name, parameter in plain.named_parameters()}
 
 
 def assemble(
@@ -161,13 +197,12 @@ def unquantised(config: PreTrainedConfig) -> PreTrainedConfig:
     return plain
 
 
-def _folded(layer: Any, adapter: str) -> torch.Tensor:
+def _folded(layer: Any, adapter: str, weight: torch.Tensor) -> torch.Tensor:
     """Sums in float32 and rounds once."""
-    weight = plain_weight(layer.get_base_layer())
     if adapter not in layer.lora_A:
         return weight
     delta: torch.Tensor = layer.get_delta_weight(adapter).detach()
-    return (weight.float() + delta.float()).to(weight.dtype)
+    return (weight.float() + delta.to(weight.device).float()).to(weight.dtype)
 
 
 def _save_tokenizer(config: Any, tokenizer: PreTrainedTokenizerBase, path: str | Path) -> None:

@@ -103,7 +103,7 @@ class SeparateRoles(Roles):
     def whole(self, role: Learner) -> PreTrainedModel:
         model: Any = self.actor if role == "actor" else self.critic
         if isinstance(model, PeftModel):
-            return merge_adapter(model)
+            return merge_adapter(model, original=role == "actor")
         return unspread(model) if self._zero else model
 
     def adapted_actor(self) -> tuple[PeftModel, str] | None:

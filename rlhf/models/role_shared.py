@@ -54,8 +54,8 @@ class SharedRoles(Roles):
         device: torch.device,
     ) -> None:
         super().__init__(spec, tokenizer)
-        _check_same_trunk(actor_path, reward_path)
         base: Quantization | None = "nf4" if tuning.method == "qlora" else None
+        _check_same_trunk(actor_path, reward_path, base)
         self._trunk: Any = load_causal_lm(actor_path, dtype=dtype, device=device, quantization=base)
         actor = lora_config(self._trunk, tuning, "causal")
         self._adapters: Any = get_peft_model(self._trunk, actor, adapter_name="actor")
@@ -108,9 +108,11 @@ class SharedRoles(Roles):
                     yield name, parameter
 
     def whole(self, role: Learner) -> PreTrainedModel:
-        weights = merged_weights(self._adapters, role)
+        weights = merged_weights(self._adapters, role, original=role == "actor")
         if role == "actor":
-            return assemble(type(self._trunk), self._trunk.config, weights)
+            plain = assemble(type(self._trunk), self._trunk.config, weights)
+            plain.generation_config = self._trunk.generation_config
+            return plain
         inside = f"{self._trunk.base_model_prefix}."
         body = {name: weight for name, weight in weights.items() if name.startswith(inside)}
         body[HEAD] = self._heads[role].weight.detach().cpu()
@@ -160,13 +162,19 @@ class SharedRoles(Roles):
         return adapter | ({HEAD: self._heads[role].weight} if role in self._heads else {})
 
 
-def _check_same_trunk(actor_path: Path, reward_path: Path) -> None:
+def _check_same_trunk(actor_path: Path, reward_path: Path, base: Quantization | None) -> None:
     mend = "set ppo.roles to separate"
     if not is_adapter(reward_path):
         raise ValueError(f"{reward_path}: a reward model with a trunk of its own; {mend}")
-    found = by_main(partial(checkpoint_hash, actor_path))  # which reads all of it
-    if read_record(reward_path).base_checkpoint_hash != found:
+    found, record = by_main(partial(checkpoint_hash, actor_path)), read_record(reward_path)
+    if record.base_checkpoint_hash != found:
         raise ValueError(f"{reward_path}: an adapter of another trunk than {actor_path}; {mend}")
+    if record.quantization != base:
+        own, ours = record.quantization or "plain", base or "plain"
+        raise ValueError(
+            f"{reward_path}: trained over {own} weights, and ppo.tuning.method has {ours} ones, "
+            "over which it gives other scores; set it as rm.tuning.method was, or train it again"
+        )
 
 
 def _reward_config(path: Path) -> LoraConfig:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from peft import PeftModel
 from torch import nn
+from transformers import GenerationConfig
 
 from rlhf.config.schema import TuningSection
 from rlhf.models.adapter import add_lora
@@ -181,6 +182,7 @@ def test_state_comes_back(world: World, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_saved_whole(world: World, kind: str, tmp_path: Path) -> None:
+    GenerationConfig(repetition_penalty=1.05).save_pretrained(str(world.sft))
     roles = world.roles(kind)
     step(roles)
     roles.save_actor(tmp_path / "actor")
@@ -192,6 +194,7 @@ def test_saved_whole(world: World, kind: str, tmp_path: Path) -> None:
         assert ((logits - roles.actor_logits(IDS, MASK, 4)) * REAL).abs().max() < TOLERANCE
         values = critic.token_scores(IDS, MASK)
         assert ((values - roles.values(IDS, MASK)) * MASK).abs().max() < TOLERANCE
+    assert actor.generation_config.repetition_penalty == 1.05
     # The adapter beside it, on the SFT model, is the same actor.
     adapter = tmp_path / "actor/adapter"
     assert adapter.is_dir() == ("full" not in kind)
@@ -230,6 +233,9 @@ def test_shared_refuses_a_reward_model_of_another_trunk(
     if load_tokenizer(stranger).tokenize("a") == tokenizer.tokenize("a"):
         with pytest.raises(ValueError, match="another trunk .* set ppo.roles to separate"):
             build_roles("shared", world.sft, stranger, tuning=LORA, **CPU)
+    qlora = LORA.model_copy(update={"method": "qlora"})
+    with pytest.raises(ValueError, match="trained over plain weights, .* has nf4 ones"):
+        build_roles("shared", world.sft, world.reward, tuning=qlora, **CPU)
 
 
 @pytest.mark.parametrize("kind", ["shared", "separate"])
