@@ -173,7 +173,8 @@ class _DPOTrainer(Reticent, ItemMean, DPOTrainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
-        loss = super().compute_loss(model, inputs)  # type: ignore[no-untyped-call]
+        with _each_for_itself(self.accelerator):
+            loss = super().compute_loss(model, inputs)  # type: ignore[no-untyped-call]
         return self.shared(loss, self.items(inputs))
 
     def _prepare_dataset(self, dataset: Dataset, *args: Any) -> Dataset:
@@ -231,6 +232,20 @@ def _drop_reference(model: Any) -> None:
     learns."""
     if "ref" in getattr(model, "peft_config", {}):
         model.delete_adapter("ref")
+
+
+@contextmanager
+def _each_for_itself(accelerator: Any) -> Iterator[None]:
+    """TRL gathers figures of its own, which nobody reads, a value a pair: at the end of an epoch
+    processes have differently many, and would fail or wait for ever."""
+    names = ("gather", "gather_for_metrics")
+    for name in names:
+        setattr(accelerator, name, lambda values: values)
+    try:
+        yield
+    finally:
+        for name in names:
+            delattr(accelerator, name)
 
 
 def _check_pairs(name: str, data: Dataset) -> None:

@@ -30,7 +30,9 @@ from tests.training.loaded import heights, loaded
 from tests.training.test_dpo import dpo_section, pairs
 
 ROWS = 37
-"""Neither microbatches nor batches nor processes divide it."""
+"""Neither microbatches nor batches nor processes divide it: at the end one of two has none."""
+UNEVEN = 39
+"""At the end one of two has a microbatch of two, the other one of one."""
 SETTINGS: dict[str, Any] = {
     "max_steps": 20,
     "eval_every": 10,
@@ -78,7 +80,7 @@ def rm(**common: Any) -> Any:
 
 
 def dpo(**common: Any) -> Any:
-    section, data = dpo_section(**SETTINGS), (pairs(ROWS), pairs(11, seed=1))
+    section, data = dpo_section(**SETTINGS), (pairs(UNEVEN), pairs(11, seed=1))
     model = loaded(worlds.language_model(), section, **common)
     return train_dpo(model, worlds.tokenizer(), *data, section, **common)
 
