@@ -36,7 +36,7 @@ from rlhf.training.engine import (
     let_accelerate_use_deepspeed,
     precision_of,
 )
-from rlhf.training.optimisers import optimiser_name, schedule
+from rlhf.training.optimisers import forget_overrides, optimiser_name, schedule
 from rlhf.training.reshaping import MendOptimiser, fit_to_processes
 from rlhf.training.split_adamw import split_optimiser
 
@@ -229,8 +229,11 @@ def fit(
     assert trainer.args.output_dir is not None
     root = Path(trainer.args.output_dir)
     checkpoint = once(lambda: latest(root))
-    with saved_at_interrupt(trainer):
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    try:
+        with saved_at_interrupt(trainer):
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    finally:
+        forget_overrides()
     if engine is not None:
         forget_engine()
     return trainer.state

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 
 import torch
 
@@ -27,3 +28,15 @@ def optimiser_name(optimiser: OptimiserSection, device: torch.device) -> str:
             "optimiser.kind: adamw-8bit needs bitsandbytes; pip install 'baichuan-rlhf[gpu]'"
         )
     return "adamw_8bit"
+
+
+def forget_overrides() -> None:
+    """What transformers has bitsandbytes do with an embedding's moments ends with its training.
+
+    bitsandbytes would keep the embedding itself in memory, and treat whatever weight stands in its
+    place in a later optimiser in the same way.
+    """
+    if "bitsandbytes.optim" in sys.modules:
+        from bitsandbytes.optim import GlobalOptimManager
+
+        GlobalOptimManager.get_instance().initialize()

@@ -118,7 +118,7 @@ def train_reward_model(
         return score_rankings(model, data, pad_id, batch_size, share_prompts=section.share_prompt)
 
     def evaluate() -> dict[str, float]:
-        with trainer.compute_loss_context_manager():
+        with trainer.accelerator.autocast():
             scores = score(trainer.model, evaluation)
         _check_finite(scores, [item.record.id for item in evaluation.items], output_dir)
         return {
@@ -183,7 +183,9 @@ class _RankingTrainer(ItemMean, Trainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor:
         ids, batch = inputs["ids"], _ranked(inputs)
-        scores = ranking_scores(model, batch, share_prompts=self.shares_prompts)
+        # The model's own begins inside it, and which kernel takes a prompt is chosen out here.
+        with self.accelerator.autocast():
+            scores = ranking_scores(model, batch, share_prompts=self.shares_prompts)
         if not scores.isfinite().all():
             _check_finite(scores.tolist(), ids, self.report_dir)
         loss = self.objective.loss(scores, batch.ranks, batch.grades)

@@ -126,6 +126,23 @@ def test_a_bfloat16_model_is_the_same_when_loaded(tmp_path: Path, method: Any) -
 
 
 @pytest.mark.parametrize("method", ["full", "lora"])
+def test_kernels_are_chosen_for_the_type_that_is_computed_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: Any
+) -> None:
+    """Also where the weights that learn are kept in float32."""
+    asked = []
+
+    def note(model: Any, dtype: torch.dtype) -> bool:
+        asked.append(dtype)
+        return False
+
+    monkeypatch.setattr("rlhf.models.scoring.reads_end_to_end", note)
+    model = fresh_reward_model(saved_trunk(tmp_path / "sft"), torch.bfloat16)
+    run(tmp_path / "rm", model=model, max_steps=2, tuning=TuningSection(method=method, r=4))
+    assert asked and set(asked) == {torch.bfloat16}
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
 def test_resuming_equals_not_stopping(tmp_path: Path, method: Any) -> None:
     tuning = TuningSection(method=method, r=4, dropout=0.1)
     settings: dict[str, Any] = {"checkpoint_every": 5, "tuning": tuning}

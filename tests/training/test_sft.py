@@ -1,4 +1,6 @@
+import gc
 import signal
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +165,20 @@ def test_split_weights_learn_as_float32_ones(tmp_path: Path) -> None:
         assert rows[True].of(name) == pytest.approx(rows[False].of(name), abs=0.02)
     losses = rows[True].of("eval_loss")
     assert losses[-1] < losses[0] - 0.02
+
+
+def test_nothing_of_an_8_bit_training_stays_for_the_next(tmp_path: Path) -> None:
+    pytest.importorskip("bitsandbytes")
+    from bitsandbytes.optim import GlobalOptimManager
+
+    optimiser = OptimiserSection(kind="adamw-8bit")
+    model = language_model()
+    run(tmp_path, None, model, max_steps=1, optimiser=optimiser)
+    left, table = GlobalOptimManager.get_instance(), weakref.ref(model.model.embed_tokens.weight)
+    assert not (left.pid2config or left.index2config or left.module_weight_config_triple)
+    del model
+    gc.collect()
+    assert table() is None
 
 
 @pytest.mark.parametrize("method", ["full", "lora"])

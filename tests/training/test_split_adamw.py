@@ -13,15 +13,6 @@ from rlhf.training.split_adamw import join, split_into, split_optimiser
 pytest.importorskip("bitsandbytes")
 
 
-@pytest.fixture(autouse=True)
-def _nothing_registered() -> None:
-    """transformers has bitsandbytes keep an embedding's moments in 32 bits, and bitsandbytes
-    remembers that, by the number of the weight, for every optimiser that comes after."""
-    from bitsandbytes.optim import GlobalOptimManager
-
-    GlobalOptimManager.get_instance().initialize()
-
-
 def test_the_halves_are_the_weight_bit_by_bit() -> None:
     torch.manual_seed(0)
     # 1 + 2^-9 is no bfloat16: the upper half is the nearest one, 1, and the lower 2^-9 of it.
