@@ -65,7 +65,7 @@ class LanguageModel(Conversational):
         if labels is None or loss_chunk is None:
             logits = self.lm_head(hidden[:, keep])
             if labels is not None:
-                loss = self._loss(logits, labels, attention_mask, weight, **kwargs)
+                loss = self._loss(logits, labels, attention_mask, position_ids, weight, **kwargs)
         else:
             items = kwargs.get("num_items_in_batch")
             loss = chunked_loss(
@@ -73,6 +73,7 @@ class LanguageModel(Conversational):
                 hidden,
                 labels,
                 attention_mask,
+                position_ids,
                 items,
                 weight,
                 loss_chunk,
@@ -104,6 +105,7 @@ class LanguageModel(Conversational):
         logits: Tensor,
         labels: Tensor,
         attention_mask: Tensor | None,
+        position_ids: Tensor | None,
         z_loss_weight: float,
         **kwargs: Any,
     ) -> Tensor:
@@ -111,7 +113,8 @@ class LanguageModel(Conversational):
         loss: Tensor = self.loss_function(logits=logits, labels=labels, vocab_size=size, **kwargs)
         if z_loss_weight:
             items = kwargs.get("num_items_in_batch")
-            loss = loss + z_loss_weight * max_z_of_microbatch(logits, labels, attention_mask, items)
+            real = attention_mask, position_ids
+            loss = loss + z_loss_weight * max_z_of_microbatch(logits, labels, *real, items)
         return loss
 
 
@@ -120,6 +123,7 @@ def chunked_loss(
     hidden: Tensor,
     labels: Tensor,
     attention_mask: Tensor | None,
+    position_ids: Tensor | None,
     items: Tensor | int | None,
     z_loss_weight: float,
     chunk: int,
@@ -135,7 +139,8 @@ def chunked_loss(
         head: hidden states [N, H] -> logits [N, V].
         hidden: [B, T, H] states after the final norm.
         labels: [B, T], -100 where there is no loss.
-        attention_mask: [B, T], 1 on real tokens; None: all are.
+        attention_mask: [B, T], 1 on real tokens; None: all are, but for what position_ids [B, T]
+            say of packed rows.
         items: labelled tokens of the whole accumulated batch; None: those of this one.
         compiled: fuse what lies between the matrix products (torch.compile).
 
@@ -144,7 +149,9 @@ def chunked_loss(
     """
     targets = labels[:, 1:]
     learnt = targets != IGNORED
-    counted = predicting(learnt, attention_mask) if z_loss_weight else torch.zeros_like(learnt)
+    counted = torch.zeros_like(learnt)
+    if z_loss_weight:
+        counted = predicting(learnt, attention_mask, position_ids)
     z_shares = counted * learnt.sum() / counted.sum().clamp(min=1)
     wanted = learnt | counted
     rows = (hidden[:, :-1][wanted], targets[wanted], z_shares[wanted])

@@ -78,7 +78,7 @@ class PackedRows:
     """Batches packed rows as they are, with position ids that start at 0 in each conversation.
 
     There is no attention mask: transformers looks for packing in the position ids only without one.
-    Padding at the end of a row is one more conversation, without labels.
+    Of the padding at the end of a row every token is a conversation of its own, without labels.
     """
 
     pad_id: int
@@ -89,7 +89,7 @@ class PackedRows:
         labels, _ = pad_right([row["labels"] for row in rows], -100)
         padding = (~real).sum(dim=1).tolist()
         positions = [
-            [p for n in (*row["seq_lengths"], count) for p in range(n)]
+            [p for n in row["seq_lengths"] for p in range(n)] + [0] * count
             for row, count in zip(rows, padding, strict=True)
         ]
         position_ids = torch.tensor(positions)

@@ -1,4 +1,5 @@
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ def test_rows_carry_positions_and_no_label_crosses_a_boundary() -> None:
     batch = PackedRows(pad_id=0)([TWO, ONE])
     assert set(batch) == {"input_ids", "labels", "position_ids"}
     assert batch["input_ids"].tolist() == [[5, 6, 7, 8, 9], [4, 3, 2, 0, 0]]
-    assert batch["position_ids"].tolist() == [[0, 1, 0, 1, 2], [0, 1, 2, 0, 1]]
+    assert batch["position_ids"].tolist() == [[0, 1, 0, 1, 2], [0, 1, 2, 0, 0]]
     assert batch["labels"].tolist() == [[-100, -100, -100, 8, 9], [-100, 3, 2, -100, -100]]
 
 
@@ -79,6 +80,25 @@ def test_packed_equals_separate(position: str, attention: str) -> None:
     assert torch.allclose(loss, alone, rtol=1e-5)
     for name, value in model.named_parameters():
         assert torch.allclose(gradients[name], value.grad, rtol=1e-3, atol=1e-5), name
+
+
+@pytest.mark.parametrize("chunk", [None, 5])
+@pytest.mark.parametrize("collate", [PackedRows(0), FlatRows(32)])
+@torch.no_grad()
+def test_max_z_counts_what_it_would_in_rows_of_their_own(collate: Any, chunk: int | None) -> None:
+    """Neither padding nor the last token of a conversation, which predicts nothing."""
+    model, data = language_model(position_embedding="alibi").eval(), conversations(12)
+    batch = {n: v for n, v in collate(list(pack(data, 32))).items() if "_seq_" not in n}
+    batch = {n: v for n, v in batch.items() if not n.startswith("max_length")}
+    with_z, without = (
+        model(**batch, use_cache=False, loss_chunk=chunk, z_loss_weight=weight).loss
+        for weight in (1.0, 0.0)
+    )
+    largest = [
+        model(input_ids=torch.tensor([ids]), use_cache=False).logits[0, :-1].amax(-1).square()
+        for ids in data["input_ids"]
+    ]
+    assert float(with_z - without) == pytest.approx(float(torch.cat(largest).mean()), rel=1e-4)
 
 
 def _single(data: Dataset, index: int) -> dict[str, torch.Tensor]:
