@@ -59,6 +59,9 @@ def compare_rows(
 ) -> Iterator[JudgeRow]:
     """One row a prompt. All sequences are [N], in the order of the prompts.
 
+    The same answer twice is a tie: in bfloat16 a model's two scores of it may differ in last bits,
+    by what it was read beside.
+
     Raises:
         ValueError: a quality that is not finite.
     """
@@ -76,7 +79,7 @@ def compare_rows(
             prompt=prompt.text,
             before=old,
             after=new,
-            verdict=verdict(old_quality, new_quality, tolerance),
+            verdict="tie" if old == new else verdict(old_quality, new_quality, tolerance),
             category=prompt.category,
             label=prompt.label,
             language=prompt.language,

@@ -84,12 +84,17 @@ def summarise(judged: Judged) -> dict[str, Any]:
         "win_rate": {"rate": fmean(won), "low": low, "high": high},
         "length_controlled": asdict(length_controlled(won, longer)),
         "kl": fmean(judged.kl),
-        "proxy": _proxy(*judged.proxy) if judged.proxy else None,
+        "proxy": _proxy(judged.rows, *judged.proxy) if judged.proxy else None,
     }
 
 
-def _proxy(before: Sequence[float], after: Sequence[float]) -> dict[str, Any]:
-    verdicts = [policy.verdict(old, new) for old, new in zip(before, after, strict=True)]
+def _proxy(
+    rows: Sequence[JudgeRow], before: Sequence[float], after: Sequence[float]
+) -> dict[str, Any]:
+    verdicts: list[policy.Verdict] = [
+        "tie" if row.before == row.after else policy.verdict(old, new)
+        for row, old, new in zip(rows, before, after, strict=True)
+    ]
     return {"before": fmean(before), "after": fmean(after), **policy.count(verdicts)}
 
 

@@ -65,6 +65,11 @@ def test_a_row_by_hand() -> None:
     )
 
 
+def test_the_same_answer_twice_is_a_tie_whatever_its_last_bits() -> None:
+    (row,) = make_rows([0.004], before="as before", after="as before")
+    assert (row.verdict, row.after_quality) == ("tie", 0.004)
+
+
 def test_a_quality_that_is_not_finite_is_refused() -> None:
     with pytest.raises(ValueError, match="prompt p00: judge rubric gives 0.0 and inf"):
         make_rows([float("inf")])

@@ -26,7 +26,7 @@ def judged(name: str, gains: list[float], kl: float, proxy: bool = True) -> Judg
         )
         for i, category in enumerate(CATEGORIES)
     ]
-    texts = ["ab", "ab", "ab", "ab"], ["abcd", "ab", "a", "abc"]
+    texts = ["ab", "ab", "ab", "ab"], ["abcd", "ba", "a", "abc"]
     rows = compare_rows(prompts, *texts, [0.0] * 4, gains, judge="some judge")
     scores = ([0.0, 0.0, 1.0, 1.0], [1.0, 1.0, 1.0, 0.0]) if proxy else None
     return Judged(name, list(rows), [kl] * 4, scores)
