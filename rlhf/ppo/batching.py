@@ -52,7 +52,7 @@ def epoch_orders(rows: int, epochs: int, random_order: torch.Generator) -> Itera
 
 
 def microbatches(
-    lengths: Tensor, rows: Tensor, size: int, tokens: int | None = None
+    widths: Tensor, rows: Tensor, size: int, tokens: int | None = None
 ) -> list[Tensor]:
     """Cut the `rows` [M] of a batch into groups of like length, each for one backward pass.
 
@@ -60,23 +60,28 @@ def microbatches(
     about as much to do.
 
     Args:
-        lengths: [B] real tokens of every row of the batch.
+        widths: [B, 2] real tokens of every row's prompt and of its response. A group is as wide as
+            its widest prompt and its longest response together.
         rows: [M] indices into the batch.
         size: rows a group.
-        tokens: in place of `size`, the most that a group's rows times its longest row may come to;
-            a row longer than that is a group of its own.
+        tokens: in place of `size`, the most that a group's rows times its width may come to; a row
+            longer than that is a group of its own.
 
     Returns:
         Groups of indices into the batch, shortest rows first: those of this process.
     """
+    lengths = widths.sum(dim=1)
     ordered = rows[lengths[rows].argsort(stable=True).cpu()][rank() :: world_size()]
     if tokens is None:
         return list(torch.split(ordered, size))
-    counts = [0]
-    for length in lengths[ordered].tolist():
-        if counts[-1] and (counts[-1] + 1) * length > tokens:
+    counts, widest = [0], (0, 0)
+    for prompt, response in widths[ordered].tolist():
+        wider = max(prompt, widest[0]), max(response, widest[1])
+        if counts[-1] and (counts[-1] + 1) * sum(wider) > tokens:
             counts.append(0)
+            wider = prompt, response
         counts[-1] += 1
+        widest = wider
     return list(torch.split(ordered, counts))
 
 

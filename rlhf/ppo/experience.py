@@ -97,8 +97,8 @@ def _groups(
     """Rows of this process that are read at once: `together` of them, or those of the update."""
     every = torch.arange(len(sequences.lengths))
     if together is not None:
-        yield from microbatches(sequences.lengths, every, together)
+        yield from microbatches(sequences.widths, every, together)
         return
     size, tokens = section.microbatch, section.microbatch_tokens
     for minibatch in torch.split(every, section.minibatch):
-        yield from microbatches(sequences.lengths, minibatch, size, tokens)
+        yield from microbatches(sequences.widths, minibatch, size, tokens)

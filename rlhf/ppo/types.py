@@ -23,6 +23,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Self
 
+import torch
 from torch import Tensor
 
 from rlhf.generation import Completion
@@ -55,6 +56,12 @@ class Sequences:
         """[B] real tokens of prompt and response together."""
         return self.attention_mask.sum(dim=1)
 
+    @property
+    def widths(self) -> Tensor:
+        """[B, 2] real tokens of the prompt and of the response."""
+        responses = self.response_mask.sum(dim=1)
+        return torch.stack([self.lengths - responses, responses], dim=1)
+
     def states(self, per_column: Tensor) -> Tensor:
         """Read outputs [B, T], or no more than the last R + 1 of T, at the states that the response
         tokens were chosen in: [B, R]."""
@@ -73,8 +80,8 @@ class Sequences:
 
     def _kept_columns(self, rows: Tensor) -> tuple[int, int]:
         """Width of the widest prompt and of the longest response among the rows."""
-        prompts = self.attention_mask[rows, : self.prompt_width].sum(dim=1)
-        return int(prompts.max()), int(self.response_mask[rows].sum(dim=1).max())
+        prompt, response = self.widths[rows].amax(dim=0).tolist()
+        return prompt, response
 
 
 @dataclass(frozen=True)

@@ -64,10 +64,10 @@ def update(
         NonFinite: a loss or a gradient is NaN or infinite.
     """
     steps: list[Statistics] = []
-    lengths = experience.sequences.lengths
+    widths = experience.sequences.widths
     for order in epoch_orders(len(experience.scores), section.epochs, random_order):
         for rows in torch.split(order, section.minibatch):
-            groups = microbatches(lengths, rows, section.microbatch, section.microbatch_tokens)
+            groups = microbatches(widths, rows, section.microbatch, section.microbatch_tokens)
             parts = [experience.take(group) for group in groups]
             tokens = int(experience.mask[rows].sum())
             found = _accumulate(roles, parts, tokens, section, actor, critic)

@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections import Counter
 
 import torch
+from torch import Tensor
 
 from rlhf.ppo.batching import epoch_orders, generator, microbatches, passes
 
@@ -42,20 +43,33 @@ def test_first_epoch_keeps_the_rollouts_order() -> None:
     assert orders[1].tolist() != orders[0].tolist() != orders[2].tolist()
 
 
+def of_responses(*lengths: int) -> Tensor:
+    """Rows whose prompts are of no length."""
+    return torch.tensor([[0, length] for length in lengths])
+
+
 def test_microbatches_group_like_lengths() -> None:
-    lengths = torch.tensor([5, 1, 9, 2, 7, 1])
-    groups = microbatches(lengths, torch.tensor([0, 2, 3, 4, 5]), 2)
+    widths = of_responses(5, 1, 9, 2, 7, 1)
+    groups = microbatches(widths, torch.tensor([0, 2, 3, 4, 5]), 2)
     assert [group.tolist() for group in groups] == [[5, 3], [0, 4], [2]]
 
 
 def test_microbatches_by_tokens_hold_no_more_than_asked() -> None:
-    lengths = torch.tensor([5, 1, 9, 2, 7, 1])
-    groups = microbatches(lengths, torch.arange(6), 1, tokens=8)
+    widths = of_responses(5, 1, 9, 2, 7, 1)
+    groups = microbatches(widths, torch.arange(6), 1, tokens=8)
     # 1 1 2 come to 3 x 2, with the 5 to 4 x 5; the 9 alone is already more than 8.
     assert [group.tolist() for group in groups] == [[1, 5, 3], [0], [4], [2]]
-    (whole,) = microbatches(lengths, torch.arange(6), 1, tokens=54)
+    (whole,) = microbatches(widths, torch.arange(6), 1, tokens=54)
     assert sorted(whole.tolist()) == list(range(6))
-    assert len(microbatches(lengths, torch.arange(6), 1, tokens=53)) == 2
+    assert len(microbatches(widths, torch.arange(6), 1, tokens=53)) == 2
+
+
+def test_a_group_is_as_wide_as_its_widest_prompt_and_its_longest_response() -> None:
+    # Each has 6 or 7 tokens; the first two side by side have 5 + 5 columns.
+    widths = torch.tensor([[1, 5], [5, 1], [5, 2]])
+    for tokens, groups in ((19, [[0], [1, 2]]), (20, [[0, 1], [2]]), (30, [[0, 1, 2]])):
+        found = microbatches(widths, torch.arange(3), 1, tokens)
+        assert [group.tolist() for group in found] == groups
 
 
 def test_each_purpose_has_an_order_of_its_own() -> None:
