@@ -16,7 +16,9 @@ from rlhf.ops.logprobs import token_logprobs
 def divergences(
     reference: Any, prompts: Sequence[Sequence[int]], completions: Sequence[Completion]
 ) -> list[float]:
-    """[N] nats: the k3 estimate of the KL to the reference, summed over each answer's tokens.
+    """[N] nats: k3 against the reference, summed over each answer's tokens.
+
+    Its mean estimates the policy's KL when answers are sampled at temperature 1 and no filter.
 
     One sequence at a time, so that the logits of no more than one answer exist.
 

@@ -35,10 +35,11 @@ def generate(
 ) -> list[Completion]:
     """Sample one response to every prompt.
 
-    A seed of `generator` gives the same tokens again, and with the fast engines also whatever the
-    batch size. All engines give the same tokens under greedy decoding; `plain` is transformers'
-    own `generate`, kept as the one to check against. `fast` is the slot engine on a GPU, for a
-    model that has a slot decoder, and our own loop over transformers' cache otherwise.
+    A seed of `generator` gives the same tokens again, and with the fast engines in float32 also
+    whatever the batch size; in 16 bits some answers change with it, by rounding. All engines give
+    the same tokens under greedy decoding; `plain` is transformers' own `generate`, kept as the one
+    to check against. `fast` is the slot engine on a GPU, for a model that has a slot decoder, and
+    our own loop over transformers' cache otherwise.
 
     Args:
         model: a causal LM in eval mode.

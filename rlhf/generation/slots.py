@@ -26,6 +26,8 @@ FILL_TOKENS = 16_384
 TOGETHER = 32
 # Of the device's free memory, for keys and values; the rest is for reading prompts and for logits.
 CACHE_SHARE = 0.8
+# Where that is what limits the slots, their number is a multiple of this.
+STEP = 16
 
 Pick = Callable[[Tensor, SamplingSection, Tensor, Tensor], tuple[Tensor, Tensor]]
 
@@ -78,8 +80,8 @@ def decoder(
 ) -> Decoder:
     """As many slots as there are prompts, as `most` allows, and as fit into the device's memory.
 
-    Rounded up: a step is compiled anew for every number of slots, which takes longer than a few
-    idle ones do.
+    Rounded, up by the prompts and down by the memory: a step is compiled anew for every number of
+    slots, which takes longer than a few idle ones do, and free memory is never the same twice.
     """
     make: Any = model
     capacity = max(map(len, prompts), default=0) + max_new_tokens
@@ -87,9 +89,15 @@ def decoder(
     if model.device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(model.device)
         free += torch.cuda.memory_reserved(model.device) - torch.cuda.memory_allocated(model.device)
-        wanted = min(wanted, max(1, int(CACHE_SHARE * free / make.slot_bytes(capacity))))
+        wanted = fitting(wanted, free, make.slot_bytes(capacity))
     made: Decoder = make.slot_decoder(wanted, capacity)
     return made
+
+
+def fitting(wanted: int, free: float, size: int) -> int:
+    """Slots of so many bytes each where so many are free; one at least."""
+    room = int(CACHE_SHARE * free / size)
+    return max(1, min(wanted, room - room % STEP if room > STEP else room))
 
 
 def _rounded(slots: int) -> int:

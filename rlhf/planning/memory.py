@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from rlhf.config.schema import OptimiserSection, TuningSection
+from rlhf.generation.slots import FILL_TOKENS, fitting
 from rlhf.models.adapter import Task
 from rlhf.models.spec import ModelSpec
 from rlhf.planning.allocations import Kinds
@@ -13,8 +14,6 @@ from rlhf.planning.engines import Engine, Held, Learner
 from rlhf.planning.models import Weights, weights
 
 KINDS = ("weights", "gradients", "optimiser", "kv cache", "activations", "logits")
-FILL_TOKENS, CACHE_SHARE = 16_384, 0.8
-"""Of `rlhf.generation.slots`: prompts read at once; of free memory, what the cache gets."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +124,7 @@ class Rollout:
         """How many are decoded together where so many bytes are free."""
         size = kv_bytes(spec, width) * (self.prompt + self.response)
         wanted = min(self.at_once, self.sequences)
-        return max(1, min(wanted, int(CACHE_SHARE * free / size))) if self.fast else wanted
+        return fitting(wanted, free, size) if self.fast else wanted
 
     def held(self, spec: ModelSpec, width: int, free: float) -> Mapping[str, int]:
         """Bytes by kind, on top of the weights. free: bytes left beside them.

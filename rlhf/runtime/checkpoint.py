@@ -12,6 +12,7 @@ import random
 import re
 import shutil
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -141,7 +142,7 @@ def set_rng_state(state: Mapping[str, Any]) -> None:
 def _write(folder: Path, state: Mapping[str, Any]) -> None:
     folder.mkdir()
     tensors: dict[str, Tensor] = {}
-    tree = _encode(dict(state), tensors, "state")
+    tree = _encode(dict(state), tensors, set(), "state")
     save_file(tensors, folder / _TENSORS)
     (folder / _STATE).write_text(json.dumps(tree), encoding="utf-8")
     for name in (_TENSORS, _STATE):
@@ -149,25 +150,35 @@ def _write(folder: Path, state: Mapping[str, Any]) -> None:
     sync(folder)
 
 
-def _encode(value: Any, tensors: dict[str, Tensor], path: str) -> Any:
-    """JSON for `value`: plain values as they are, the rest as {kind: content}. Fills `tensors`."""
+def _encode(value: Any, tensors: dict[str, Tensor], storages: set[int], path: str) -> Any:
+    """JSON for `value`: plain values as they are, the rest as {kind: content}. Fills `tensors`, and
+    `storages` with the addresses of those that are there as they are."""
+    encode = partial(_encode, tensors=tensors, storages=storages)
     if isinstance(value, Tensor):
         name = f"{len(tensors)}:{path}"
-        # A copy, because tied weights and views share storage, which safetensors refuses.
-        tensors[name] = value.detach().to("cpu", copy=True).contiguous()
+        tensors[name] = _apart(value.detach(), storages)
         return {"tensor": name}
     if isinstance(value, Mapping):
         if any(type(key) not in (str, int) for key in value):
             raise TypeError(f"{path}: keys have to be str or int")
-        return {
-            "dict": [[key, _encode(one, tensors, f"{path}.{key}")] for key, one in value.items()]
-        }
+        return {"dict": [[key, encode(one, path=f"{path}.{key}")] for key, one in value.items()]}
     if isinstance(value, (list, tuple)):
         kind = "tuple" if isinstance(value, tuple) else "list"
-        return {kind: [_encode(one, tensors, f"{path}.{i}") for i, one in enumerate(value)]}
+        return {kind: [encode(one, path=f"{path}.{i}") for i, one in enumerate(value)]}
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     raise TypeError(f"{path}: a {type(value).__name__} cannot be saved; give a tensor or a number")
+
+
+def _apart(tensor: Tensor, storages: set[int]) -> Tensor:
+    """On the CPU, with storage that no other one to be saved has, which safetensors would refuse:
+    copied where it is a view or tied, but not the state of a large model that is there already."""
+    storage = tensor.untyped_storage()
+    whole = storage.nbytes() == tensor.nbytes > 0 and tensor.is_contiguous()
+    if tensor.device.type != "cpu" or not whole or storage.data_ptr() in storages:
+        return tensor.to("cpu", copy=True).contiguous()
+    storages.add(storage.data_ptr())
+    return tensor
 
 
 def _decode(tree: Any, tensors: Mapping[str, Tensor]) -> Any:

@@ -51,6 +51,14 @@ def test_few_numbers_of_slots_are_compiled_for(
     assert made.slots == expected
 
 
+@pytest.mark.parametrize(
+    ("free", "expected"), [(0, 1), (70, 7), (160, 16), (509, 48), (640, 64), (9999, 64)]
+)
+def test_where_memory_limits_them_they_are_few_numbers_too(free: int, expected: int) -> None:
+    """Of 8 bytes each, in 0.8 of what is free; 64 are wanted."""
+    assert slots.fitting(64, free, size=8) == expected
+
+
 @pytest.mark.parametrize("engine", ["fast", "plain"])
 def test_blocks_compiled_for_training_sample_as_they_are(
     model: PreTrainedModel, engine: str

@@ -54,6 +54,24 @@ def test_tied_weights_and_views(tmp_path):
     assert all(torch.equal(loaded[key], state[key]) for key in state)
 
 
+def test_what_lies_in_memory_by_itself_is_not_copied_to_be_saved(tmp_path, monkeypatch):
+    """The state of a large model takes its size in the host's memory once."""
+    handed = []
+
+    def keep(tensors, path):
+        handed.append(tensors)
+        path.touch()
+
+    monkeypatch.setattr(checkpoint, "save_file", keep)
+    whole = torch.randn(4, 4)
+    state = {"whole": whole, "tied": whole, "view": torch.randn(8)[:4], "turned": whole.t()}
+    checkpoint._write(tmp_path / "step", state)
+    own, *copied = handed[0].values()
+    assert own.data_ptr() == whole.data_ptr()
+    for tensor, given in zip(copied, list(state.values())[1:], strict=True):
+        assert torch.equal(tensor, given) and tensor.data_ptr() != given.data_ptr()
+
+
 def test_training_goes_on_as_if_uninterrupted(tmp_path):
     def make() -> tuple[nn.Module, torch.optim.Optimizer]:
         torch.manual_seed(0)

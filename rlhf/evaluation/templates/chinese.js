@@ -316,7 +316,7 @@ const CHINESE = {
   "at equal length": "等长时",
   "characters": "字符数",
   "proxy score": "代理得分",
-  "A tie is half a win. At equal length: a logistic regression of the verdicts on the difference in length, read where it is zero, as AlpacaEval 2 does. KL to {}: k3, summed over an answer. Proxy: the reward model that PPO was trained on.": "平局算半胜。等长时：以长度差对评判结果做逻辑回归，取差为零处的值，同 AlpacaEval 2。与 {1} 的 KL：k3，对整个回答求和。代理：PPO 训练所用的奖励模型。",
+  "A tie is half a win. At equal length: a logistic regression of the verdicts on the difference in length, read where it is zero, as AlpacaEval 2 does. KL to {}: k3, summed over an answer as it was sampled. Proxy: the reward model that PPO was trained on.": "平局算半胜。等长时：以长度差对评判结果做逻辑回归，取差为零处的值，同 AlpacaEval 2。与 {1} 的 KL：k3，对按所设方式采样的整个回答求和。代理：PPO 训练所用的奖励模型。",
   "Reward model score over KL": "奖励模型得分随 KL 的变化",
   "Gains of score and judge over KL": "得分与评判的增益随 KL 的变化",
   "Judge and proxy over KL": "评判与代理随 KL 的变化",
