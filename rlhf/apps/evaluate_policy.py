@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -106,18 +107,22 @@ def _policies(run_dir: RunDir, rounds: int, further: Sequence[Path]) -> dict[str
     return found
 
 
-def _judge(choice: JudgeChoice, config: Config, runtime: Runtime, kept: Path) -> Judge:
+def _judge(
+    choice: JudgeChoice, config: Config, runtime: Runtime, kept: Path
+) -> Callable[[], Judge]:
+    """What loads it, checked already: there is not room for every model at once."""
     name = choice.name
     if name is not None and name.startswith(("http://", "https://")):
-        return _endpoint(name, choice, kept, runtime)
+        endpoint = _endpoint(name, choice, kept, runtime)
+        return lambda: endpoint
     if name == "rubric" and config.demo is None:
         raise ValueError("--judge rubric: it judges the demo's prompts only; name another judge")
     if name is not None:
-        if name != "rubric":
-            check_checkpoint(name)
         chosen = config.evaluate.model_copy(update={"judge": None if name == "rubric" else name})
         config = config.model_copy(update={"evaluate": chosen})
-    return evaluate.judge(config, runtime)
+    if config.evaluate.judge or config.demo is None:
+        check_checkpoint(config.evaluate.judge or runtime.stage_dir("rm"))
+    return partial(evaluate.judge, config, runtime)
 
 
 def _endpoint(url: str, choice: JudgeChoice, kept: Path, runtime: Runtime) -> ChatJudge:
@@ -171,17 +176,14 @@ def _answers(
 def _judged(
     answers: dict[str, Answers],
     prompts: Sequence[PromptRecord],
-    judge: Judge,
+    load_judge: Callable[[], Judge],
     config: Config,
     runtime: Runtime,
 ) -> list[Judged]:
-    reference = Answerer.load(runtime.run_dir.stage("sft/main"), runtime)
-    ids = [encode_prompt(reference.spec, reference.tokenizer, each.messages) for each in prompts]
-    kl = {
-        name: divergences(reference.model, ids, each.completions) for name, each in answers.items()
-    }
+    """One model after another is in memory: the reference, PPO's reward model, the judge."""
+    kl = _divergences(answers, prompts, runtime)
     scores = _proxy_scores(answers, prompts, config, runtime)
-    found = []
+    judge, found = load_judge(), []
     before = answers[BASELINE]
     for name, after in answers.items():
         if name == BASELINE:
@@ -198,6 +200,16 @@ def _judged(
         proxy = (scores[BASELINE], scores[name]) if scores else None
         found.append(Judged(name, list(rows), kl[name], proxy))
     return found
+
+
+def _divergences(
+    answers: dict[str, Answers], prompts: Sequence[PromptRecord], runtime: Runtime
+) -> dict[str, list[float]]:
+    reference = Answerer.load(runtime.run_dir.stage("sft/main"), runtime)
+    ids = [encode_prompt(reference.spec, reference.tokenizer, each.messages) for each in prompts]
+    return {
+        name: divergences(reference.model, ids, each.completions) for name, each in answers.items()
+    }
 
 
 def _proxy_scores(
