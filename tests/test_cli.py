@@ -211,6 +211,29 @@ def test_a_run_directory_in_use(fails, tmp_path):
     assert "busy: in use by process" in line and "--set name=" in line
 
 
+def test_a_path_that_is_something_else_or_not_for_the_user(fails, monkeypatch, tmp_path):
+    (tmp_path / "file").touch()
+
+    def closed(**_: object) -> None:
+        (tmp_path / "file" / "below").read_text()
+
+    monkeypatch.setattr(cli, "app", closed)
+    assert fails("run").endswith("file/below: Not a directory; check the path and who may use it")
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["seed=-1", "seed=4294967296", "sft.optimiser.beta1=1", "sft.tuning.targets=[]"],
+)
+def test_values_that_a_library_would_refuse_in_the_middle(fails, change):
+    assert change.partition("=")[0] in fails("plan", "tiny", "--set", change)
+
+
+@pytest.mark.parametrize("command", ["ui", "annotate"])
+def test_a_port_that_there_is_not(fails, command, tmp_path):
+    assert "--port" in fails(command, str(tmp_path), "--port", "70000")
+
+
 def test_faults_of_ours_are_not_taken_for_the_users(monkeypatch, capsys):
     def broken(**_: object) -> None:
         int("x")

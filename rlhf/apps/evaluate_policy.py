@@ -18,6 +18,7 @@ from rlhf.evaluation import policy_report, run_files
 from rlhf.evaluation.answers import Answerer, Scorer
 from rlhf.evaluation.divergence import divergences
 from rlhf.evaluation.endpoint import ChatJudge
+from rlhf.evaluation.folder import check_folder
 from rlhf.evaluation.judges import Judge
 from rlhf.evaluation.kept import Kept, key_of
 from rlhf.evaluation.policy import compare_rows
@@ -77,6 +78,7 @@ def evaluate_policy(
     config, run_dir = load_config(run / "config.yaml"), RunDir(run)
     runtime = make_runtime(config, run_dir)
     folder = out or run_dir.stage("evaluate") / "report"
+    check_folder(folder)
     judge = _judge(choice, config, runtime, folder.parent)
     paths = {BASELINE: run_dir.stage("sft/main"), **_policies(run_dir, config.rounds, policies)}
     for path in paths.values():

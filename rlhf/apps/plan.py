@@ -43,12 +43,24 @@ def show(found: Plan, console: Console) -> None:
 def write_deepspeed(
     config: Config, path: Path, *, gpus: int, gpu_memory: float, per_host: int
 ) -> Decision:
-    """Decide, and write the JSON that `runtime.deepspeed` takes."""
+    """Decide, and write the JSON that `runtime.deepspeed` takes.
+
+    Raises ValueError where something else is, which it would replace.
+    """
+    if path.exists() and not _for_deepspeed(path):
+        raise ValueError(f"{path}: is there, and no DeepSpeed configuration; name another file")
     decision = decide(
         config, gpus=gpus, gpu_memory=gpu_memory, per_host=per_host, specs=_demo_specs(config)
     )
     write_text(path, json.dumps(decision.values, indent=2) + "\n")
     return decision
+
+
+def _for_deepspeed(path: Path) -> bool:
+    try:
+        return "zero_optimization" in json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, TypeError):
+        return False
 
 
 def told(decision: Decision, path: Path) -> str:

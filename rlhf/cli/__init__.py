@@ -31,6 +31,8 @@ from rlhf.runtime.ending import end
 MOMENT = 30.0
 """Seconds that the main process is given to tell first what went wrong."""
 
+CLOSED = (PermissionError, NotADirectoryError, IsADirectoryError)
+"""A path that is not for this user, or another kind of thing: whichever library came upon it."""
 FORESEEN = (ValueError, OSError, RuntimeError, FloatingPointError)
 _MEND = "; free some, and the same command goes on from the last whole checkpoint"
 
@@ -81,6 +83,10 @@ def _answer() -> int:
             typer.echo(f"rlhf: {place}{error}", err=True)
         elif _is_full_disk(error):
             typer.echo(f"rlhf: {place}no space left on the disk{_MEND}", err=True)
+        elif isinstance(error, CLOSED) and error.filename:
+            reason = f"{error.filename}: {error.strerror}; check the path and who may use it"
+            typer.echo(f"rlhf: {place}{reason}", err=True)
+            return 2
         else:
             traceback.print_exc()
             return 1

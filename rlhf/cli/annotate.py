@@ -43,7 +43,10 @@ def annotate(
         int, typer.Option("--overlap", min=1, help="Annotators that each task needs.")
     ] = 1,
     port: Annotated[
-        int | None, typer.Option("--port", help="Port on 127.0.0.1; the first free from 7860 on.")
+        int | None,
+        typer.Option(
+            "--port", min=0, max=65535, help="Port on 127.0.0.1; the first free from 7860 on."
+        ),
     ] = None,
 ) -> None:
     """Have people rank responses, on a page that this machine alone can reach.

@@ -19,7 +19,8 @@ def ui(
         str, typer.Option("--host", help="0.0.0.0 lets other machines in; needs a password.")
     ] = "127.0.0.1",
     port: Annotated[
-        int | None, typer.Option("--port", help="The first free from 7860 on without it.")
+        int | None,
+        typer.Option("--port", min=0, max=65535, help="The first free from 7860 on without it."),
     ] = None,
     password: Annotated[
         str | None,

@@ -8,6 +8,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 Positive = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+BelowOne = Annotated[float, Field(ge=0, lt=1)]
 NonNegative = Annotated[float, Field(ge=0)]
 
 
@@ -57,7 +58,7 @@ class TuningSection(Section):
     r: Positive = 16
     alpha: Positive = 32
     dropout: Fraction = 0.0
-    targets: tuple[str, ...] | Literal["all-linear"] = "all-linear"
+    targets: Annotated[tuple[str, ...], Field(min_length=1)] | Literal["all-linear"] = "all-linear"
 
 
 class OptimiserSection(Section):
@@ -68,8 +69,8 @@ class OptimiserSection(Section):
     warmup_steps: Annotated[int, Field(ge=0)] = 0
     minimum: Fraction = 0.0
     weight_decay: NonNegative = 0.0
-    beta1: Fraction = 0.9
-    beta2: Fraction = 0.95
+    beta1: BelowOne = 0.9
+    beta2: BelowOne = 0.95
     grad_clip: Annotated[float, Field(gt=0)] = 1.0
     kind: Literal["adamw", "adamw-8bit"] = "adamw"
 

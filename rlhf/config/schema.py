@@ -228,7 +228,7 @@ class Config(Section):
     """
 
     name: Name
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0  # as numpy takes it
     output_dir: str = "runs"
     rounds: Positive = 1
     stages: Annotated[tuple[Stage, ...], Field(min_length=1)] | None = None

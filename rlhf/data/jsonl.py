@@ -178,6 +178,12 @@ def whole_files(*paths: Path) -> Iterator[list[BinaryIO]]:
     Raises:
         ValueError: there can be no file of that name.
     """
+    for path in paths:
+        if not path.name:
+            raise ValueError(f"{path}: no name of a file; name one")
+        if path.exists() and not path.is_file():
+            kind = "a folder" if path.is_dir() else "no regular file"
+            raise ValueError(f"{path}: {kind}, which cannot be replaced; name a file")
     drafts = [path.with_name(path.name + ".tmp") for path in paths]
     for draft in drafts:
         make_folder(draft.parent)

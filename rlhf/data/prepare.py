@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -27,6 +26,8 @@ KINDS: dict[str, type[AnyRecord]] = {
 _MAY_MEET = {("sft", "rankings"), ("rankings", "sft"), ("rankings", "prompts")}
 STAMP = "sources.sha256"
 """File that says what the others were made from."""
+OURS = (STAMP, "curation.json", *(f"{kind}{end}.jsonl" for kind in KINDS for end in ("", "_eval")))
+"""All that `prepare` writes."""
 Files = dict[str, list[AnyRecord]]
 """Records by kind."""
 
@@ -54,6 +55,7 @@ def prepare(
     held_out_named = {kind: getattr(section, f"{kind}_eval") for kind in named}
     if is_prepared(section, curation, directory, seed):
         return
+    _check_apart([*named.values(), *held_out_named.values(), section.audits], directory)
     train = {kind: _read(path, kind) for kind, path in named.items()}
     curated = None
     if curation is not None and "sft" in train:
@@ -75,7 +77,8 @@ def prepare(
         threshold = section.near_duplicate_threshold
         check_leakage(_questions(train), _questions(held_out), threshold, _MAY_MEET)
     # Nothing of other sources may stay behind, nor pass for theirs after an interruption.
-    shutil.rmtree(directory, ignore_errors=True)
+    for name in OURS:
+        (directory / name).unlink(missing_ok=True)
     if curated is not None:
         report = json.dumps(asdict(curated.report), indent=1, ensure_ascii=False)
         write_text(directory / "curation.json", report)
@@ -83,6 +86,16 @@ def prepare(
         write_jsonl(directory / f"{kind}.jsonl", train[kind])
         write_jsonl(directory / f"{kind}_eval.jsonl", held_out[kind])
     write_text(directory / STAMP, _state(section, curation, seed))
+
+
+def _check_apart(sources: Sequence[str | None], directory: Path) -> None:
+    """Raises ValueError for a source that would be replaced by what is made of it."""
+    for source in sources:
+        if source and Path(source).resolve().is_relative_to(directory.resolve()):
+            raise ValueError(
+                f"{source}: lies in {directory}, where the run puts what it makes of it; move it, "
+                "or give the run another directory with --set name=..."
+            )
 
 
 def is_prepared(

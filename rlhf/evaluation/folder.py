@@ -12,6 +12,25 @@ from typing import Any
 from rlhf.evaluation.cells import Table
 from rlhf.evaluation.drawing import Plot
 
+OURS = {".html", ".json", ".png", ".csv"}
+"""Suffixes of what a report's folder holds."""
+
+
+def check_folder(directory: Path) -> None:
+    """Raises ValueError unless a report may be written here: where nothing is, or an earlier one,
+    which is replaced."""
+    if not directory.exists():
+        return
+    if not directory.is_dir():
+        raise ValueError(f"{directory}: a file, and the report is a folder; name another")
+    inside = sorted(directory.iterdir())
+    strange = [path for path in inside if path.is_dir() or path.suffix not in OURS]
+    if inside and (strange or not (directory / "report.json").is_file()):
+        found = (strange or inside)[0].name
+        raise ValueError(
+            f"{directory}: holds {found}, which is of no report and would be deleted; name another"
+        )
+
 
 def write_folder(
     directory: Path,
@@ -20,7 +39,12 @@ def write_folder(
     plots: Sequence[Plot],
     tables: Mapping[str, Table],
 ) -> None:
-    """Makes `directory` afresh: index.html, report.json, a PNG a plot, a CSV a table not empty."""
+    """Makes `directory` afresh: index.html, report.json, a PNG a plot, a CSV a table not empty.
+
+    Raises ValueError where it holds anything else.
+    """
+    directory = directory.absolute()
+    check_folder(directory)
     unfinished = directory.with_name(f"{directory.name}.tmp")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)

@@ -117,8 +117,14 @@ class RunDir:
         path = self.root / MANIFEST
         if not path.is_file():
             return {}
-        stages = json.loads(path.read_text(encoding="utf-8"))["stages"]
-        return {key: StageManifest.model_validate(stage) for key, stage in stages.items()}
+        try:
+            stages = json.loads(path.read_text(encoding="utf-8"))["stages"]
+            return {key: StageManifest.model_validate(stage) for key, stage in stages.items()}
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise ValueError(
+                f"{path}: damaged; remove it, and it is made again of the stages' own as they are "
+                "reused"
+            ) from None
 
     def record(self, directory: Path, manifest: StageManifest) -> None:
         """Write the manifest into the stage's directory and into the run's list."""

@@ -28,6 +28,7 @@ from rlhf.runtime.files import CHECKPOINTS, hash_section, write_text
 from rlhf.runtime.metrics import stage_table
 from rlhf.runtime.quiet import warnings_on
 from rlhf.runtime.run_dir import (
+    MANIFEST,
     Artifact,
     StageManifest,
     is_finished,
@@ -113,6 +114,9 @@ def _begin(step: Step, runtime: Runtime) -> StageManifest:
     inputs = {name: input_of(step, name, runtime) for name in step.inputs}
     config_hash, resume_hash = step.config_hash, step.resume_hash
     before = read_manifest(step.directory)
+    if before is None and (step.directory / MANIFEST).is_file():
+        runtime.console.print(f"{step.key}: its {MANIFEST} is damaged; what is there is in aside/")
+        runtime.run_dir.set_aside(step.directory)
     if before is not None and is_finished(step.directory, config_hash, inputs):
         return before
     same = before is not None and before.matches(config_hash, inputs)

@@ -22,7 +22,7 @@ def test_a_table_of_phases():
     assert shown.exit_code == 0
     for text in ("baichuan2_7b: GiB on each GPU", "sampling 13b ppo", "fits", "judging"):
         assert text in shown.stdout
-    assert "All stages: 52 min, on 1 x 80 GiB." in shown.stdout
+    assert "All stages: 53 min, on 1 x 80 GiB." in shown.stdout
 
 
 def test_a_config_s_own_words_are_the_plan_s():
@@ -71,6 +71,11 @@ def test_a_deepspeed_configuration(tmp_path):
     assert json.loads(out.read_text())["zero_optimization"]["stage"] == 2
     assert told.stdout.splitlines()[0].startswith("ZeRO-2 on 2 GPUs")
     assert f"--set runtime.deepspeed={out}" in told.stdout
+    assert rlhf("configs/tiny.yaml", *wanted).exit_code == 0  # in place of the one before
+    out.write_text("name: mine\n")
+    with pytest.raises(ValueError, match="is there, and no DeepSpeed configuration"):
+        raise rlhf("configs/tiny.yaml", *wanted).exception
+    assert out.read_text() == "name: mine\n"
 
 
 def test_mistakes_are_answered_in_a_line():

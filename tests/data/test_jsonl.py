@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -37,3 +38,12 @@ def test_rejection_shows_a_short_text_whatever_the_bytes() -> None:
     row = json.loads(rejection.to_json())
     assert row["content"].startswith("\\xd6\\xdax") and row["content"].count("x") <= CONTENT_BYTES
     assert (row["file"], row["line"], row["reason"]) == ("a.jsonl", 7, "no JSON")
+
+
+def test_what_is_no_file_is_not_replaced(tmp_path: Path) -> None:
+    os.mkfifo(pipe := tmp_path / "pipe")
+    cases = ((tmp_path, "a folder"), (pipe, "no regular file"), (Path("."), "no name of a file"))
+    for place, said in cases:
+        with pytest.raises(ValueError, match=said), whole_files(tmp_path / "new", place):
+            pass
+    assert [path.name for path in tmp_path.iterdir()] == ["pipe"] and pipe.is_fifo()

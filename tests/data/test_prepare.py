@@ -197,3 +197,22 @@ def test_kinds_that_are_no_longer_named_do_not_stay_behind(world):
     world.prepare(DataSection(sft=sft, prompts=prompts, held_out=0.3))
     world.prepare(DataSection(prompts=prompts))
     assert not (world.out / "sft.jsonl").exists() and (world.out / "prompts.jsonl").exists()
+
+
+def test_sources_are_not_replaced_by_what_is_made_of_them_nor_anything_else(world):
+    sources = world.folder / "mine"
+    given = DataSection(prompts=world.file("mine/prompts.jsonl", map(prompt, range(9))))
+    before = (sources / "prompts.jsonl").read_bytes()
+    world.out = sources
+    with pytest.raises(
+        ValueError, match="prompts.jsonl: lies in .*mine, .* move it, or give the run"
+    ):
+        world.prepare(given)
+    assert (sources / "prompts.jsonl").read_bytes() == before
+    world.out = world.folder / "data"
+    world.out.mkdir()
+    (world.out / "NOTES.md").write_text("kept")
+    (world.out / "rankings.jsonl").write_text("of other sources")
+    world.prepare(given)
+    assert (world.out / "NOTES.md").read_text() == "kept"
+    assert not (world.out / "rankings.jsonl").exists()

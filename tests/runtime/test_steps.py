@@ -160,6 +160,17 @@ def test_what_comes_to_nothing_does_not_replace_what_was_set_aside(world):
     assert world.times == times and world.runtime.run_dir.manifests() == {"rm": manifest}
 
 
+def test_what_a_damaged_manifest_belongs_to_is_set_aside(world):
+    directory = world.run().directory
+    (directory / "manifest.json").write_text("{")
+    world.run()
+    assert world.times == 2 and read_manifest(directory).status == "done"
+    assert (world.runtime.run_dir.root / "aside/rm/result").read_text() == "TEXT"
+    (world.runtime.run_dir.root / "manifest.json").write_text("")
+    with pytest.raises(ValueError, match="manifest.json: damaged; remove it"):
+        world.runtime.run_dir.manifests()
+
+
 def test_waiting_goes_on_at_the_next_call(world):
     world.fails = Waiting("waiting for rankings")
     assert world.run().waiting == "waiting for rankings"

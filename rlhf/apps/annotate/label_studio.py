@@ -70,6 +70,8 @@ def write_tasks(job: Job, path: Path) -> int:
 
     The labelling interface to put into the project goes beside them (interface).
     """
+    if any(path.resolve() == source.resolve() for source in job.sources):
+        raise ValueError(f"{path}: would be overwritten; give Label Studio's file another name")
     rows = []
     for source in job.sources:
         for task in read_jsonl(source, RankingTask):

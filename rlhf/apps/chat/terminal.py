@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -68,7 +68,7 @@ class Terminal:
 
     def _lines(self) -> Iterator[str]:
         if not self.interactive:
-            yield from sys.stdin
+            yield from _typed(sys.stdin)
             return
         with suppress(ImportError):
             import readline  # noqa: F401  (lines can then be edited, and called up again)
@@ -160,9 +160,9 @@ class Terminal:
             return
         try:
             for conversation in spoken:
-                conversation.save(Path(file).expanduser())
-        except OSError as error:
-            self._notice(f"{file}: {error.strerror}")
+                conversation.save(_place(file))
+        except (OSError, ValueError) as error:
+            self._notice(f"{file}: {getattr(error, 'strerror', None) or error}")
             return
         self._notice(f"saved: {file}")
 
@@ -173,7 +173,7 @@ class Terminal:
             self._notice(f"{first.name} alone")
             return
         try:
-            other = self.open_other(Path(model).expanduser())
+            other = self.open_other(_place(model))
             if self.system is not None:
                 other.system = self.system
                 other.check()
@@ -193,3 +193,22 @@ class Terminal:
 
 def _printable(piece: Piece) -> Text:
     return Text(piece.text.translate(UNPRINTABLE), style="dim" if piece.aside else "")
+
+
+def _place(text: str) -> Path:
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise ValueError(f"{text}: no such user's home") from None
+
+
+def _typed(stream: Iterable[str]) -> Iterator[str]:
+    """The lines. Raises ValueError at one that is not UTF-8, whether the stream minds or not."""
+    read = 0
+    try:
+        for line in stream:
+            line.encode()
+            yield line
+            read += 1
+    except UnicodeError:
+        raise ValueError(f"line {read + 1} of the questions is not UTF-8; convert them") from None

@@ -58,6 +58,9 @@ def convert(format: str, path: str | Path, out_dir: str | Path) -> ConvertReport
             f"{out_dir} is inside {path}: its output would be input next time; move it"
         )
     found, ignored = sources(str(path))
+    for out in (out_dir / "records.jsonl", out_dir / "rejected.jsonl"):
+        if out.exists() and Path(path).exists() and out.samefile(path):
+            raise ValueError(f"{path}: would be overwritten; name another folder with --out")
     counts: Counter[str] = Counter()
     reasons: Counter[str] = Counter()
     first: dict[str, str] = {}

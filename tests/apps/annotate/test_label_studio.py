@@ -165,3 +165,8 @@ def test_what_is_no_export_of_this_job(job: Job) -> None:
     rows[0]["annotations"] = [annotated(rows[0], ["A", "B", "C", "D"], label="rude")]
     with pytest.raises(ValueError, match="task 'e0'"):
         read_back(job, rows)
+
+
+def test_the_tasks_themselves_are_not_overwritten(job: Job) -> None:
+    with pytest.raises(ValueError, match="would be overwritten; give Label Studio's file"):
+        write_tasks(job, job.sources[0])

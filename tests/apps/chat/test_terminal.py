@@ -142,8 +142,18 @@ def test_a_file_that_cannot_be_written_is_told(
 ) -> None:
     conversation = opened()
     Script(conversation, ["A</s>"])
-    shown = typed(monkeypatch, conversation, "你好", "/save /no/such/folder")
+    saves = "/save /no/such/folder", "/save ~nobody-of-that-name/x", "/save a\0b"
+    shown = typed(monkeypatch, conversation, "你好", *saves)
     assert "/no/such/folder: No such file or directory" in shown
+    assert "~nobody-of-that-name/x: no such user's home" in shown and "null" in shown
+
+
+def test_questions_in_another_encoding(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
+    conversation = opened()
+    Script(conversation, ["A</s>", "B</s>"])
+    text = "一\n二\n".encode() + "三\n".encode("gb18030")
+    with pytest.raises(ValueError, match="line 3 of the questions is not UTF-8"):
+        pipe(monkeypatch, conversation, text.decode(errors="surrogateescape"))
 
 
 def test_ctrl_c_cuts_an_answer_short_and_leaves_at_the_prompt(

@@ -116,6 +116,11 @@ def test_users_mistakes(tmp_path: Path) -> None:
     (folder / "a.jsonl").write_text("\n")
     with pytest.raises(ValueError, match="no rows"):
         convert("alpaca", folder, tmp_path / "out")
+    source = tmp_path / "records.jsonl"
+    source.write_text('{"instruction": "a", "output": "b"}\n')
+    with pytest.raises(ValueError, match="would be overwritten; name another folder with --out"):
+        convert("alpaca", source, tmp_path)
+    assert source.stat().st_size
     assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
 
 
