@@ -7,7 +7,7 @@ import gzip
 import json
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -111,7 +111,28 @@ def _array_elements(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def _split(chunks: Iterator[str]) -> Iterator[tuple[int, str]]:
-    buffer, line = "", 1
+    """An element that ends nowhere, or not where it should, for want of a bracket or a quote, is
+    one as far as the next line that begins as it does itself."""
+    line = 1
+    while True:
+        rest, line, unfinished = yield from _whole(chunks, line)
+        next_line = _following(rest)
+        if not unfinished or next_line is None:
+            break
+        yield from _element(line, rest[:next_line])
+        line += rest.count("\n", 0, next_line)
+        chunks = chain(["[", rest[next_line:]], chunks)
+    yield from _element(line, rest)
+    if unfinished:
+        raise EOFError("the array has no end")
+
+
+def _whole(
+    chunks: Iterator[str], line: int
+) -> Generator[tuple[int, str], None, tuple[str, int, bool]]:
+    """Elements, as far as they end where they should. Returns what is left of what has been read,
+    its line, and whether it has no end."""
+    buffer = ""
     begin = scanned = 0
     opened: list[str] = []
     for chunk in chunks:
@@ -121,7 +142,10 @@ def _split(chunks: Iterator[str]) -> Iterator[tuple[int, str]]:
             # Outside all elements, or between two: what stands before the mark is whole.
             ends = opened == ["["] and character in ",]" or not opened and character in "[{"
             if ends:
-                yield from _element(line, buffer[begin : mark.start()])
+                text = buffer[begin : mark.start()]
+                if _following(text) is not None and not _is_json(text):
+                    return buffer[begin:], line, True
+                yield from _element(line, text)
                 line += buffer.count("\n", begin, scanned)
                 begin = scanned
             if character in "[{":
@@ -130,9 +154,23 @@ def _split(chunks: Iterator[str]) -> Iterator[tuple[int, str]]:
                 opened.pop()
         scanned = mark.start() if mark else len(buffer)
         buffer, scanned, begin = buffer[begin:], scanned - begin, 0
-    yield from _element(line, buffer)
-    if opened:
-        raise EOFError("the array has no end")
+    return buffer, line, bool(opened)
+
+
+def _following(text: str) -> int | None:
+    """Where, behind the first line, the next one begins with a brace as far in as the text does."""
+    start = len(text) - len(text.lstrip())
+    indent = text[:start].rpartition("\n")[2] if "\n" in text[:start] else ""
+    found = text.find(f"\n{indent}{{", start)
+    return None if found < 0 else found
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _element(line: int, text: str) -> Iterator[tuple[int, str]]:

@@ -67,6 +67,26 @@ def test_array_on_one_line_and_empty_array(tmp_path: Path) -> None:
     assert rows(tmp_path / "c.json", "") == []
 
 
+@pytest.mark.parametrize("bad", ['{"a": 2', '{"a": "x" y"}', '{"a": [2}', '{"a": "say "hi"}'])
+@pytest.mark.parametrize("indent", ["", "  "])
+def test_an_element_that_ends_nowhere_hides_none_behind_it(
+    tmp_path: Path, bad: str, indent: str
+) -> None:
+    nested = f'{indent}{{"a": [\n{indent}  {{"b": 1}}\n{indent}]}}'
+    lines = [
+        f"{indent}{bad}",
+        f'{indent}{{"a": 3}}',
+        nested,
+        f"{indent}{bad}",
+        f'{indent}{{"a": 5}}',
+    ]
+    found = rows(tmp_path / "a.json", "[\n" + ",\n".join(lines) + "\n]")
+    assert [line for line, _ in found] == [2, 3, 4, 7, 8]
+    assert [value for _, value in found[1:3]] == [{"a": 3}, {"a": [{"b": 1}]}]
+    assert found[4][1] == {"a": 5}
+    assert all("not JSON" in str(found[place][1]) for place in (0, 3))
+
+
 def test_truncated_array_keeps_what_was_whole(tmp_path: Path) -> None:
     found = rows(tmp_path / "a.json", '[{"a": 1},\n{"a": "tr')
     assert found[0] == (1, {"a": 1})
