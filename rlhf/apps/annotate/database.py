@@ -61,10 +61,16 @@ class Database:
     """One file, shared by threads and processes: each transaction opens a connection of its own."""
 
     def __init__(self, path: Path) -> None:
+        """Raises ValueError for a file that is damaged."""
         self.path = path
-        with self._connection() as connection:
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.executescript(SCHEMA)
+        try:
+            with self._connection() as connection:
+                connection.execute("PRAGMA journal_mode = WAL")
+                connection.executescript(SCHEMA)
+        except sqlite3.OperationalError:  # somebody else is at it, or the disk is full
+            raise
+        except sqlite3.DatabaseError as error:
+            raise ValueError(f"{path}: {error}; restore it from a copy") from None
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:

@@ -9,7 +9,7 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 from pydantic import AwareDatetime, BaseModel, Field, TypeAdapter, ValidationError, model_validator
 
@@ -166,8 +166,12 @@ def _ranks(value: dict[str, Any], task: RankingTask) -> tuple[int, ...]:
 
 
 def _label(value: dict[str, Any]) -> Label | None:
-    chosen = value.get("choices") or [None]
-    return TypeAdapter[Label | None](Label | None).validate_python(chosen[0])
+    chosen = value.get("choices")
+    first = chosen[0] if isinstance(chosen, list) and chosen else chosen or None
+    if first is not None and first not in get_args(Label):
+        raise ValueError(f"the label {first!r} is none of {' '.join(get_args(Label))}")
+    label: Label | None = first
+    return label
 
 
 def _name(annotation: _Annotation) -> str:

@@ -170,3 +170,12 @@ def test_what_is_no_export_of_this_job(job: Job) -> None:
 def test_the_tasks_themselves_are_not_overwritten(job: Job) -> None:
     with pytest.raises(ValueError, match="would be overwritten; give Label Studio's file"):
         write_tasks(job, job.sources[0])
+
+
+@pytest.mark.parametrize("label", ["useful", 5])
+def test_a_label_of_another_kind_is_told_in_a_line(job: Job, label: Any) -> None:
+    row = exported(job)[0]
+    work = annotated(row, ["A", "B", "C", "D"])
+    work["result"][1]["value"]["choices"] = [label] if label == "useful" else label
+    with pytest.raises(ValueError, match=f"the label {label!r} is none of helpful harmless"):
+        read_back(job, [{**row, "annotations": [work]}])

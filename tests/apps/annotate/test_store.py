@@ -14,6 +14,7 @@ from threading import Barrier
 
 import pytest
 
+from rlhf.apps.annotate.database import Database
 from rlhf.apps.annotate.ranking import Answer, shown_order
 from rlhf.apps.annotate.store import Refused, Store, Work
 from tests.apps.annotate.worlds import Clock, collect_folder
@@ -243,3 +244,10 @@ def test_kill_loses_no_answer_that_was_acknowledged(tmp_path: Path) -> None:
     assert len(stored) <= len(acknowledged) + 3
     assert all(Answer.model_validate_json(answer) for _, answer in rows)
     assert job.export()[tmp_path / "rankings.jsonl"] == len(stored)
+
+
+def test_a_damaged_file_is_told(tmp_path: Path) -> None:
+    file = tmp_path / "annotation.sqlite"
+    file.write_bytes(b"no database at all, but long enough to be taken for the header of one" * 9)
+    with pytest.raises(ValueError, match="file is not a database; restore it from a copy"):
+        Database(file)
