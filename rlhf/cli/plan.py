@@ -23,7 +23,8 @@ def plan(
         int, typer.Option("--gpus", min=1, help="Of all hosts, a process each.", show_default=True)
     ] = 1,
     memory: Annotated[
-        float, typer.Option("--gpu-memory", min=1, help="GiB of each.", show_default=True)
+        float,
+        typer.Option("--gpu-memory", min=1, max=1e6, help="GiB of each.", show_default=True),
     ] = 80.0,
     per_host: Annotated[
         int, typer.Option("--gpus-per-host", min=1, help="For --deepspeed.", show_default=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isqrt
 from typing import Annotated, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -30,9 +31,10 @@ def check_divides(section: AnySection, whole: str, part: str) -> AnySection:
 def check_multiple(whole: str, total: int, part: str, size: int) -> None:
     """Raises ValueError, with the nearest sizes that do, unless `size` divides `total`."""
     if total % size:
-        divisors = [each for each in range(1, total + 1) if total % each == 0]
+        low = [each for each in range(1, isqrt(total) + 1) if total % each == 0]
+        divisors = {*low, *(total // each for each in low)}
         near = {max(each for each in divisors if each < size)}
-        near |= {next((each for each in divisors if each > size), total)}
+        near |= {min((each for each in divisors if each > size), default=total)}
         raise ValueError(
             f"{whole} = {total} is not a multiple of {part} = {size}; "
             f"set {part} to {' or '.join(map(str, sorted(near)))}, or change {whole}"

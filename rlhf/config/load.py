@@ -130,7 +130,7 @@ def _with_preset(layers: Sequence[Layer]) -> list[Layer]:
     kept = [Layer(each.source, _without(each.values)) for each in layers]
     if chosen is None:
         return kept
-    if chosen not in presets:
+    if not isinstance(chosen, str) or chosen not in presets:
         mend = f"choose {', '.join(presets)}" if presets else "this config has none; leave it out"
         raise ValueError(f"preset = {chosen}: no such preset; {mend}")
     files = [layer for layer in kept if layer.source != "--set"]
