@@ -43,9 +43,19 @@ def launch(processes: int, arguments: Sequence[str]) -> int:
     try:
         elastic_launch(config, sys.executable)("-m", "rlhf", *arguments)
     except ChildFailedError as error:
-        rank, failure = error.get_first_failure()
-        return _tell(rank, failure)
+        return _tell(*_cause(error))
     return 0
+
+
+def _cause(error: ChildFailedError) -> tuple[int, ProcessFailure]:
+    """Who has failed first. One that was killed comes before those that lost it and said so, which
+    may be found at the same time; the launcher itself ends what is left by SIGTERM."""
+    killed = [
+        (rank, failure)
+        for rank, failure in error.failures.items()
+        if failure.exitcode < 0 and failure.exitcode != -signal.SIGTERM
+    ]
+    return killed[0] if killed else error.get_first_failure()
 
 
 def _tell(rank: int, failure: ProcessFailure) -> int:

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import psutil
 import pytest
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
+from rlhf.apps.launch import _cause
 from tests.stages.worlds import miniature, statuses
 
 pytestmark = pytest.mark.slow
@@ -31,6 +33,13 @@ def start(*arguments: str) -> subprocess.Popen[str]:
 def process(launcher: int, rank: int) -> psutil.Process:
     ranks = ((child, child.environ().get("RANK")) for child in psutil.Process(launcher).children())
     return next(child for child, number in ranks if number == str(rank))
+
+
+@pytest.mark.parametrize(("ended", "first"), [({0: 1, 1: -9}, 1), ({0: 2, 1: -15}, 0)])
+def test_who_was_killed_comes_before_those_that_lost_it(ended: dict[int, int], first: int) -> None:
+    found = {n: ProcessFailure(n, 100 + n, code, "<N/A>") for n, code in ended.items()}
+    rank, failure = _cause(ChildFailedError("rlhf", found))
+    assert (rank, failure.exitcode) == (first, ended[first])
 
 
 def test_a_killed_process_ends_all_and_the_run_goes_on(tmp_path: Path) -> None:
