@@ -23,12 +23,13 @@ def check_folder(directory: Path) -> None:
         return
     if not directory.is_dir():
         raise ValueError(f"{directory}: a file, and the report is a folder; name another")
-    inside = sorted(directory.iterdir())
+    inside = sorted(path for path in directory.iterdir() if path.name != ".DS_Store")
     strange = [path for path in inside if path.is_dir() or path.suffix not in OURS]
     if inside and (strange or not (directory / "report.json").is_file()):
         found = (strange or inside)[0].name
         raise ValueError(
-            f"{directory}: holds {found}, which is of no report and would be deleted; name another"
+            f"{directory}: holds {found}, which is of no report and would be deleted; move it, or "
+            "name another folder"
         )
 
 

@@ -80,8 +80,8 @@ class Sequences:
 
     def _kept_columns(self, rows: Tensor) -> tuple[int, int]:
         """Width of the widest prompt and of the longest response among the rows."""
-        prompt, response = self.widths[rows].amax(dim=0).tolist()
-        return prompt, response
+        prompts = self.attention_mask[rows, : self.prompt_width].sum(dim=1)
+        return int(prompts.max()), int(self.response_mask[rows].sum(dim=1).max())
 
 
 @dataclass(frozen=True)

@@ -98,18 +98,30 @@ def test_the_last_block_of_a_deep_trunk_has_no_graph_of_its_own(compiled, layers
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile makes C++")
-def test_a_block_in_code_of_its_own_gives_the_same_loss_and_gradients():
-    """A dozen seconds a kernel, on two cores that have something else to do."""
+@pytest.mark.parametrize("adapted", [False, True])
+def test_a_block_in_code_of_its_own_gives_the_same_loss_and_gradients(adapted):
+    """As SFT has it; with adapters, and as PPO has the last one, computed where it is read.
+
+    A dozen seconds a kernel, on two cores that have something else to do.
+    """
     ids = torch.arange(5, 17)[None]
+    read = {"logits_to_keep": 4} if adapted else {"labels": ids}
+
+    def made() -> nn.Module:
+        torch.manual_seed(0)  # of the adapters
+        model = tiny_model("baichuan2-7b", num_hidden_layers=1)
+        return add_lora(model, TuningSection(method="lora"), "causal") if adapted else model
 
     def found(model: nn.Module) -> list[torch.Tensor]:
-        loss = model(ids, labels=ids, use_cache=False).loss
+        output = model(input_ids=ids, use_cache=False, **read)
+        loss = output.logits.square().mean() if adapted else output.loss
         loss.backward()
-        return [loss.detach(), *(each.grad for each in model.parameters())]
+        learning = (each.grad for each in model.parameters() if each.requires_grad)
+        return [loss.detach(), *learning]
 
-    plain = found(tiny_model("baichuan2-7b", num_hidden_layers=1))
+    plain = found(made())
     with settings_kept():
-        compile_training(model := tiny_model("baichuan2-7b", num_hidden_layers=1))
+        compile_training(model := made())
         torch._dynamo.utils.counters.clear()
         for a, b in zip(plain, found(model), strict=True):
             torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)

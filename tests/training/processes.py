@@ -10,6 +10,7 @@ import json
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -79,8 +80,8 @@ def rm(**common: Any) -> Any:
     return train_reward_model(model, worlds.tokenizer(), *data, section, **common)
 
 
-def dpo(**common: Any) -> Any:
-    section, data = dpo_section(**SETTINGS), (pairs(UNEVEN), pairs(11, seed=1))
+def dpo(rows: int = ROWS, **common: Any) -> Any:
+    section, data = dpo_section(**SETTINGS), (pairs(rows), pairs(11, seed=1))
     model = loaded(worlds.language_model(), section, **common)
     return train_dpo(model, worlds.tokenizer(), *data, section, **common)
 
@@ -92,6 +93,7 @@ CASES: dict[str, Callable[..., Any]] = {
     "split": split,
     "rm": rm,
     "dpo": dpo,
+    "uneven": partial(dpo, UNEVEN),
     "lora": lora,
     "mixed": mixed,
     "big": heights,

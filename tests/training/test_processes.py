@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 
 HALF = ("half-zero2", "half-zero3", "split-ddp")
 IN_TWO = (
-    *("sft-ddp", "packed-zero2", "rm-zero2", "dpo-zero2"),
+    *("sft-ddp", "packed-zero2", "rm-zero2", "dpo-zero2", "uneven-ddp"),
     *("sft-zero3", "rm-zero3", "lora-zero3", "sft-zero3_offload"),
 )
 BIG = "big-zero3"

@@ -7,9 +7,9 @@ import gzip
 import json
 import re
 import zlib
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import TextIO
 
@@ -111,28 +111,7 @@ def _array_elements(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def _split(chunks: Iterator[str]) -> Iterator[tuple[int, str]]:
-    """An element that ends nowhere, or not where it should, for want of a bracket or a quote, is
-    one as far as the next line that begins as it does itself."""
-    line = 1
-    while True:
-        rest, line, unfinished = yield from _whole(chunks, line)
-        next_line = _following(rest)
-        if not unfinished or next_line is None:
-            break
-        yield from _element(line, rest[:next_line])
-        line += rest.count("\n", 0, next_line)
-        chunks = chain(["[", rest[next_line:]], chunks)
-    yield from _element(line, rest)
-    if unfinished:
-        raise EOFError("the array has no end")
-
-
-def _whole(
-    chunks: Iterator[str], line: int
-) -> Generator[tuple[int, str], None, tuple[str, int, bool]]:
-    """Elements, as far as they end where they should. Returns what is left of what has been read,
-    its line, and whether it has no end."""
-    buffer = ""
+    buffer, line = "", 1
     begin = scanned = 0
     opened: list[str] = []
     for chunk in chunks:
@@ -142,10 +121,7 @@ def _whole(
             # Outside all elements, or between two: what stands before the mark is whole.
             ends = opened == ["["] and character in ",]" or not opened and character in "[{"
             if ends:
-                text = buffer[begin : mark.start()]
-                if _following(text) is not None and not _is_json(text):
-                    return buffer[begin:], line, True
-                yield from _element(line, text)
+                yield from _elements(line, buffer[begin : mark.start()])
                 line += buffer.count("\n", begin, scanned)
                 begin = scanned
             if character in "[{":
@@ -154,15 +130,34 @@ def _whole(
                 opened.pop()
         scanned = mark.start() if mark else len(buffer)
         buffer, scanned, begin = buffer[begin:], scanned - begin, 0
-    return buffer, line, bool(opened)
+    rest = buffer.rstrip()
+    if opened and _next_lines(rest) and rest.endswith("]"):  # which ends the array
+        yield from _elements(line, rest[:-1])
+        return
+    yield from _elements(line, buffer)
+    if opened:
+        raise EOFError("the array has no end")
 
 
-def _following(text: str) -> int | None:
-    """Where, behind the first line, the next one begins with a brace as far in as the text does."""
+def _elements(line: int, text: str) -> Iterator[tuple[int, str]]:
+    """What should be one element. Where one lacks a bracket or a quote, so that those behind it
+    seem to belong to it, each line that begins as it does itself begins another."""
+    starts = _next_lines(text)
+    if not starts or _is_json(text):
+        yield from _element(line, text)
+        return
+    for begin, end in pairwise([0, *starts, len(text)]):
+        piece = text[begin:end]
+        yield from _element(line, piece.rstrip().removesuffix(","))
+        line += piece.count("\n")
+
+
+def _next_lines(text: str) -> list[int]:
+    """Where, behind the first line, lines begin with a brace as far in as the text itself does."""
     start = len(text) - len(text.lstrip())
     indent = text[:start].rpartition("\n")[2] if "\n" in text[:start] else ""
-    found = text.find(f"\n{indent}{{", start)
-    return None if found < 0 else found
+    lines = re.compile(rf"\n{re.escape(indent)}\{{")
+    return [found.start() for found in lines.finditer(text, start)]
 
 
 def _is_json(text: str) -> bool:

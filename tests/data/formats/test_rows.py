@@ -87,6 +87,12 @@ def test_an_element_that_ends_nowhere_hides_none_behind_it(
     assert all("not JSON" in str(found[place][1]) for place in (0, 3))
 
 
+def test_many_elements_that_end_nowhere_hide_none_either(tmp_path: Path) -> None:
+    lines = ['{"a": 1', '{"a": 2}'] * 20_000
+    found = rows(tmp_path / "a.json", "[\n" + ",\n".join(lines) + "\n]")
+    assert len(found) == 40_000 and found[-1] == (40_001, {"a": 2})
+
+
 def test_truncated_array_keeps_what_was_whole(tmp_path: Path) -> None:
     found = rows(tmp_path / "a.json", '[{"a": 1},\n{"a": "tr')
     assert found[0] == (1, {"a": 1})
