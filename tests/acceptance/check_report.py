@@ -1,6 +1,9 @@
 """Checks what a finished run shows: python tests/acceptance/check_report.py RUN_DIR [--structure]
 
 Every run: the report is whole. Without --structure also the numbers that the tiny run has to reach.
+What it cost is told, not checked: the same work takes twice the CPU seconds on a machine that
+others use too. The committed run, from a quiet one, is held to the bound
+(tests/benchmarks/test_tiny.py).
 """
 
 from __future__ import annotations
@@ -73,9 +76,8 @@ def numbers(report: Report) -> Iterator[Claim]:
     yield "the last reward model learns from two sizes", len({row["size"] for row in sources}) >= 2
     stages = {row["stage"] for row in sources}
     yield "the last reward model learns from SFT and PPO", stages >= {"sft", "ppo"}
-    run = report["run"]
-    yield f"core-minutes below 20 ({run['core_minutes']:.1f})", run["core_minutes"] < 20
-    yield f"memory below 4 GiB ({run['peak_memory_gib']:.2f})", run["peak_memory_gib"] < 4
+    memory = report["run"]["peak_memory_gib"]
+    yield f"memory below 4 GiB ({memory:.2f})", memory < 4
 
 
 def sft_numbers(sft: Report) -> Iterator[Claim]:
@@ -135,6 +137,8 @@ def main() -> None:
         claims += numbers(report)
     for claim, holds in claims:
         print(f"{'ok    ' if holds else 'FAILED'} {claim}")
+    run = report["run"]
+    print(f"cost   {run['core_minutes']:.1f} core-minutes, {run['minutes']:.1f} minutes")
     if not all(holds for _, holds in claims):
         sys.exit(f"{arguments.run_dir}: the report does not show what it must")
 
