@@ -23,6 +23,7 @@ from rlhf.config.schema import Config, Section
 
 _EXPONENT = re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$")
 _TIMESTAMP = "tag:yaml.org,2002:timestamp"
+_NO_VALUES = ("binary", "set", "omap", "pairs")  # YAML has them, a config has not
 
 
 class _Loader(yaml.SafeLoader):
@@ -45,6 +46,15 @@ class _Dumper(yaml.SafeDumper):
 for _class in (_Loader, _Dumper):
     _class.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+.0123456789"))
 _Loader.add_constructor(_TIMESTAMP, lambda _, node: str(node.value))
+
+
+def _refuse(_: yaml.SafeLoader, node: yaml.Node) -> None:
+    problem = f"!!{node.tag.rpartition(':')[2]} is no value of a config; write text, or a list"
+    raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
+
+
+for _name in _NO_VALUES:
+    _Loader.add_constructor(f"tag:yaml.org,2002:{_name}", _refuse)
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:

@@ -80,10 +80,10 @@ class RuntimeSection(Section):
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    threads: Positive | None = None
+    threads: Annotated[int, Field(ge=1, le=1024)] | None = None  # torch would start any number
     trackers: tuple[Literal["tensorboard", "wandb", "mlflow", "trackio"], ...] = ("tensorboard",)
     deepspeed: str | None = None
-    timeout: Positive = 1800
+    timeout: Annotated[int, Field(ge=1, le=7 * 86400)] = 1800
 
 
 class ModelEntry(Section):

@@ -136,6 +136,8 @@ def test_unknown_key_under_a_model_whose_name_is_a_field_name(write):
         ("output_dir: 5", "output_dir = 5; expected text (put it in quotes)"),
         ("ppo: 3", "ppo = 3; expected a mapping"),
         ("runtime: {device: gpu}", "runtime.device = \"gpu\"; expected 'auto', 'cpu' or 'cuda'"),
+        ("runtime: {threads: 1000000}", "runtime.threads = 1000000; expected less than or"),
+        ("runtime: {timeout: 1000000000}", "runtime.timeout = 1000000000; expected less than or"),
         ("ppo: {clip: .nan}", "ppo.clip = NaN; expected a finite number"),
         ("ppo: {clip: -0.5}", "ppo.clip = -0.5; expected greater than 0"),
         ("ppo: {minibatch: 48}", "ppo: rollout_batch x responses_per_prompt = 64 is not"),
@@ -179,7 +181,14 @@ def test_exponents_are_numbers(write):
 
 @pytest.mark.parametrize(
     ("text", "expected"),
-    [("a: [1", "run.yaml:2: not valid YAML"), ("- a", "'key: value' lines"), ("", "'key: value'")],
+    [
+        ("a: [1", "run.yaml:2: not valid YAML"),
+        ("- a", "'key: value' lines"),
+        ("", "'key: value'"),
+        ("a: 1\nname: !!binary aGk=", "run.yaml:2: not valid YAML: !!binary is no value"),
+        ("a: !!set {b}", "run.yaml:1: not valid YAML: !!set is no value of a config"),
+        ("- !!omap [a: 1]", "!!omap is no value"),
+    ],
 )
 def test_text_that_is_no_config(write, text, expected):
     assert expected in error_of(write(text + "\n"))
