@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -15,16 +16,18 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlhf.config.schema import TuningSection
-from rlhf.models.adapter import Task, add_lora, cast_adapters
+from rlhf.models.adapter import Task, add_lora, cast_adapters, read_record
 from rlhf.models.compiled import compile_training
 from rlhf.models.export import fold_adapter, merge_adapter, unspread
 from rlhf.models.from_main import from_main
-from rlhf.models.load import load_causal_lm, load_reward_model
+from rlhf.models.load import is_adapter, load_causal_lm, load_reward_model
 from rlhf.models.quantise import Quantization, quantization_of
 from rlhf.models.role_base import Learner, Roles, Scorer, Speaker
 from rlhf.models.spec import ModelSpec
 from rlhf.models.spread import ZeroStage, apart, spread, whole_weights
 from rlhf.ops.masking import positions
+
+logger = logging.getLogger(__name__)
 
 
 class SeparateRoles(Roles):
@@ -47,6 +50,12 @@ class SeparateRoles(Roles):
     ) -> None:
         super().__init__(spec, tokenizer)
         base: Quantization | None = "nf4" if tuning.method == "qlora" else None
+        if base and (not is_adapter(reward_path) or read_record(reward_path).quantization != base):
+            logger.warning(
+                "%s: trained over other weights than the 4-bit ones that ppo.tuning.method: qlora "
+                "loads; its scores are near those it was evaluated by, not the same",
+                reward_path,
+            )
         place: dict[str, Any] = {"dtype": dtype, "device": device, "quantization": base}
         mapped = {**place, "device": "cpu", "mapped": True}
         frozen = zero if zero == 3 else None

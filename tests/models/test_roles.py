@@ -238,6 +238,16 @@ def test_shared_refuses_a_reward_model_of_another_trunk(
         build_roles("shared", world.sft, world.reward, tuning=qlora, **CPU)
 
 
+@pytest.mark.parametrize("world", ["baichuan2-7b"], indirect=True)
+def test_a_reward_model_in_other_bits_than_its_own_is_told(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    for method, told in (("lora", False), ("qlora", True)):
+        tuning = LORA.model_copy(update={"method": method})
+        build_roles("separate", world.sft, world.reward, tuning=tuning, **CPU)
+        assert ("rm: trained over other weights than the 4-bit ones" in caplog.text) == told
+
+
 @pytest.mark.parametrize("kind", ["shared", "separate"])
 def test_another_vocabulary_is_refused(world: World, kind: str) -> None:
     (world.reward / "tokenizer.model").write_bytes(b"other pieces")
