@@ -44,7 +44,7 @@ def test_deepspeed_has_a_launcher_for_one_process_too(monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "argv", ["rlhf", *words])
     with pytest.raises(SystemExit) as exit_:
         cli.main()
-    assert exit_.value.code == 7 and started == [(1, words)]
+    assert exit_.value.code == 7 and started == [(1, words, "the same command")]
 
 
 def test_what_is_foreseen_and_no_mistake_is_one_line_too(monkeypatch, capsys, tmp_path):
@@ -77,6 +77,11 @@ def test_what_is_foreseen_and_no_mistake_is_one_line_too(monkeypatch, capsys, tm
         assert exit_.value.code == 1
         error = capsys.readouterr().err
         assert error.startswith("rlhf: ") and said in error and error.count("\n") == 1
+    monkeypatch.setattr("rlhf.apps.run.run", alarm)
+    monkeypatch.setattr(sys, "argv", ["rlhf", "ppo", "tiny", "--redo"])
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert "rlhf: leave out --redo to go on from here" in capsys.readouterr().err
 
 
 def _no_space(*_: object) -> None:

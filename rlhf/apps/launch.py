@@ -20,10 +20,11 @@ HANDLED = "SIGTERM,SIGHUP,SIGQUIT"
 """Signals that end all processes. Ctrl-C is not among them: a terminal sends it to each."""
 
 
-def launch(processes: int, arguments: Sequence[str]) -> int:
+def launch(processes: int, arguments: Sequence[str], again: str) -> int:
     """Run `rlhf ARGUMENTS` in so many processes that meet on localhost; the exit code.
 
-    When one dies the others are ended, and a line says which it was.
+    When one dies the others are ended, and a line says which it was. again: the command that goes
+    on then, in words.
     """
     os.environ.setdefault("OMP_NUM_THREADS", str(threads_each(processes)))
     config = LaunchConfig(
@@ -43,7 +44,7 @@ def launch(processes: int, arguments: Sequence[str]) -> int:
     try:
         elastic_launch(config, sys.executable)("-m", "rlhf", *arguments)
     except ChildFailedError as error:
-        return _tell(*_cause(error))
+        return _tell(*_cause(error), again)
     return 0
 
 
@@ -58,13 +59,13 @@ def _cause(error: ChildFailedError) -> tuple[int, ProcessFailure]:
     return killed[0] if killed else error.get_first_failure()
 
 
-def _tell(rank: int, failure: ProcessFailure) -> int:
+def _tell(rank: int, failure: ProcessFailure, again: str) -> int:
     """Says what the process could not say itself; the exit code."""
     if failure.exitcode >= 0:
         return failure.exitcode
     print(
         f"rlhf: process {rank} was killed by {failure.signal_name()} (out of memory?) and all "
-        "others have been ended; the same command goes on from the last checkpoint",
+        f"others have been ended; {again} goes on from the last checkpoint",
         file=sys.stderr,
     )
     return 1

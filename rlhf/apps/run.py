@@ -85,7 +85,8 @@ def run(
                 once(partial(run_dir.set_aside, runtime.stage_dir(stage)))
             result = STAGES[stage](config, runtime)
             if result.waiting:
-                runtime.console.print(result.waiting, soft_wrap=True)  # a command to copy
+                anew = ", without --redo, which would begin anew" if redo else ""
+                runtime.console.print(f"{result.waiting}{anew}", soft_wrap=True)  # to be copied
                 break
             for step in capabilities.after(stage, config, runtime):
                 execute(step, runtime)

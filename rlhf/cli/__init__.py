@@ -90,6 +90,8 @@ def _answer() -> int:
         else:
             traceback.print_exc()
             return 1
+        for note in getattr(error, "__notes__", ()):
+            typer.echo(f"rlhf: {note}", err=True)
         return 2 if isinstance(error, ValueError) else 1
 
 

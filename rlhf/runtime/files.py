@@ -27,6 +27,8 @@ RECORDS = (
 CHECKPOINTS = "checkpoints"
 """Folder in a stage's directory for what it resumes from; removed once the stage is done."""
 RECORD_FOLDERS = (CHECKPOINTS, "tensorboard", "wandb", "mlruns", "report")
+BY_HAND = ("*.sqlite", "*rankings.jsonl")
+"""May be people's work of weeks: no folder with one of these is removed for another."""
 
 
 def sync(path: Path) -> None:

@@ -41,8 +41,12 @@ def outlook(step: Step, runtime: Runtime, coming: Collection[Path]) -> Outlook:
         text = f"{before.status} since {before.started}; only what watches it has changed"
         return Outlook("resume", text)
     if not before.matches(config_hash, inputs):
-        if runtime.run_dir.has_aside(step.directory, config_hash, inputs):
-            return Outlook("reuse", "taken back from aside/")
+        hashes = config_hash, step.resume_hash
+        found = runtime.run_dir.found_aside(step.directory, *hashes, inputs)
+        kept = read_manifest(found) if found else None
+        if kept is not None:
+            action: Literal["reuse", "resume"] = "reuse" if kept.status == "done" else "resume"
+            return Outlook(action, "taken back from aside/")
         return Outlook("run", f"{_changes(before, config_hash, inputs)}; old results go to aside/")
     if before.status == "done":
         gone = [name for name in before.outputs if not (step.directory / name).exists()]

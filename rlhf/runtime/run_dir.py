@@ -13,12 +13,13 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from rlhf.runtime.files import CHECKPOINTS, hash_path, result_names, write_text
+from rlhf.runtime.files import BY_HAND, CHECKPOINTS, hash_path, result_names, write_text
 from rlhf.runtime.holder import this_process
 
 MANIFEST = "manifest.json"
@@ -75,6 +76,10 @@ class StageManifest(BaseModel):
     def resumes(self, resume_hash: str, inputs: Mapping[str, Artifact]) -> bool:
         """Whether unfinished work of such a config and of these inputs can go on from here."""
         return self.status != "done" and self.resume_hash == resume_hash and self._reads(inputs)
+
+    def is_of(self, config_hash: str, resume_hash: str, inputs: Mapping[str, Artifact]) -> bool:
+        """Whether a step of these goes on in this directory, rather than afresh in another."""
+        return self.matches(config_hash, inputs) or self.resumes(resume_hash, inputs)
 
     def _reads(self, inputs: Mapping[str, Artifact]) -> bool:
         return {name: item.hash for name, item in self.inputs.items()} == {
@@ -162,8 +167,9 @@ class RunDir:
     def set_aside(self, directory: Path) -> None:
         """Move a stage's results to aside/, in place of those there, so that it starts afresh.
 
-        Of a borrowed stage only the link moves. An attempt that has come to nothing, such as one
-        that was refused its input, replaces none: it is removed.
+        What people may have ranked is not replaced: it moves on to aside/2/, aside/3/, ... Of a
+        borrowed stage only the link moves. An attempt that has come to nothing, such as one that
+        was refused its input, replaces none: it is removed.
         """
         if not directory.exists() and not directory.is_symlink():
             return
@@ -172,6 +178,10 @@ class RunDir:
         if directory.is_symlink() or _holds_work(directory) or not target.exists():
             if target.is_symlink():
                 target.unlink()
+            elif target.exists() and _made_by_hand(target):
+                further = self._further_aside(directory)
+                further.parent.mkdir(parents=True, exist_ok=True)
+                target.rename(further)
             elif target.exists():
                 shutil.rmtree(target)
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -186,21 +196,32 @@ class RunDir:
             }
         )
 
-    def has_aside(self, directory: Path, config_hash: str, inputs: Mapping[str, Artifact]) -> bool:
-        """Whether what was set aside of a stage is finished, of this config and these inputs."""
-        return is_finished(self._aside(directory), config_hash, inputs)
+    def found_aside(
+        self, directory: Path, config_hash: str, resume_hash: str, inputs: Mapping[str, Artifact]
+    ) -> Path | None:
+        """What was set aside of a stage and is of this config and these inputs: finished, or else
+        to go on from. None where there is no such."""
+        key = directory.relative_to(self.root)
+        places = [self._aside(directory), *sorted((self.root / "aside").glob(f"[0-9]*/{key}"))]
+        for place in places:
+            if is_finished(place, config_hash, inputs):
+                return place
+        for place in places:
+            kept = read_manifest(place)
+            if kept and kept.status != "done" and kept.is_of(config_hash, resume_hash, inputs):
+                return place
+        return None
 
-    def take_back(self, directory: Path) -> StageManifest:
-        """Change places: what was set aside of a stage for what is there now. Its manifest."""
-        kept = self._aside(directory)
-        between = kept.with_name(f".{kept.name}{BETWEEN}")
+    def take_back(self, directory: Path, kept: Path) -> StageManifest:
+        """Change places: `kept`, set aside of a stage, for what is there now. Its manifest."""
+        between = _between(kept)
         kept.rename(between)
         self.set_aside(directory)
         return self._put_back(between, directory)
 
     def _put_back(self, between: Path, directory: Path) -> StageManifest:
         manifest = read_manifest(between)
-        assert manifest is not None, "it was found to be finished"
+        assert manifest is not None, "it was found by it"
         self._list(directory, manifest)
         between.rename(directory)
         return manifest
@@ -209,7 +230,8 @@ class RunDir:
         """Of a process that was killed in `take_back`: ended if the place is free, else undone."""
         for between in sorted((self.root / "aside").glob(f"**/.*{BETWEEN}")):
             kept = between.with_name(between.name.removesuffix(BETWEEN)[1:])
-            directory = self.root / kept.relative_to(self.root / "aside")
+            key = kept.relative_to(self.root / "aside").parts
+            directory = self.root.joinpath(*(key[1:] if key[0].isdigit() else key))
             if directory.exists() or directory.is_symlink():
                 between.rename(kept)
             else:
@@ -217,6 +239,13 @@ class RunDir:
 
     def _aside(self, directory: Path) -> Path:
         return self.root / "aside" / directory.relative_to(self.root)
+
+    def _further_aside(self, directory: Path) -> Path:
+        """The first free place beside `_aside`, none that an exchange may end in. No key begins
+        with a number."""
+        key = directory.relative_to(self.root)
+        places = (self.root / "aside" / str(number) / key for number in count(2))
+        return next(p for p in places if not (p.exists() or _between(p).exists()))
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -234,6 +263,11 @@ class RunDir:
                 raise ValueError(
                     f"{self.root}: in use by {file.read().strip() or 'another process'}; wait for "
                     "it, or give this run another directory with --set name=..."
+                ) from None
+            except OSError as error:
+                raise ValueError(
+                    f"{self.root}: this file system has no locks ({error.strerror}); mount it with "
+                    "them (Lustre: -o flock), or set output_dir to another one"
                 ) from None
             file.truncate(0)
             file.write(this_process())
@@ -273,6 +307,15 @@ def is_finished(directory: Path, config_hash: str, inputs: Mapping[str, Artifact
         and manifest.matches(config_hash, inputs)
         and all((directory / name).exists() for name in manifest.outputs)
     )
+
+
+def _between(kept: Path) -> Path:
+    """The name that results have while they change places."""
+    return kept.with_name(f".{kept.name}{BETWEEN}")
+
+
+def _made_by_hand(directory: Path) -> bool:
+    return any(next(directory.glob(pattern), None) is not None for pattern in BY_HAND)
 
 
 def _holds_work(directory: Path) -> bool:

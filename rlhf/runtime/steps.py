@@ -9,7 +9,7 @@ from __future__ import annotations
 import gc
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -119,14 +119,10 @@ def _begin(step: Step, runtime: Runtime) -> StageManifest:
         runtime.run_dir.set_aside(step.directory)
     if before is not None and is_finished(step.directory, config_hash, inputs):
         return before
-    same = before is not None and before.matches(config_hash, inputs)
-    goes_on = before is not None and not same and before.resumes(resume_hash, inputs)
-    if before is not None and not (same or goes_on):
-        if runtime.run_dir.has_aside(step.directory, config_hash, inputs):
-            runtime.console.print(f"{step.key}: taken back from aside/")
-            return runtime.run_dir.take_back(step.directory)
-        runtime.console.print(f"{step.key}: config or inputs changed; old results are in aside/")
-        runtime.run_dir.set_aside(step.directory)
+    if before is not None and not before.is_of(config_hash, resume_hash, inputs):
+        before = _exchange(step, runtime, inputs)
+        if before is not None and before.status == "done":
+            return before
     if step.directory.is_symlink():
         step.directory.unlink()  # borrowed, and its lender has begun it afresh
     lent = runtime.run_dir.borrow(step.directory, step.stage, config_hash, inputs)
@@ -141,14 +137,27 @@ def _begin(step: Step, runtime: Runtime) -> StageManifest:
         versions=versions(),
         started=_now(),
     )
-    if before is not None and before.status != "done" and (same or goes_on):
+    if before is not None and before.status != "done":
         manifest = manifest.model_copy(update={name: getattr(before, name) for name in _KEPT})
-    if before is not None and goes_on:
-        runtime.console.print(f"{step.key}: goes on under changed settings of what watches it")
-        hashes = (*before.resumed, before.config_hash)
-        manifest = manifest.model_copy(update={"resumed": hashes})
+        if before.config_hash != config_hash:
+            runtime.console.print(f"{step.key}: goes on under changed settings of what watches it")
+            hashes = (*before.resumed, before.config_hash)
+            manifest = manifest.model_copy(update={"resumed": hashes})
     runtime.run_dir.record(step.directory, manifest)
     return manifest
+
+
+def _exchange(step: Step, runtime: Runtime, inputs: Mapping[str, Artifact]) -> StageManifest | None:
+    """Set another config's results aside, for those of this one where they lie there: finished, or
+    to go on from. The manifest of these."""
+    hashes = step.config_hash, step.resume_hash
+    found = runtime.run_dir.found_aside(step.directory, *hashes, inputs)
+    if found is None:
+        runtime.console.print(f"{step.key}: config or inputs changed; old results are in aside/")
+        runtime.run_dir.set_aside(step.directory)
+        return None
+    runtime.console.print(f"{step.key}: taken back from aside/")
+    return runtime.run_dir.take_back(step.directory, found)
 
 
 def input_of(step: Step, name: str, runtime: Runtime) -> Artifact:

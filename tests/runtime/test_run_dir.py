@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import signal
 import subprocess
 import sys
@@ -115,7 +116,7 @@ def test_killed_while_results_change_places(run, monkeypatch, renames, now):
 
     monkeypatch.setattr(Path, "rename", killed)
     with pytest.raises(KeyboardInterrupt):
-        run.take_back(run.stage("rm"))
+        run.take_back(run.stage("rm"), run.root / "aside/rm")
     monkeypatch.undo()
     with run.lock():
         pass
@@ -125,7 +126,7 @@ def test_killed_while_results_change_places(run, monkeypatch, renames, now):
         assert (run.root / "aside/rm/weights").read_text() == other
         assert run.manifests()["rm"].config_hash == now
         assert [path.name for path in (run.root / "aside").iterdir()] == ["rm"]
-        run.take_back(run.stage("rm"))
+        run.take_back(run.stage("rm"), run.root / "aside/rm")
         now, other = other, now
 
 
@@ -151,6 +152,15 @@ def test_a_run_directory_has_one_process_at_a_time(run):
     with run.lock():  # a dead process holds nothing
         pass
     with run.lock():
+        pass
+
+
+def test_a_file_system_without_locks_is_told(run, monkeypatch):
+    def none(*_: object) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr("fcntl.flock", none)
+    with pytest.raises(ValueError, match="has no locks .* set output_dir to another"), run.lock():
         pass
 
 

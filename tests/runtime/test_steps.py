@@ -160,6 +160,36 @@ def test_what_comes_to_nothing_does_not_replace_what_was_set_aside(world):
     assert world.times == times and world.runtime.run_dir.manifests() == {"rm": manifest}
 
 
+def test_unfinished_work_is_taken_back_and_goes_on_where_it_was(world):
+    """A mistaken key, and the right one again, must not cost the iterations so far."""
+    world.fails = RuntimeError("killed")
+    for setting in (0, 1):
+        with pytest.raises(RuntimeError):
+            world.run(setting=setting)
+    world.fails, directory = None, world.step().directory
+    assert outlook(world.step(), world.runtime, ()) == ("resume", "taken back from aside/")
+    world.run()
+    assert (directory / "progress").read_text() == "xx" and world.times == 3
+    assert read_manifest(directory).status == "done"
+
+
+def test_what_people_have_ranked_is_never_removed(world):
+    world.fails, directory = Waiting("waiting for rankings"), world.step().directory
+    for setting in (0, 1, 2, 1, 0, 2):
+        world.run(setting=setting)
+        ranked = directory / "annotation.sqlite"
+        if world.times <= 3:
+            ranked.write_text(str(setting))
+        assert ranked.read_text() == str(setting)
+    kept = (world.runtime.run_dir.root / "aside").rglob("annotation.sqlite")
+    assert sorted(path.read_text() for path in kept) == ["0", "1"]
+    world.runtime.run_dir.set_aside(directory)  # as --redo does
+    world.run(setting=2)
+    assert not ranked.exists()
+    kept = (world.runtime.run_dir.root / "aside").rglob("annotation.sqlite")
+    assert sorted(path.read_text() for path in kept) == ["0", "1", "2"]
+
+
 def test_what_a_damaged_manifest_belongs_to_is_set_aside(world):
     directory = world.run().directory
     (directory / "manifest.json").write_text("{")

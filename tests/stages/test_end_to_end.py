@@ -215,6 +215,11 @@ def test_people_rank_between_two_calls(tmp_path, capsys):
     for split in ("", "eval_"):
         tasks = read_jsonl(collected / f"{split}tasks.jsonl", RankingTask)
         write_jsonl(collected / f"{split}rankings.jsonl", (ranked(task) for task in tasks))
+    call(config, redo="collect", only="collect")
+    out = " ".join(capsys.readouterr().out.split())
+    assert "then the same command again, without --redo, which would begin anew" in out
+    shutil.rmtree(collected)
+    (tmp_path / "people/aside/collect").rename(collected)
     call(config)
     assert set(statuses(tmp_path / "people").values()) == {"done"}
     report = json.loads((tmp_path / "people/report/report.json").read_text("utf-8"))
