@@ -11,9 +11,13 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from http.client import HTTPException
+from typing import TYPE_CHECKING
 
 from rlhf.data.records import PromptRecord
 from rlhf.evaluation.kept import Kept, key_of
+
+if TYPE_CHECKING:
+    from rlhf.evaluation.answers import Answer
 
 TRIES, TIMEOUT, AT_ONCE = 4, 120.0, 8
 """Of a request: attempts, the seconds each may take; requests at the same time."""
@@ -62,7 +66,7 @@ class ChatJudge:
         return f"{self.model} at {self.url}, each pair in both orders"
 
     def compare(
-        self, prompts: Sequence[PromptRecord], before: Sequence[str], after: Sequence[str]
+        self, prompts: Sequence[PromptRecord], before: Sequence[Answer], after: Sequence[Answer]
     ) -> tuple[list[float], list[float]]:
         """1, 0.5 or 0 for each answer.
 
@@ -70,7 +74,8 @@ class ChatJudge:
             ValueError: the endpoint refuses from the start, or is not there, or over a tenth of its
                 replies are no verdicts.
         """
-        pairs = list(zip(prompts, before, after, strict=True))
+        texts = ([answer.text for answer in answers] for answers in (before, after))
+        pairs = list(zip(prompts, *texts, strict=True))
         questions = [_question(prompt, old, new) for prompt, old, new in pairs]
         questions += [_question(prompt, new, old) for prompt, old, new in pairs]
         replies = self._ask(questions)
