@@ -15,7 +15,7 @@ from rlhf.data.jsonl import read_jsonl, write_jsonl
 from rlhf.data.records import PromptRecord, RankingRecord, RankingTask, Response
 from rlhf.data.taxonomy import balanced_sample
 from rlhf.demo import annotators
-from rlhf.evaluation.answers import Scorer
+from rlhf.evaluation.answers import Answer, Scorer
 from rlhf.evaluation.sampling import Sampler
 from rlhf.models.load import score_statistics
 from rlhf.runtime.distributed import Runtime, StageResult, gather, once, own_part
@@ -189,8 +189,12 @@ def rank_by_judge(
             "it; train it with rlhf rm, or set annotation.grading to null"
         )
     prompts = [task.prompt for task in tasks for _ in task.responses]
-    texts = [response.text for task in tasks for response in task.responses]
-    found = iter(scorer.scores(prompts, texts, config.collect.batch_size))
+    answers = [
+        Answer(response.text, ended=response.stop_reason != "length")
+        for task in tasks
+        for response in task.responses
+    ]
+    found = iter(scorer.scores(prompts, answers, config.collect.batch_size))
     for task in tasks:
         scores = list(islice(found, len(task.responses)))
         distinct = sorted(set(scores), reverse=True)

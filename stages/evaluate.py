@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -11,7 +12,7 @@ from rlhf.data.jsonl import read_jsonl, write_jsonl
 from rlhf.data.records import PromptRecord
 from rlhf.demo import rubric
 from rlhf.evaluation import report
-from rlhf.evaluation.answers import Answerer
+from rlhf.evaluation.answers import Answer, Answerer
 from rlhf.evaluation.card import with_cards
 from rlhf.evaluation.judges import Grader, reward_model_judge
 from rlhf.evaluation.policy import compare_rows
@@ -107,15 +108,16 @@ def _judge_policies(config: Config, runtime: Runtime, step: Step) -> Summary:
     """Every policy answers the same prompts; each PPO model is compared with the SFT model."""
     prompts = list(read_jsonl(step.inputs["prompts"], PromptRecord))[: config.evaluate.prompts]
     policies = {name: path for name, path in step.inputs.items() if name != "prompts"}
-    texts = {
+    answers = {
         name: _answers(name, path, prompts, config, runtime) for name, path in policies.items()
     }
     # Loaded when the last policy has answered: one model at a time fits where two would not.
     chosen = judge(config, runtime)
     own = own_part(len(prompts))
-    mine = {name: chosen.qualities(prompts[own], answers[own]) for name, answers in texts.items()}
+    mine = {name: chosen.qualities(prompts[own], each[own]) for name, each in answers.items()}
     parts = gather(mine)
-    qualities = {name: [*chain.from_iterable(part[name] for part in parts)] for name in texts}
+    qualities = {name: [*chain.from_iterable(part[name] for part in parts)] for name in answers}
+    texts = {name: [answer.text for answer in each] for name, each in answers.items()}
     comparisons = {f"ppo_{n}.jsonl": ("sft", f"ppo {n}") for n in range(1, runtime.rounds + 1)}
     if "sft_extra" in texts:
         comparisons["sft_extra.jsonl"] = ("sft_extra", f"ppo {runtime.rounds}")
@@ -151,27 +153,31 @@ def _places(config: Config, runtime: Runtime) -> dict[str, Path]:
 
 def _answers(
     name: str, path: Path, prompts: list[PromptRecord], config: Config, runtime: Runtime
-) -> list[str]:
+) -> list[Answer]:
     """Each policy's answers, sampled with the same random numbers."""
     answerer = Answerer.load(path, runtime)
     size = config.evaluate.batch_size
-    texts: dict[int, list[str]] = {}
+    answers: dict[int, list[Answer]] = {}
     with progress(f"evaluate {name}", runtime) as bar:
         for place, start in own_turns(range(0, len(prompts), size)):
             batch = prompts[start : start + size]
             generator = runtime.generator(f"evaluate:{start}")
             completions = answerer.complete(batch, config.evaluate.sampling, generator, size)
-            texts[place] = [answerer.text(completion) for completion in completions]
+            answers[place] = [answerer.answer(completion) for completion in completions]
             bar.update(min(start + size, len(prompts)), len(prompts))
-    return list(chain.from_iterable(in_order(texts)))
+    return list(chain.from_iterable(in_order(answers)))
 
 
 def judge(config: Config, runtime: Runtime) -> Grader:
     """The named reward model; else the demo's rubric; else the very reward model PPO trained on."""
     if config.evaluate.judge is None and config.demo is not None:
-        return Grader("demo rubric without noise", True, rubric.qualities)
+        return Grader("demo rubric without noise", True, _by_rubric)
     path = Path(config.evaluate.judge or runtime.stage_dir("rm"))
     own = "" if config.evaluate.judge else " (PPO trained on it: no independent judge)"
     # Where a judge has graded in the place of people, it is no independent one either.
     simulated = config.annotation.grading is not None and bool(config.evaluate.judge)
     return reward_model_judge(path, runtime, config.evaluate.batch_size, own, simulated)
+
+
+def _by_rubric(prompts: Sequence[PromptRecord], answers: Sequence[Answer]) -> list[float]:
+    return rubric.qualities(prompts, [answer.text for answer in answers])

@@ -15,7 +15,7 @@ from rlhf.data.chat_format import encode_prompt
 from rlhf.data.jsonl import read_jsonl
 from rlhf.data.records import PromptRecord, TextRecord
 from rlhf.demo import rubric
-from rlhf.evaluation.answers import Scorer
+from rlhf.evaluation.answers import Answer, Scorer
 from rlhf.evaluation.card import with_cards
 from rlhf.generation import Completion
 from rlhf.models.load import score_statistics
@@ -173,7 +173,7 @@ def _kept(metrics: MetricsLog, roles: Roles, records: Sequence[PromptRecord]) ->
                 "prompt": records[number].text,
                 "response": completion.text(roles.tokenizer),
                 "score": score,
-                "ended": completion.stop_reason != "length",
+                "ended": completion.ended,
             }
             for number, completion, score in first
         ]
@@ -193,9 +193,9 @@ def _judge(
 
     def qualities(numbers: Sequence[int], completions: Sequence[Completion]) -> list[float]:
         prompts = [records[number] for number in numbers]
-        texts = [completion.text(roles.tokenizer) for completion in completions]
+        answers = [Answer(each.text(roles.tokenizer), each.ended) for each in completions]
         if scorer is not None:
-            return scorer.scores(prompts, texts, config.ppo.rollout_microbatch)
-        return [rubric.quality(prompt, text) for prompt, text in zip(prompts, texts, strict=True)]
+            return scorer.scores(prompts, answers, config.ppo.rollout_microbatch)
+        return rubric.qualities(prompts, [answer.text for answer in answers])
 
     return qualities

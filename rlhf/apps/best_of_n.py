@@ -63,15 +63,15 @@ def _rows(
         for number, prompt in enumerate(prompts, start=1):
             same, generator = [prompt] * samples, runtime.generator(f"best-of-n:{prompt.id}")
             completions = answerer.complete(same, config.collect.sampling, generator, size)
-            texts = [answerer.text(completion) for completion in completions]
-            scores = scorer.scores(same, texts, size)
-            qualities = judge.qualities(same, texts)
-            for turn, answer in enumerate(zip(texts, scores, qualities, strict=True)):
-                text, score, quality = answer
+            answers = [answerer.answer(completion) for completion in completions]
+            scores = scorer.scores(same, answers, size)
+            qualities = judge.qualities(same, answers)
+            for turn, found in enumerate(zip(answers, scores, qualities, strict=True)):
+                answer, score, quality = found
                 yield AnswerRow(
                     id=f"{prompt.id}/{turn}",
                     prompt_id=prompt.id,
-                    text=text,
+                    text=answer.text,
                     score=score,
                     quality=quality,
                     judge=judge.name,

@@ -15,7 +15,7 @@ from rlhf.data.chat_format import encode_prompt
 from rlhf.data.jsonl import read_jsonl
 from rlhf.data.records import PromptRecord
 from rlhf.evaluation import policy_report, run_files
-from rlhf.evaluation.answers import Answerer, Scorer
+from rlhf.evaluation.answers import Answer, Answerer, Scorer
 from rlhf.evaluation.divergence import divergences
 from rlhf.evaluation.endpoint import ChatJudge
 from rlhf.evaluation.folder import check_folder
@@ -50,8 +50,12 @@ class JudgeChoice:
 class Answers:
     """One model's answers to all prompts, in order."""
 
-    texts: list[str]
+    said: list[Answer]
     completions: list[Completion]
+
+    @property
+    def texts(self) -> list[str]:
+        return [answer.text for answer in self.said]
 
 
 @quiet()
@@ -152,7 +156,7 @@ def _answers(
 ) -> Answers:
     """Each model's answers, with the random numbers of the stage `evaluate`."""
     sampling, size = config.evaluate.sampling, config.evaluate.batch_size
-    answerer, texts, completions = None, list[str](), list[Completion]()
+    answerer, said, completions = None, list[Answer](), list[Completion]()
     with progress(f"answers of {name}", runtime) as bar:
         for start in range(0, len(prompts), size):
             batch = prompts[start : start + size]
@@ -165,14 +169,13 @@ def _answers(
                 sampled = answerer.complete(batch, sampling, generator, size)
                 kept.add(key, [{**asdict(each), "text": answerer.text(each)} for each in sampled])
             for found in kept[key]:
-                texts.append(found["text"])
-                completions.append(
-                    Completion(
-                        tuple(found["token_ids"]), tuple(found["logprobs"]), found["stop_reason"]
-                    )
+                completion = Completion(
+                    tuple(found["token_ids"]), tuple(found["logprobs"]), found["stop_reason"]
                 )
-            bar.update(len(texts), len(prompts))
-    return Answers(texts, completions)
+                said.append(Answer(found["text"], completion.ended))
+                completions.append(completion)
+            bar.update(len(said), len(prompts))
+    return Answers(said, completions)
 
 
 def _judged(
@@ -190,7 +193,7 @@ def _judged(
     for name, after in answers.items():
         if name == BASELINE:
             continue
-        qualities = judge.compare(prompts, before.texts, after.texts)
+        qualities = judge.compare(prompts, before.said, after.said)
         rows = compare_rows(
             prompts,
             before.texts,
@@ -225,4 +228,4 @@ def _proxy_scores(
     if not (path / "config.json").is_file():
         return {}
     scorer, size = Scorer.load(path, runtime), config.evaluate.batch_size
-    return {name: scorer.scores(prompts, each.texts, size) for name, each in answers.items()}
+    return {name: scorer.scores(prompts, each.said, size) for name, each in answers.items()}

@@ -149,9 +149,8 @@ def pair_dataset(
 def _response_ids(
     spec: ModelSpec, tokenizer: PreTrainedTokenizerBase, response: Response
 ) -> list[int]:
-    ids = encode_response(spec, tokenizer, response.text)
-    # A response that was stopped at its length never said that it was finished.
-    return ids[:-1] if response.stop_reason == "length" else ids
+    ended = response.stop_reason != "length"
+    return encode_response(spec, tokenizer, response.text, ended)
 
 
 def _shortened(

@@ -23,6 +23,14 @@ from rlhf.runtime.distributed import Runtime
 
 
 @dataclass(frozen=True)
+class Answer:
+    """text: what a person reads. ended: False where it was cut off at its length."""
+
+    text: str
+    ended: bool = True
+
+
+@dataclass(frozen=True)
 class Answerer:
     """A language model with what it takes to talk to it."""
 
@@ -59,6 +67,10 @@ class Answerer:
         """What a person reads of a completion."""
         return completion.text(self.tokenizer)
 
+    def answer(self, completion: Completion) -> Answer:
+        """What a judge is asked about."""
+        return Answer(self.text(completion), completion.ended)
+
 
 @dataclass(frozen=True)
 class Scorer:
@@ -79,12 +91,13 @@ class Scorer:
         return cls(model, load_tokenizer(path), spec_of(path))
 
     def scores(
-        self, prompts: Sequence[PromptRecord], texts: Sequence[str], batch_size: int
+        self, prompts: Sequence[PromptRecord], answers: Sequence[Answer], batch_size: int
     ) -> list[float]:
-        """The score of each text as the complete answer to its prompt, in order."""
+        """The score of each answer to its prompt, in order; as in the reward model's training, one
+        that was cut off has no EOS."""
         sequences = [
             encode_prompt(self.spec, self.tokenizer, prompt.messages)
-            + encode_response(self.spec, self.tokenizer, text)
-            for prompt, text in zip(prompts, texts, strict=True)
+            + encode_response(self.spec, self.tokenizer, answer.text, answer.ended)
+            for prompt, answer in zip(prompts, answers, strict=True)
         ]
         return score_responses(self.model, sequences, self.tokenizer.pad_token_id, batch_size)

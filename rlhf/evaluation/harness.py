@@ -5,17 +5,18 @@ from __future__ import annotations
 import difflib
 import logging
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext, redirect_stderr
 from importlib.metadata import version
 from io import StringIO
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rlhf.config.capabilities import CapabilitySection
 from rlhf.config.paths import resource
 from rlhf.evaluation.capabilities import QuestionRow
+from rlhf.evaluation.harness_rows import check_groups, question_rows
 from rlhf.models.load import load_causal_lm, load_tokenizer
 from rlhf.runtime.distributed import Runtime, gather, is_main_process, once, own_part
 
@@ -28,24 +29,33 @@ OPTIONS: dict[str, Any] = {"log_samples": True, "bootstrap_iters": 0}
 """Of the harness: each question's result, from which the intervals are made here."""
 
 
+class Tasks(NamedTuple):
+    """loaded: as the harness takes them. names: what has a score, as the section names it; a tag's
+    tasks stand by themselves."""
+
+    loaded: dict[str, Any]
+    names: tuple[str, ...]
+
+
 def ask(model: Path, section: CapabilitySection, runtime: Runtime) -> list[QuestionRow]:
     """What a language model scores on every question of the section's tasks.
 
     The questions are dealt out to the processes of the run; all of them get all rows.
 
     Raises:
-        ValueError: the harness is not installed, has no such task, or cannot read its questions.
+        ValueError: the harness is not installed, has no such task, or cannot read its questions; a
+            group has no score.
     """
     manager = task_manager(section)
-    read: list[Any] = []
+    read: list[Tasks] = []
     once(lambda: read.append(read_tasks(manager, section)))  # fetched once, read by every process
     tasks = read[0] if read else read_tasks(manager, section)
     with _quietly():
         from lm_eval.evaluator import evaluate
 
         wrapped = _language_model(model, section, runtime)
-        found = evaluate(wrapped, task_dict=tasks, limit=section.limit, **OPTIONS)
-    return list(question_rows(found, section.tasks))
+        found = evaluate(wrapped, task_dict=tasks.loaded, limit=section.limit, **OPTIONS)
+    return list(question_rows(found, tasks.names))
 
 
 def count_questions(section: CapabilitySection) -> int:
@@ -53,8 +63,8 @@ def count_questions(section: CapabilitySection) -> int:
 
     Raises ValueError as `ask`.
     """
-    tasks = read_tasks(task_manager(section), section)["tasks"]
-    return sum(len(task.eval_docs) for task in tasks.values())
+    loaded = read_tasks(task_manager(section), section).loaded
+    return sum(len(task.eval_docs) for task in loaded["tasks"].values())
 
 
 def harness_version() -> str:
@@ -89,14 +99,23 @@ def task_manager(section: CapabilitySection) -> Any:
     raise ValueError(f"capabilities.tasks: no task {unknown[0]}; {mend}")
 
 
-def read_tasks(manager: Any, section: CapabilitySection) -> Any:
+def read_tasks(manager: Any, section: CapabilitySection) -> Tasks:
     """The tasks with their questions, and with so many solved examples as the section says.
 
-    Raises ValueError where a task's questions cannot be had, such as without a network.
+    Raises ValueError where a task's questions cannot be had, such as without a network, or where a
+    group's tasks have no metric in common.
     """
+    loaded: dict[str, Any] = {"tasks": {}, "groups": {}, "group_map": {}}
+    names: dict[str, None] = {}
     try:
         with _quietly():
-            loaded = manager.load(list(section.tasks))
+            # One by one: the harness refuses a task beside a group that has it.
+            for name in section.tasks:
+                read = manager.load([name])
+                for kind, values in loaded.items():
+                    values.update(read[kind])
+                whole = name in read["tasks"] or name in read["groups"]
+                names.update(dict.fromkeys([name] if whole else read["tasks"]))
     except Exception as error:  # every source of data has errors of its own
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise ValueError(
@@ -104,61 +123,14 @@ def read_tasks(manager: Any, section: CapabilitySection) -> Any:
             "network, bring the Hugging Face cache of a machine that has read them (HF_HOME), or "
             "name task files of your own in capabilities.include"
         ) from None
+    check_groups(loaded, names)  # before a model is asked
     for task in loaded["tasks"].values():
         own = task.get_config("num_fewshot")
         # A task that says 0 has no examples to give, or is made to be asked without.
         shots = own or 0 if section.shots is None or own == 0 else section.shots
         task.set_config(key="num_fewshot", value=shots)
         task.set_fewshot_seed(seed=SEED)
-    return loaded
-
-
-def question_rows(found: Mapping[str, Any], tasks: Sequence[str]) -> Iterator[QuestionRow]:
-    """A row for each question, from what the harness returns with its samples.
-
-    A group's questions are those of all its tasks; a tag's tasks stand by themselves. The metric is
-    the first that the task names. Raises ValueError for one that is not the mean over questions.
-    """
-    children: Mapping[str, Sequence[str]] = found.get("group_subtasks", {})
-    inner = {child for group in children.values() for child in group}
-    top = [name for name in found["results"] if name not in inner]
-    for name in sorted(top, key=lambda name: tasks.index(name) if name in tasks else len(tasks)):
-        leaves = list(_leaves(name, children))
-        metric, kept = _first_metric(found["results"][leaves[0]])
-        for leaf in leaves:
-            for sample in found["samples"][leaf]:
-                if sample["filter"] == kept:
-                    yield QuestionRow(
-                        task=name,
-                        metric=metric if kept == "none" else f"{metric} ({kept})",
-                        id=f"{leaf}:{sample['doc_id']}",
-                        shots=found["n-shot"].get(leaf) or 0,
-                        value=_number(sample[metric], leaf, metric),
-                    )
-
-
-def _leaves(name: str, children: Mapping[str, Sequence[str]]) -> Iterator[str]:
-    """The tasks with questions of their own that a name stands for."""
-    if not children.get(name):
-        yield name
-    for child in children.get(name, ()):
-        yield from _leaves(child, children)
-
-
-def _first_metric(results: Mapping[str, Any]) -> tuple[str, str]:
-    """Name and filter of the first metric, which the harness writes as one key: "acc,none"."""
-    keys = (key.split(",") for key in results if "," in key and "_stderr" not in key)
-    metric, kept = next(keys)
-    return metric, kept
-
-
-def _number(value: Any, task: str, metric: str) -> float:
-    if isinstance(value, bool | int | float):
-        return float(value)
-    raise ValueError(
-        f"capabilities.tasks: {task} is measured by {metric}, which is no mean over questions; "
-        "choose a task of accuracy or exact match"
-    )
+    return Tasks(loaded, tuple(names))
 
 
 def _language_model(path: Path, section: CapabilitySection, runtime: Runtime) -> Any:

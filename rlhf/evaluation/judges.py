@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from rlhf.data.records import PromptRecord
-from rlhf.evaluation.answers import Scorer
+from rlhf.evaluation.answers import Answer, Scorer
 from rlhf.runtime.distributed import Runtime
 
 
@@ -22,7 +22,7 @@ class Judge(Protocol):
     def simulated(self) -> bool: ...
 
     def compare(
-        self, prompts: Sequence[PromptRecord], before: Sequence[str], after: Sequence[str]
+        self, prompts: Sequence[PromptRecord], before: Sequence[Answer], after: Sequence[Answer]
     ) -> tuple[list[float], list[float]]:
         """Qualities of both answers to each prompt, [N] each, comparable within a prompt."""
 
@@ -33,10 +33,10 @@ class Grader:
 
     name: str
     simulated: bool
-    qualities: Callable[[Sequence[PromptRecord], Sequence[str]], list[float]]
+    qualities: Callable[[Sequence[PromptRecord], Sequence[Answer]], list[float]]
 
     def compare(
-        self, prompts: Sequence[PromptRecord], before: Sequence[str], after: Sequence[str]
+        self, prompts: Sequence[PromptRecord], before: Sequence[Answer], after: Sequence[Answer]
     ) -> tuple[list[float], list[float]]:
         return self.qualities(prompts, before), self.qualities(prompts, after)
 
@@ -48,7 +48,7 @@ def reward_model_judge(
     simulated: it stands in for people."""
     scorer = Scorer.load(path, runtime)
 
-    def qualities(prompts: Sequence[PromptRecord], texts: Sequence[str]) -> list[float]:
-        return scorer.scores(prompts, texts, batch_size)
+    def qualities(prompts: Sequence[PromptRecord], answers: Sequence[Answer]) -> list[float]:
+        return scorer.scores(prompts, answers, batch_size)
 
     return Grader(f"reward model {path}{note}", simulated, qualities)

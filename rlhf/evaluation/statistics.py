@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from math import sqrt
-from statistics import fmean, stdev
+from statistics import fmean, stdev, variance
 
 from rlhf.ops.intervals import wilson
 
@@ -85,41 +85,57 @@ class Drop:
     p_value: float
 
 
+Outcomes = list[tuple[float, str]]
+"""Credits of one dose, each with its cluster."""
+
+
 def surest_drop(
     credits: Sequence[float], doses: Sequence[float], clusters: Sequence[str]
 ) -> Drop | None:
     """Tests whether a proportion that should rise with an ordered dose falls anywhere.
 
-    A step's z is the difference of the two means over the root of sum_g u_g^2, u_g being cluster
-    g's sum of residuals, each divided by its dose's count: the variance of `clustered_interval`
-    for a difference, without its small-sample factor.
-
     Args: as of `cochran_armitage`.
 
     Returns:
-        None when it falls nowhere.
+        None when it falls nowhere, or only between two doses that one cluster alone makes up.
     """
-    from scipy.stats import norm
-
-    groups: dict[float, list[tuple[float, str]]] = {}
+    groups: dict[float, Outcomes] = {}
     for credit, dose, cluster in zip(credits, doses, clusters, strict=True):
         groups.setdefault(dose, []).append((credit, cluster))
     steps = list(pairwise(sorted(groups)))
     drops = []
-    for step in steps:
-        means = [fmean(credit for credit, _ in groups[dose]) for dose in step]
-        size = means[0] - means[1]
-        if size <= 0:
-            continue
-        sums: dict[str, float] = {}
-        for sign, dose, mean in zip((1, -1), step, means, strict=True):
-            for credit, cluster in groups[dose]:
-                residual = sign * (credit - mean) / len(groups[dose])
-                sums[cluster] = sums.get(cluster, 0.0) + residual
-        spread = sqrt(sum(value**2 for value in sums.values()))
-        p_value = float(norm.sf(size / spread)) if spread else 0.0
-        drops.append(Drop(*step, size, min(1.0, p_value * len(steps))))
+    for before, after in steps:
+        size, p_value = _fall(groups[before], groups[after])
+        if p_value is not None:
+            drops.append(Drop(before, after, size, min(1.0, p_value * len(steps))))
     return min(drops, key=lambda drop: drop.p_value, default=None)
+
+
+def _fall(first: Outcomes, second: Outcomes) -> tuple[float, float | None]:
+    """How far the mean falls from one dose to the next, and a score test's one-sided p value: None
+    where it does not fall, and for one cluster alone.
+
+    As under 'no step', residuals are about the common mean: about its own, a group that is all
+    right or all wrong, such as a single pair, has none, and any step beside it would be certain.
+    The variance is the clusters', G / (G - 1) sum_g u_g^2 with u_g = sum_{i in g} +-residual / n of
+    its dose, or where it is larger that of pairs dealt to the two doses at random (Fisher's exact
+    test has it): few clusters that happen to agree tell too little of their own spread. The size
+    counts less half of what one pair changes (Yates 1934, Journal of the Royal Statistical
+    Society, Supplement 1, p. 217), which for few pairs comes close to the exact test.
+    """
+    from scipy.stats import norm
+
+    mean = fmean(credit for credit, _ in first + second)
+    sums: dict[str, float] = {}
+    for sign, group in ((1, first), (-1, second)):
+        for credit, cluster in group:
+            sums[cluster] = sums.get(cluster, 0.0) + sign * (credit - mean) / len(group)
+    size, one_pair = sum(sums.values()), 1 / len(first) + 1 / len(second)
+    if size <= 0 or len(sums) < 2:
+        return size, None
+    clustered = len(sums) / (len(sums) - 1) * sum(value**2 for value in sums.values())
+    dealt = one_pair * variance([credit for credit, _ in first + second], mean)
+    return size, float(norm.sf((size - one_pair / 2) / sqrt(max(clustered, dealt))))
 
 
 def correlation_through_origin(x: Sequence[float], y: Sequence[float]) -> float | None:

@@ -29,6 +29,11 @@ class Completion:
     stop_reason: StopReason
     stop: str | None = None
 
+    @property
+    def ended(self) -> bool:
+        """False where it was cut off at its length."""
+        return self.stop_reason != "length"
+
     def text(self, tokenizer: PreTrainedTokenizerBase) -> str:
         """What a reader sees: the text before the stop string, without special tokens."""
         text = said(tokenizer, self.token_ids)

@@ -64,13 +64,21 @@ def encode_prompt(
     return ids if max_length is None else ids[-max_length:]
 
 
-def encode_response(spec: ModelSpec, tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """A complete answer: its text and EOS. It follows what `encode_prompt` returns."""
+def encode_response(
+    spec: ModelSpec, tokenizer: PreTrainedTokenizerBase, text: str, ended: bool = True
+) -> list[int]:
+    """An answer: its text and EOS. It follows what `encode_prompt` returns.
+
+    ended: False for one that was stopped at its length. It never said that it was finished, so it
+    has no EOS.
+    """
     if spec.chat_style == "moss":
-        return moss.encode_response(tokenizer, text)
-    if spec.turns is not None:
-        return turns.encode_response(tokenizer, text)
-    return [*encode_text(spec, tokenizer, text), eos_id(tokenizer)]
+        ids = moss.encode_response(tokenizer, text)
+    elif spec.turns is not None:
+        ids = turns.encode_response(tokenizer, text)
+    else:
+        ids = [*encode_text(spec, tokenizer, text), eos_id(tokenizer)]
+    return ids if ended else ids[:-1]
 
 
 def encode_system(

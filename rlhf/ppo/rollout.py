@@ -113,7 +113,7 @@ def assemble(
         sequences=sequences,
         scored=sequences if answers is None else _beside(prompts, answers, pad_id, device),
         engine_logprobs=engine_logprobs,
-        ended=torch.tensor([c.stop_reason != "length" for c in completions], device=device),
+        ended=torch.tensor([c.ended for c in completions], device=device),
         completions=tuple(completions),
     )
 

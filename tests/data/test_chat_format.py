@@ -59,6 +59,7 @@ def test_conversation_is_the_prompt_followed_by_the_response() -> None:
         whole = encode_conversation(spec, TOKENIZER, turns("A", "B", "C", "DD")).input_ids
         prompt = encode_prompt(spec, TOKENIZER, turns("A", "B", "C"))
         assert whole == prompt + encode_response(spec, TOKENIZER, "DD")
+        assert whole == [*prompt, *encode_response(spec, TOKENIZER, "DD", ended=False), EOS]
 
 
 def test_conversation_is_cut_on_the_right() -> None:

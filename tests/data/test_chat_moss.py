@@ -68,6 +68,7 @@ def test_conversation_is_the_prompt_the_response_and_a_new_line(tokenizer: MossT
     assert whole == prompt + answer + tokenizer.encode("\n")
     assert answer == encode_response(MOSS, tokenizer, " D")
     assert tokenizer.decode(answer) == " D<eom>"
+    assert tokenizer.decode(encode_response(MOSS, tokenizer, "D", ended=False)) == " D"
 
 
 def test_labels_leave_out_the_meta_instruction_and_the_results(tokenizer: MossTokenizer) -> None:

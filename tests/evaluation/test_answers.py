@@ -9,7 +9,7 @@ import torch
 from rlhf.config.schema import SamplingSection
 from rlhf.data.records import Message, PromptRecord
 from rlhf.evaluation import answers
-from rlhf.evaluation.answers import Answerer
+from rlhf.evaluation.answers import Answer, Answerer, Scorer
 from rlhf.generation import Completion
 
 SPEC: Any = SimpleNamespace(
@@ -66,3 +66,31 @@ def test_prompts_go_out_in_the_chat_format_and_come_back_in_order(answerer, monk
 def test_people_do_not_read_the_end_token(answerer):
     assert answerer.text(Completion((72, 105, 2), (0.0, 0.0, 0.0), "eos")) == "Hi"
     assert answerer.text(Completion((72,), (0.0,), "length")) == "H"
+
+
+def test_a_reward_model_reads_no_end_where_an_answer_was_cut_off(answerer, monkeypatch):
+    """As in its training, and in PPO, which scores the ids themselves."""
+    seen: list[list[int]] = []
+
+    def score_responses(model, sequences, pad_id, batch_size):
+        seen.extend(sequences)
+        return [float(len(ids)) for ids in sequences]
+
+    monkeypatch.setattr(answers, "score_responses", score_responses)
+    model: Any = object()
+    scorer = Scorer(model, answerer.tokenizer, SPEC)
+    ends = [((72, 105, 2), "eos"), ((72, 105), "length"), ((72, 105, 35), "stop")]
+    said = [
+        answerer.answer(Completion(ids, (0.0,) * len(ids), end, "#" if end == "stop" else None))
+        for ids, end in ends
+    ]
+    said.append(Answer("Hi"))  # of a file, say: nobody knows
+    assert [(each.text, each.ended) for each in said] == [
+        ("Hi", True),
+        ("Hi", False),
+        ("Hi", True),
+        ("Hi", True),
+    ]
+    assert scorer.scores([prompt("q")] * 4, said, 7) == [6.0, 5.0, 6.0, 6.0]
+    asked = [195, ord("q"), 196, 72, 105]
+    assert seen == [[*asked, 2], asked, [*asked, 2], [*asked, 2]]

@@ -12,6 +12,7 @@ import pytest
 
 from rlhf.data.records import Message, PromptRecord
 from rlhf.evaluation import endpoint
+from rlhf.evaluation.answers import Answer
 from rlhf.evaluation.endpoint import ChatJudge
 from rlhf.evaluation.kept import Kept
 
@@ -30,6 +31,7 @@ class Endpoint:
         self.reply: Reply = lambda a, b: "[[TIE]]"
         self.requests: list[dict[str, Any]] = []
         self.keys: list[str | None] = []
+        self.headers: dict[str, str] = {}
         self.lock = Lock()
         endpoint = self
 
@@ -48,6 +50,8 @@ class Endpoint:
                     b"no\nsuch thing" if isinstance(reply, int) else json.dumps(message).encode()
                 )
                 self.send_response(status if self.path == "/v1/chat/completions" else 404)
+                for name, value in endpoint.headers.items():
+                    self.send_header(name, value)
                 self.end_headers()
                 self.wfile.write(content)
 
@@ -72,6 +76,13 @@ def judge(fake: Endpoint, path: Path, key: str | None = None, **changes: Any) ->
     return ChatJudge(fake.url, "judge-1", key, Kept(path / "replies.jsonl"), **changes)
 
 
+def compare(
+    chat: ChatJudge, prompts: list[PromptRecord], *texts: list[str]
+) -> tuple[list[float], list[float]]:
+    before, after = ([Answer(text) for text in each] for each in texts)
+    return chat.compare(prompts, before, after)
+
+
 def longer(a: str, b: str) -> str:
     return "[[TIE]]" if len(a) == len(b) else " [[A]]\n" if len(a) > len(b) else "[[B]]"
 
@@ -80,7 +91,7 @@ def test_a_pair_is_judged_in_both_orders(fake: Endpoint, tmp_path: Path) -> None
     fake.reply = longer
     seen: list[tuple[int, int]] = []
     chat = judge(fake, tmp_path, key="secret", on_reply=lambda *done: seen.append(done))
-    before, after = chat.compare(PROMPTS[:3], ["xx", "xxx", "xx"], ["xxxx", "x", "yy"])
+    before, after = compare(chat, PROMPTS[:3], ["xx", "xxx", "xx"], ["xxxx", "x", "yy"])
     assert before == [0.0, 1.0, 0.5] and after == [1.0, 0.0, 0.5]
     assert len(fake.requests) == 6 and set(fake.keys) == {"Bearer secret"}
     assert seen == [(i, 6) for i in range(1, 7)]
@@ -91,63 +102,138 @@ def test_a_pair_is_judged_in_both_orders(fake: Endpoint, tmp_path: Path) -> None
 
 def test_a_judge_that_likes_the_first_answer_ties(fake: Endpoint, tmp_path: Path) -> None:
     fake.reply = lambda a, b: "[[A]]"
-    before, after = judge(fake, tmp_path).compare(PROMPTS[:2], ["x", "x"], ["yy", "yy"])
+    before, after = compare(judge(fake, tmp_path), PROMPTS[:2], ["x", "x"], ["yy", "yy"])
     assert before == after == [0.5, 0.5]
     assert fake.keys == [None] * 4
 
 
 def test_one_order_s_tie_makes_a_tie(fake: Endpoint, tmp_path: Path) -> None:
     fake.reply = lambda a, b: "[[B]]" if b == "good" else "[[TIE]]"
-    _, after = judge(fake, tmp_path).compare(PROMPTS[:1], ["bad"], ["good"])
+    _, after = compare(judge(fake, tmp_path), PROMPTS[:1], ["bad"], ["good"])
     assert after == [0.5]
 
 
 def test_an_interrupted_evaluation_goes_on(fake: Endpoint, tmp_path: Path) -> None:
     texts = (["x"] * 6, [f"yy{i}" for i in range(6)])
-    fake.reply = lambda a, b: 400 if len(fake.requests) > 5 else longer(a, b)
-    with pytest.raises(ValueError, match="400 no such thing; the same command goes on") as error:
-        judge(fake, tmp_path).compare(PROMPTS, *texts)
+    fake.reply = lambda a, b: 402 if len(fake.requests) > 5 else longer(a, b)
+    with pytest.raises(ValueError, match="402 no such thing; the same command goes on") as error:
+        compare(judge(fake, tmp_path), PROMPTS, *texts)
     assert "\n" not in str(error.value)
     kept = len((tmp_path / "replies.jsonl").read_text("utf-8").splitlines())
     assert 0 < kept <= 5
 
     fake.reply, fake.requests = longer, []
-    assert judge(fake, tmp_path).compare(PROMPTS, *texts)[1] == [1.0] * 6
+    assert compare(judge(fake, tmp_path), PROMPTS, *texts)[1] == [1.0] * 6
     assert len(fake.requests) == 12 - kept
     fake.requests = []
-    assert judge(fake, tmp_path).compare(PROMPTS, *texts)[1] == [1.0] * 6
+    assert compare(judge(fake, tmp_path), PROMPTS, *texts)[1] == [1.0] * 6
     assert fake.requests == []
 
 
 def test_a_passing_failure_is_tried_again(fake: Endpoint, tmp_path: Path) -> None:
     failures = iter([429, 503, 500])
     fake.reply = lambda a, b: next(failures, longer(a, b))
-    assert judge(fake, tmp_path).compare(PROMPTS[:1], ["x"], ["yy"])[1] == [1.0]
+    assert compare(judge(fake, tmp_path), PROMPTS[:1], ["x"], ["yy"])[1] == [1.0]
     fake.reply = lambda a, b: 503
     with pytest.raises(ValueError, match="503"):
-        judge(fake, tmp_path).compare(PROMPTS[:1], ["x"], ["other"])
+        compare(judge(fake, tmp_path), PROMPTS[:1], ["x"], ["other"])
 
 
 @pytest.mark.parametrize("said", ["[[A]] is better", "A", "[[C]]", "", "[[A]] [[B]]", "[[a]]"])
 def test_only_a_bare_verdict_counts(fake: Endpoint, tmp_path: Path, said: str) -> None:
     fake.reply = lambda a, b: said
     with pytest.raises(ValueError, match=r"12 of 12 replies are no verdict"):
-        judge(fake, tmp_path).compare(PROMPTS, ["x"] * 6, ["yy"] * 6)
+        compare(judge(fake, tmp_path), PROMPTS, ["x"] * 6, ["yy"] * 6)
 
 
 def test_a_few_unreadable_replies_are_ties(fake: Endpoint, tmp_path: Path) -> None:
     fake.reply = lambda a, b: "who knows" if a == "yy5" else longer(a, b)
-    _, after = judge(fake, tmp_path).compare(PROMPTS, ["x"] * 6, [f"yy{i}" for i in range(6)])
+    _, after = compare(judge(fake, tmp_path), PROMPTS, ["x"] * 6, [f"yy{i}" for i in range(6)])
     assert after == [1.0] * 5 + [0.5]
+
+
+@pytest.mark.parametrize("status", [400, 413, 422])
+def test_a_refused_question_is_an_unreadable_reply(
+    fake: Endpoint, tmp_path: Path, status: int
+) -> None:
+    """One order of one pair, as a content filter does it: a tie, and not asked again."""
+    texts = ["x"] * 6, [f"yy{i}" for i in range(6)]
+    seen: list[tuple[int, int]] = []
+    fake.reply = lambda a, b: status if a == "yy0" else longer(a, b)
+    chat = judge(fake, tmp_path, on_reply=lambda *done: seen.append(done))
+    assert compare(chat, PROMPTS, *texts)[1] == [0.5] + [1.0] * 5
+    assert seen == [(i, 12) for i in range(1, 13)]
+    assert f'"{status} no such thing"' in (tmp_path / "replies.jsonl").read_text("utf-8")
+
+    fake.requests = []
+    assert compare(judge(fake, tmp_path), PROMPTS, *texts)[1] == [0.5] + [1.0] * 5
+    assert fake.requests == []
+
+
+def test_refused_questions_count_as_the_unreadable_ones_do(fake: Endpoint, tmp_path: Path) -> None:
+    """One of 12 each may be; both together are over a tenth, and the reason is told."""
+    texts = ["x"] * 6, [f"yy{i}" for i in range(6)]
+    fake.reply = lambda a, b: {"yy0": 400, "yy5": "who\nknows"}.get(a, longer(a, b))
+    with pytest.raises(ValueError, match=r"2 of 12 .* the first is '400 no such thing'") as error:
+        compare(judge(fake, tmp_path), PROMPTS, *texts)
+    assert "\n" not in str(error.value)
+
+
+def test_too_many_refused_questions_are_asked_again(fake: Endpoint, tmp_path: Path) -> None:
+    texts = ["x"] * 6, [f"yy{i}" for i in range(6)]
+    fake.reply = lambda a, b: 400 if b in ("yy4", "yy5") else longer(a, b)
+    with pytest.raises(ValueError, match="2 of 6 questions are refused, the first with 400 no"):
+        compare(judge(fake, tmp_path), PROMPTS, *texts)
+    fake.reply = longer
+    assert compare(judge(fake, tmp_path), PROMPTS, *texts)[1] == [1.0] * 6
+
+
+def test_an_endpoint_that_refuses_from_the_start_is_given_up(
+    fake: Endpoint, tmp_path: Path
+) -> None:
+    """Such as for a model that it does not have: at 17 of 600 questions, not at a tenth."""
+    prompts = [PROMPTS[0].model_copy(update={"id": f"p{i}"}) for i in range(300)]
+    texts = [f"x{i}" for i in range(300)], [f"yy{i}" for i in range(300)]
+    fake.reply = lambda a, b: 400
+    with pytest.raises(ValueError, match="17 of 17 .* with --judge-model") as error:
+        compare(judge(fake, tmp_path), prompts, *texts)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "replies.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("status", "told", "waited"),
+    [
+        (429, "7", 7.0),
+        (429, "2.5", 2.5),
+        (429, "86400", 60.0),
+        (429, "Wed, 21 Oct 2026 07:28:00 GMT", 0.0),
+        (503, "7", 0.0),
+    ],
+)
+def test_an_endpoint_says_how_long_to_wait(
+    fake: Endpoint,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    status: int,
+    told: str,
+    waited: float,
+) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr(endpoint.time, "sleep", waits.append)
+    fake.headers, failures = {"Retry-After": told}, iter([status])
+    fake.reply = lambda a, b: next(failures, longer(a, b))
+    assert compare(judge(fake, tmp_path), PROMPTS[:1], ["x"], ["yy"])[1] == [1.0]
+    assert waits == [waited]
 
 
 def test_a_wrong_address_or_key_is_said_in_one_line(fake: Endpoint, tmp_path: Path) -> None:
     fake.reply = lambda a, b: 401
     with pytest.raises(ValueError, match="API key"):
-        judge(fake, tmp_path).compare(PROMPTS[:1], ["x"], ["y"])
+        compare(judge(fake, tmp_path), PROMPTS[:1], ["x"], ["y"])
     elsewhere = ChatJudge(f"{fake.url}/more", "m", None, Kept(tmp_path / "r.jsonl"))
     with pytest.raises(ValueError, match="base URL"):
-        elsewhere.compare(PROMPTS[:1], ["x"], ["y"])
+        compare(elsewhere, PROMPTS[:1], ["x"], ["y"])
     nobody = ChatJudge("http://127.0.0.1:9/v1", "m", None, Kept(tmp_path / "r.jsonl"))
     with pytest.raises(ValueError, match="check the URL"):
-        nobody.compare(PROMPTS[:1], ["x"], ["y"])
+        compare(nobody, PROMPTS[:1], ["x"], ["y"])

@@ -10,7 +10,8 @@ import torch
 
 from rlhf.config.schema import CapabilitySection, Config
 from rlhf.evaluation.capabilities import QuestionRow
-from rlhf.evaluation.harness import ask, harness_version, question_rows, task_manager
+from rlhf.evaluation.harness import ask, harness_version, task_manager
+from rlhf.evaluation.harness_rows import question_rows
 from rlhf.models.load import load_causal_lm, load_tokenizer
 from rlhf.runtime.distributed import Runtime, make_runtime
 from rlhf.runtime.run_dir import RunDir
@@ -81,6 +82,40 @@ def test_the_first_filter_counts_and_tasks_keep_the_config_s_order() -> None:
     ]
 
 
+def test_a_group_s_metric_is_one_that_all_its_tasks_have() -> None:
+    """Which a question that lacks it does not count for, as in the harness's own mean."""
+    samples = [{"doc_id": 0, "filter": "none", "acc_norm": 1.0, "acc": 0.0}]
+    found = {
+        "results": {
+            "exams": {"alias": "exams"},
+            "law": {"acc_norm,none": 1.0, "acc,none": 0.0},
+            "art": {"acc,none": 1.0},
+        },
+        "group_subtasks": {"exams": ["law", "art"]},
+        "samples": {"law": samples, "art": [sample(0, 1.0), sample(1, 0.0, metric="f1")]},
+        "n-shot": {"law": 5, "art": 5},
+    }
+    rows = list(question_rows(found, ["exams"]))
+    assert [(row.id, row.metric, row.value) for row in rows] == [
+        ("law:0", "acc", 0.0),
+        ("art:0", "acc", 1.0),
+    ]
+
+
+def test_a_group_measured_differently_has_no_score() -> None:
+    """Also by another filter: exact match of what was found strictly, and loosely."""
+    found = {
+        "results": {"a": {"exact_match,strict": 1.0}, "b": {"exact_match,none": 1.0}},
+        "group_subtasks": {"both": ["a", "b"]},
+    }
+    said = (
+        r"both has no score, for a is measured by exact_match \(strict\) and b by exact_match; "
+        "name its parts instead: a, b$"
+    )
+    with pytest.raises(ValueError, match=said):
+        list(question_rows(found, ["both"]))
+
+
 def test_a_metric_that_is_no_mean_is_refused() -> None:
     found = {
         "results": {"lm": {"word_perplexity,none": 20.0}},
@@ -132,6 +167,49 @@ def test_a_task_of_one_s_own(
     chosen = [likeliest(path, question, choices) for question, choices, _ in QUESTIONS]
     right = [float(a == b) for a, (_, _, b) in zip(chosen, QUESTIONS, strict=True)]
     assert [row.value for row in rows] == right
+
+
+def group(folder: Path, name: str, *parts: str) -> None:
+    listed = ", ".join(parts)
+    (folder / f"{name}.yaml").write_text(f"group: {name}\ntask: [{listed}]\n", encoding="utf-8")
+
+
+def test_every_name_of_the_config_has_its_questions(
+    own: CapabilitySection, runtime: Runtime, tmp_path: Path, checkpoint: Any
+) -> None:
+    """A group beside a part of it, which it has through a tag, and the tag itself."""
+    folder = tmp_path / "tasks"
+    task = (folder / "capitals.yaml").read_text("utf-8")
+    for name in ("rivers", "lakes"):
+        other = task.replace("task: capitals", f"task: {name}\ntag: waters")
+        (folder / f"{name}.yaml").write_text(other, encoding="utf-8")
+    group(folder, "wet", "waters")
+    group(folder, "geography", "capitals", "wet")
+    names = ("wet", "geography", "waters", "capitals")
+    rows = ask(checkpoint("baichuan2-7b"), own.model_copy(update={"tasks": names}), runtime)
+    found: dict[str, list[str]] = {}
+    for row in rows:
+        found.setdefault(row.task, []).append(row.id.split(":")[0])
+    assert list(found) == ["wet", "geography", "lakes", "rivers", "capitals"]
+    assert found["geography"] == ["capitals"] * 3 + ["lakes"] * 3 + ["rivers"] * 3
+    assert found["wet"] == ["lakes"] * 3 + ["rivers"] * 3
+    assert found["lakes"] == ["lakes"] * 3 and found["capitals"] == ["capitals"] * 3
+
+
+def test_a_group_of_different_metrics_is_refused_before_a_model_is_loaded(
+    own: CapabilitySection, runtime: Runtime, tmp_path: Path
+) -> None:
+    folder = tmp_path / "tasks"
+    task = (folder / "capitals.yaml").read_text("utf-8")
+    other = task.replace("task: capitals", "task: rivers").replace("acc}", "acc_norm}")
+    (folder / "rivers.yaml").write_text(other, encoding="utf-8")
+    group(folder, "geography", "capitals", "rivers")
+    said = (
+        "geography has no score, for capitals is measured by acc and rivers by acc_norm; "
+        "name its parts instead: capitals, rivers"
+    )
+    with pytest.raises(ValueError, match=said):
+        ask(tmp_path / "no model", own.model_copy(update={"tasks": ("geography",)}), runtime)
 
 
 def likeliest(path: Path, question: str, choices: list[str]) -> int:

@@ -87,22 +87,60 @@ def test_one_cluster_alone_has_no_clustered_trend() -> None:
 
 
 def test_the_surest_drop_by_hand() -> None:
-    # 3 of 4, then 1 of 4, then 4 of 4: each of the first two has variance 3/16 / 4; two steps.
+    # 3 of 4, then 1 of 4, then 4 of 4: residuals of 1/2 about the common mean, a quarter of which
+    # counts, so 8/7 x 8/64 = 1/7; half of what one pair changes is 1/4; two steps.
     credits = [1.0, 1, 1, 0, 1, 0, 0, 0, 1, 1, 1, 1]
     doses = [1.0] * 4 + [2.0] * 4 + [3.0] * 4
     found = surest_drop(credits, doses, [f"p{i}" for i in range(12)])
     assert found is not None and (found.before, found.after, found.size) == (1, 2, 0.5)
-    assert found.p_value == pytest.approx(2 * 0.0512352, abs=1e-6)  # z = 0.5 / sqrt(6 / 64)
-    # Two pairs a prompt: residuals add up to 1/8 or -1/8 four times, so z = 0.5 / sqrt(4 / 64).
+    assert found.p_value == pytest.approx(2 * 0.2541658, abs=1e-6)  # z = 0.25 / sqrt(1 / 7)
+    # Two pairs a prompt: 1/4, 0, 0 and 1/4, so z = 0.25 / sqrt(4/3 x 2/16).
     found = surest_drop(credits, doses, [f"p{i // 2}" for i in range(12)])
-    assert found is not None and found.p_value == pytest.approx(2 * 0.0227501, abs=1e-6)
+    assert found is not None and found.p_value == pytest.approx(2 * 0.2701457, abs=1e-6)
 
 
-def test_no_drop_where_nothing_falls_and_a_sure_one_where_everything_does() -> None:
+def test_no_drop_where_nothing_falls_and_no_sure_one_of_few_pairs() -> None:
     names = ["p", "q", "r", "s"]
     assert surest_drop([0.0, 1.0, 1.0, 1.0], [1.0, 2.0, 2.0, 3.0], names) is None
-    found = surest_drop([1.0, 1.0, 0.0, 0.0], [1.0, 1.0, 2.0, 2.0], names)
-    assert found is not None and (found.size, found.p_value) == (1, 0)
+    # 2 of 2, then 0 of 2: exact 1/6; here z = (1 - 1/2) / sqrt(4/3 x 4/16).
+    falling = [1.0, 1.0, 0.0, 0.0], [1.0, 1.0, 2.0, 2.0]
+    found = surest_drop(*falling, names)
+    assert found is not None and found.size == 1
+    assert found.p_value == pytest.approx(0.1932381, abs=1e-6)
+    # All of one prompt: nothing tells how far chance reaches.
+    assert surest_drop(*falling, ["p"] * 4) is None
+
+
+def test_one_wrong_pair_is_no_sure_drop() -> None:
+    """40 of 50, then 0 of 1: exact 11/51. Its step stands behind one that many pairs make."""
+    credits = [1.0] * 40 + [0.0] * 10 + [0.0]
+    found = surest_drop(credits, [4.0] * 50 + [5.0], [f"p{i}" for i in range(51)])
+    # The one has 40/51, the others' 40 (11/51)^2 + 10 (40/51)^2 go by 50^2: 51/50 x 0.6183529.
+    assert found is not None and found.size == pytest.approx(0.8)
+    assert found.p_value == pytest.approx(0.3574971, abs=1e-6)  # z = 0.29 / sqrt(0.6307200)
+    doses = [3.0] * 60 + [4.0] * 50 + [5.0]
+    credits = [1.0] * 55 + [0.0] * 5 + [1.0] * 20 + [0.0] * 30 + [0.0]
+    found = surest_drop(credits, doses, [f"p{i}" for i in range(111)])
+    assert found is not None and (found.before, found.after) == (3, 4)
+    assert found.p_value < 1e-6
+
+
+def test_a_few_pairs_that_are_all_right_make_no_sure_drop() -> None:
+    # 5 of 5, then 45 of 50: residuals of 1/11 and 10/11 would say z = 0.1 / 0.058. Dealt at random
+    # the variance is (1/5 + 1/50) 50/11 / 54; half of what one pair changes, 0.11, outweighs it.
+    credits = [1.0] * 5 + [1.0] * 45 + [0.0] * 5
+    found = surest_drop(credits, [1.0] * 5 + [2.0] * 50, [f"p{i}" for i in range(55)])
+    assert found is not None and found.p_value == pytest.approx(0.5292898, abs=1e-6)
+
+
+def test_a_drop_of_many_pairs_is_as_sure_as_by_the_exact_test() -> None:
+    # 160 of 200, then 130 of 200. Every pair five times: surer only by what one pair changes.
+    credits = [1.0] * 160 + [0.0] * 40 + [1.0] * 130 + [0.0] * 70
+    doses, names = [1.0] * 200 + [2.0] * 200, [f"p{i}" for i in range(400)]
+    found = surest_drop(credits, doses, names)
+    assert found is not None and found.p_value == pytest.approx(0.0005557, rel=0.07)  # Fisher's
+    five = surest_drop(credits * 5, doses * 5, names * 5)
+    assert five is not None and found.p_value > five.p_value > found.p_value / 2
 
 
 def test_correlation_does_not_depend_on_the_order_within_a_pair() -> None:

@@ -60,6 +60,7 @@ def test_conversation_is_the_prompt_and_the_answer() -> None:
     ids, labels = encode_conversation(spec, tokenizer, chat)
     answer = encode_response(spec, tokenizer, "Fine")
     assert ids == encode_prompt(spec, tokenizer, chat[:3]) + answer
+    assert tokenizer.decode(encode_response(spec, tokenizer, "Fine", ended=False)) == "Fine"
     assert tokenizer.decode([i for i in labels if i != N]) == "Yo 12<|im_end|>Fine<|im_end|>"
     assert all(label in (N, i) for i, label in zip(ids, labels, strict=True))
     assert encode_conversation(spec, tokenizer, chat, 30).labels == labels[:30]

@@ -10,7 +10,7 @@ from rlhf.config.load import load_config
 from rlhf.config.schema import BalanceSection
 from rlhf.data.jsonl import write_jsonl
 from rlhf.data.records import Message, PromptRecord, Provenance, RankingTask, Response
-from rlhf.evaluation.answers import Scorer
+from rlhf.evaluation.answers import Answer, Scorer
 from rlhf.runtime.distributed import make_runtime
 from rlhf.runtime.run_dir import RunDir
 from stages.collect import choose, rank_by_judge
@@ -55,10 +55,12 @@ def test_every_task_gets_the_scores_of_its_own_responses(
     """A judge that likes length, asked about all responses together."""
     asked: list[tuple[int, int]] = []
 
-    def scores(prompts: list[PromptRecord], texts: list[str], batch_size: int) -> list[float]:
-        asked.append((len(texts), batch_size))
+    def scores(prompts: list[PromptRecord], answers: list[Answer], batch_size: int) -> list[float]:
+        asked.append((len(answers), batch_size))
         assert [prompt.id for prompt in prompts] == ["a", "a", "b", "b", "b", "c", "c"]
-        return [float(len(text)) for text in texts]
+        # Every task's first was cut off, of its second nobody knows.
+        assert [answer.ended for answer in answers] == [False, True, False, True, True, False, True]
+        return [float(len(answer.text)) for answer in answers]
 
     monkeypatch.setattr(Scorer, "load", lambda *where: SimpleNamespace(scores=scores))
     monkeypatch.setattr("stages.collect.score_statistics", lambda judge: (0.0, 1.0))
@@ -68,8 +70,8 @@ def test_every_task_gets_the_scores_of_its_own_responses(
             id=name,
             prompt=PromptRecord(id=name, messages=(Message(role="user", content="Q"),)),
             responses=tuple(
-                Response(id=f"{name}{n}", text=text, provenance=SOURCE)
-                for n, text in enumerate(each)
+                Response(id=f"{name}{n}", text=text, provenance=SOURCE, stop_reason=end)
+                for n, (text, end) in enumerate(zip(each, ("length", None, "eos"), strict=False))
             ),
         )
         for name, each in texts.items()

@@ -18,6 +18,7 @@ import torch
 
 from rlhf.apps.chat.command import Sampling, open_conversation
 from rlhf.data.records import Message, PromptRecord
+from rlhf.evaluation.answers import Answer
 from rlhf.evaluation.endpoint import ChatJudge
 from rlhf.evaluation.kept import Kept
 from tests.apps.serve.conftest import KEY, WAIT, Running, Said, serving
@@ -293,7 +294,8 @@ def test_the_judge_of_rlhf_evaluate_asks_here(server: Running, say: Say, tmp_pat
     prompt = PromptRecord(id="p", messages=(Message(role="user", content="你好"),))
     judge = ChatJudge(server.url, server.name, KEY, Kept(tmp_path / "kept.jsonl"))
     # It says A in both orders.
-    assert judge.compare([prompt] * 2, ["x", "y"], ["z", "w"]) == ([0.5, 0.5], [0.5, 0.5])
+    before, after = ([Answer(text) for text in texts] for texts in ("xy", "zw"))
+    assert judge.compare([prompt] * 2, before, after) == ([0.5, 0.5], [0.5, 0.5])
 
 
 def plain(
