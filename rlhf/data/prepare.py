@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from rlhf.config.schema import CurationSection, DataSection
-from rlhf.data.curation import Auditor, Verdict, curate
+from rlhf.data.curation import Auditor, CurationResult, Verdict, curate
 from rlhf.data.dedup import near_duplicates
 from rlhf.data.jsonl import read_jsonl, write_jsonl
 from rlhf.data.records import PromptRecord, RankingRecord, SFTRecord
@@ -59,14 +59,7 @@ def prepare(
     train = {kind: _read(path, kind) for kind, path in named.items()}
     curated = None
     if curation is not None and "sft" in train:
-        verdicts = auditor or file_auditor(section.audits)
-        demonstrations = [record for record in train["sft"] if isinstance(record, SFTRecord)]
-        curated = curate(demonstrations, verdicts, curation, seed)
-        if not curated.kept:
-            raise ValueError(
-                f"{section.sft}: every batch was sent back ({curated.report.batches[0].reason}); "
-                "have them written again, or lower sft.curation.threshold"
-            )
+        curated = _curated(train["sft"], section, curation, auditor, seed)
         train["sft"] = list(curated.kept)
     held_out = {kind: _read(path, kind) for kind, path in held_out_named.items() if path}
     train, split_off = _split(
@@ -117,8 +110,8 @@ def _state(section: DataSection, curation: CurationSection | None, seed: int) ->
     return hash_section(section, curation, seed, hashes)
 
 
-def file_auditor(path: str | None) -> Auditor:
-    """Verdicts from a file.
+def file_auditor(path: str | None) -> tuple[Auditor, set[str]]:
+    """The verdicts of a file, and the ids of all demonstrations that one is against.
 
     Raises:
         ValueError: no file is named; the auditor itself, for a demonstration without a verdict.
@@ -137,7 +130,25 @@ def file_auditor(path: str | None) -> Auditor:
             )
         return verdicts[record.id]
 
-    return audit
+    return audit, {name for name, acceptable in verdicts.items() if not acceptable}
+
+
+def _curated(
+    records: Sequence[AnyRecord],
+    section: DataSection,
+    curation: CurationSection,
+    auditor: Auditor | None,
+    seed: int,
+) -> CurationResult:
+    verdicts, refused = (auditor, set[str]()) if auditor else file_auditor(section.audits)
+    demonstrations = [record for record in records if isinstance(record, SFTRecord)]
+    curated = curate(demonstrations, verdicts, curation, seed, refused)
+    if not curated.kept:
+        raise ValueError(
+            f"{section.sft}: every batch was sent back ({curated.report.batches[0].reason}); "
+            "have them written again, or lower sft.curation.threshold"
+        )
+    return curated
 
 
 def _read(path: str, kind: str) -> list[AnyRecord]:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from rlhf.config.schema import CurationSection, DataSection
-from rlhf.data.curation import Verdict
+from rlhf.data.curation import Verdict, audit_samples
 from rlhf.data.jsonl import read_jsonl, write_jsonl
 from rlhf.data.prepare import KINDS, file_auditor, prepare
 from rlhf.data.records import Message, PromptRecord, RankingRecord, SFTRecord
@@ -146,9 +146,9 @@ def test_too_few_to_split_names_the_file(world):
 
 
 def test_verdicts_come_from_the_file_and_a_bad_batch_goes_back(world):
-    """Batch one: 4 of 5 acceptable, lower bound 0.38; batch two: 5 of 5, 0.57."""
+    """Batch one: 2 of 5 acceptable; batch two: 5 of 5."""
     records = [demonstration(n, "one" if n < 5 else "two") for n in range(10)]
-    verdicts = [Verdict(id=f"s{n}", acceptable=n != 0) for n in range(10)]
+    verdicts = [Verdict(id=f"s{n}", acceptable=n > 2) for n in range(10)]
     section = DataSection(
         sft=world.file("sft.jsonl", records),
         audits=world.file("audits.jsonl", verdicts),
@@ -160,6 +160,29 @@ def test_verdicts_come_from_the_file_and_a_bad_batch_goes_back(world):
     assert [batch["accepted"] for batch in report["batches"]] == [False, True]
     world.prepare(section)
     assert len(world.ids("sft")) == 8 and not (world.out / "curation.json").exists()
+
+
+def test_a_verdict_outside_the_sample_is_heeded(world):
+    """Of 10 demonstrations 5 are sampled, all acceptable; one of the others is known to be bad, as
+    after another seed or order of the file."""
+    sample = audit_samples(list(map(demonstration, range(10))), 5, 0)["ann", "one"]
+    sampled = {record.id for record in sample}
+    bad = next(f"s{n}" for n in range(10) if f"s{n}" not in sampled)
+    verdicts = [Verdict(id=name, acceptable=name != bad) for name in sorted({*sampled, bad})]
+    section = DataSection(
+        sft=world.file("sft.jsonl", map(demonstration, range(10))),
+        audits=world.file("audits.jsonl", verdicts),
+        held_out=0.2,
+    )
+    world.prepare(section, CURATION)
+    kept = {f"s{n}" for n in range(10)} - {bad}
+    assert {*world.ids("sft"), *world.ids("sft_eval")} == kept
+    (report,) = json.loads((world.out / "curation.json").read_text("utf-8"))["batches"]
+    assert (report["dropped"], report["refused_outside"], report["audit"]["acceptable"]) == (
+        1,
+        1,
+        5,
+    )
 
 
 def test_a_sampled_record_without_verdict_is_named(world):
