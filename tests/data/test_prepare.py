@@ -9,7 +9,7 @@ from rlhf.config.schema import CurationSection, DataSection
 from rlhf.data.curation import Verdict, audit_samples
 from rlhf.data.jsonl import read_jsonl, write_jsonl
 from rlhf.data.prepare import KINDS, file_auditor, prepare
-from rlhf.data.records import Message, PromptRecord, RankingRecord, SFTRecord
+from rlhf.data.records import Message, PromptRecord, RankingRecord, SFTRecord, TextRecord
 
 CURATION = CurationSection(sample=5, threshold=0.5)
 QUESTIONS = [
@@ -58,8 +58,10 @@ class World:
         write_jsonl(self.folder / name, records)
         return str(self.folder / name)
 
-    def prepare(self, section: DataSection, curation=None, auditor=None) -> None:
-        prepare(section, curation, auditor, self.out, seed=0)
+    def prepare(
+        self, section: DataSection, curation=None, auditor=None, pretraining: str | None = None
+    ) -> None:
+        prepare(section, curation, auditor, self.out, 0, pretraining)
 
     def ids(self, name: str) -> list[str]:
         model = KINDS[name.removesuffix("_eval")]
@@ -134,6 +136,56 @@ def test_no_stage_has_learnt_what_it_is_tested_on_nor_any_what_ppo_is(world, tes
     else:
         with pytest.raises(ValueError, match=f"1 of held-out {tested} in {learnt}"):
             world.prepare(DataSection(**given))
+
+
+def text(name: str, *lines: str) -> TextRecord:
+    return TextRecord(id=name, text="\n".join(lines))
+
+
+def test_no_prompt_that_ppo_is_tested_on_stands_in_the_text_it_mixes_in(world):
+    """Two prompts held out: one in the midst of a text, one in no text but like a training's."""
+    mixed = world.file(
+        "mixed.jsonl",
+        [text("t1", "A page of answers."), text("t2", "Another.", f"He asked: {QUESTIONS[1]}")],
+    )
+    given = {
+        "prompts": world.file("prompts.jsonl", map(prompt, range(2, 8))),
+        "prompts_eval": world.file("eval.jsonl", map(prompt, (1, 9))),
+    }
+    with pytest.raises(
+        ValueError,
+        match=r"^1 of 2 held-out prompts stand in the text of ppo\.pretraining\.data, .*"
+        r"mixed\.jsonl, such as 'Why is the sky blue in the morning and r\.\.\.' in 't2'; remove "
+        r"them, or set data\.allow_leakage to true$",
+    ):
+        world.prepare(DataSection(**given), pretraining=mixed)
+    assert not world.out.exists()
+    world.prepare(DataSection(**given, allow_leakage=True), pretraining=mixed)
+    world.prepare(DataSection(**given))
+
+
+def test_what_no_prompt_is_tested_on_may_stand_in_mixed_text(world):
+    """Demonstrations and rankings: neither SFT nor the reward model learns from that text."""
+    mixed = world.file("mixed.jsonl", [text("t", QUESTIONS[8])])
+    section = DataSection(
+        sft=world.file("sft.jsonl", map(demonstration, range(4))),
+        sft_eval=world.file("sft_eval.jsonl", [demonstration(8)]),
+        rankings=world.file("rankings.jsonl", map(ranking, range(4, 7))),
+        rankings_eval=world.file("rankings_eval.jsonl", [ranking(8)]),
+    )
+    world.prepare(section, pretraining=mixed)
+    assert world.ids("sft_eval") == ["s8"]
+
+
+def test_a_prompt_that_stands_in_mixed_text_is_not_split_off(world):
+    mixed = world.file("mixed.jsonl", [text(f"t{n}", "So?", QUESTIONS[n]) for n in (0, 1, 4, 7)])
+    prompts = world.file("prompts.jsonl", map(prompt, range(10)))
+    world.prepare(DataSection(prompts=prompts, held_out=0.5), pretraining=mixed)
+    assert len(world.ids("prompts_eval")) == 5
+    assert {"p0", "p1", "p4", "p7"} <= {*world.ids("prompts")}
+    before = world.ids("prompts_eval")
+    world.prepare(DataSection(prompts=prompts, held_out=0.5))
+    assert {*before} != {*world.ids("prompts_eval")}, "made again without the text"
 
 
 def test_too_few_to_split_names_the_file(world):
