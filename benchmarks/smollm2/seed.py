@@ -27,8 +27,7 @@ from rlhf.apps import best_of_n, evaluate_policy, run
 from rlhf.config.load import load_config
 from rlhf.config.schema import Config
 from rlhf.data.jsonl import read_jsonl, write_jsonl
-from rlhf.data.provenance import keep_responses
-from rlhf.data.records import RankingRecord, RankingTask
+from rlhf.data.records import RankingRecord, RankingTask, pair_grades
 from rlhf.runtime.distributed import make_runtime
 from rlhf.runtime.files import write_text
 from rlhf.runtime.run_dir import RunDir
@@ -150,7 +149,19 @@ def pairs_of(records: Iterable[RankingRecord], seed: int) -> Iterable[RankingRec
         ranks = list(enumerate(record.ranks))
         untied = [(i, j) for i, a in ranks for j, b in ranks[i + 1 :] if a != b]
         if untied:
-            yield keep_responses(record, random.Random(f"{seed}:{record.id}").choice(untied))
+            yield _pair(record, *random.Random(f"{seed}:{record.id}").choice(untied))
+
+
+def _pair(record: RankingRecord, i: int, j: int) -> RankingRecord:
+    """The ranking of two responses, whose ranks become neighbours."""
+    (pair,) = pair_grades((record.ranks[i], record.ranks[j]), record.grades)
+    return record.model_copy(
+        update={
+            "responses": (record.responses[i], record.responses[j]),
+            "ranks": (1, 2) if pair.chosen == 0 else (2, 1),
+            "grades": () if pair.grade is None else (pair.grade,),
+        }
+    )
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from rich.table import Column, Table
 from rlhf.apps import capabilities
 from rlhf.apps.run import STAGES as ORDER
 from rlhf.apps.run import Work, check_roles, check_stages, last_round, planned
-from rlhf.apps.world import DEMO, located
+from rlhf.apps.world import DEMO, located, mixed_text
 from rlhf.config.load import dump_config, load_config
 from rlhf.config.schema import Config, DataSection
 from rlhf.data.jsonl import read_lines
@@ -146,7 +146,8 @@ def _world_to_come(config: Config, data: DataSection, run_dir: RunDir) -> list[P
     """The folders that are made before the first stage."""
     demo = run_dir.root / DEMO
     coming = [demo] if config.demo is not None and not is_built(config.demo, demo) else []
-    if coming or not is_prepared(data, config.sft.curation, run_dir.data, config.seed):
+    made_of = (data, config.sft.curation, run_dir.data, config.seed, mixed_text(config))
+    if coming or not is_prepared(*made_of):
         coming.append(run_dir.data)
     return coming
 

@@ -49,7 +49,8 @@ def prepared_run(
             build.build(config.demo, Taxonomy.load(taxonomy), demo_dir)
         write_text(run_dir.root / "config.yaml", dump_config(config))
         auditor = annotators.authoritative if config.demo and not config.data.audits else None
-        prepare(data, config.sft.curation, auditor, run_dir.data, config.seed)
+        text = mixed_text(config)
+        prepare(data, config.sft.curation, auditor, run_dir.data, config.seed, text)
 
     with ExitStack() as stack:
         once(lambda: stack.enter_context(run_dir.lock()))
@@ -69,6 +70,12 @@ def located(
     data = _without_unread(config.data, run_dir, stages)
     _check_named_files(config.model_copy(update={"data": data}), run_dir, stages)
     return config, data, run_dir
+
+
+def mixed_text(config: Config) -> str | None:
+    """The text that PPO mixes in, where it is there: a run of other stages does without it."""
+    mix = config.ppo.pretraining
+    return mix.data if mix and Path(mix.data).is_file() else None
 
 
 def _without_unread(data: DataSection, run_dir: RunDir, stages: Collection[str]) -> DataSection:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from random import Random
 
@@ -36,13 +36,17 @@ class Audit:
 
 @dataclass(frozen=True)
 class BatchReport:
-    """One batch: accepted or sent back, how many records were dropped and why."""
+    """One batch: accepted or sent back, how many records were dropped and why.
+
+    refused_outside: records outside the sample that a verdict is against; dropped as well.
+    """
 
     annotator: str
     batch: str
     audit: Audit
     accepted: bool
     dropped: int
+    refused_outside: int
     reason: str
 
 
@@ -85,17 +89,24 @@ def audit_samples(
 
 
 def curate(
-    records: Iterable[SFTRecord], auditor: Auditor, settings: CurationSection, seed: int
+    records: Iterable[SFTRecord],
+    auditor: Auditor,
+    settings: CurationSection,
+    seed: int,
+    refused: Collection[str] = (),
 ) -> CurationResult:
     """Accepts a batch when the lower Wilson bound of its acceptance rate reaches the threshold.
 
-    The bound is that of the two-sided interval at `settings.confidence`. A rejected batch goes back
-    whole; of an accepted one only the audited records that were not acceptable are dropped.
+    The bound is that of the two-sided interval at `settings.confidence`, corrected for the share
+    of the batch that was audited. A rejected batch goes back whole; of an accepted one only the
+    records are dropped that were not acceptable.
 
     Args:
         records: demonstrations, each with its annotator group and batch.
         auditor: the authoritative verdict: True when the record is acceptable.
         seed: chooses the audited sample, independently for each batch.
+        refused: ids that a verdict is against, sampled or not: nobody drew those outside the sample
+            by chance, so that they say nothing of the batch's rate.
 
     Raises:
         ValueError: a record without annotator or batch.
@@ -107,9 +118,12 @@ def curate(
         sample = samples[annotator, batch]
         failed = [record.id for record in sample if not auditor(record)]
         audit = _audit(len(members), len(sample), len(sample) - len(failed), settings.confidence)
-        report = _judge(annotator, batch, audit, settings.threshold)
+        sampled = {record.id for record in sample}
+        besides = [one.id for one in members if one.id in refused and one.id not in sampled]
+        report = _judge(annotator, batch, audit, len(besides), settings.threshold)
         if report.accepted:
             dropped |= dict.fromkeys(failed, "not acceptable to the auditor")
+            dropped |= dict.fromkeys(besides, "not acceptable to the auditor, outside the sample")
         else:
             dropped |= {record.id: report.reason for record in members}
         reports.append(report)
@@ -129,7 +143,7 @@ def _batches(records: Iterable[SFTRecord]) -> dict[BatchKey, list[SFTRecord]]:
     return batches
 
 
-def _judge(annotator: str, batch: str, audit: Audit, threshold: float) -> BatchReport:
+def _judge(annotator: str, batch: str, audit: Audit, besides: int, threshold: float) -> BatchReport:
     accepted = audit.low >= threshold
     found = (
         f"{audit.acceptable} of {audit.audited} audited records acceptable, bound {audit.low:.2f}"
@@ -137,9 +151,11 @@ def _judge(annotator: str, batch: str, audit: Audit, threshold: float) -> BatchR
     if not accepted:
         dropped, reason = audit.records, f"sent back: {found} is below {threshold}"
     else:
-        dropped = audit.audited - audit.acceptable
-        reason = f"accepted: {found}" + ("; the others dropped" if dropped else "")
-    return BatchReport(annotator, batch, audit, accepted, dropped, reason)
+        failed = audit.audited - audit.acceptable
+        dropped = failed + besides
+        reason = f"accepted: {found}" + ("; the others dropped" if failed else "")
+        reason += f"; {besides} refused outside the sample dropped" if besides else ""
+    return BatchReport(annotator, batch, audit, accepted, dropped, besides, reason)
 
 
 def _groups(reports: Iterable[BatchReport], settings: CurationSection) -> dict[str, Audit]:
@@ -158,5 +174,5 @@ def _groups(reports: Iterable[BatchReport], settings: CurationSection) -> dict[s
 
 
 def _audit(records: int, audited: int, acceptable: int, confidence: float) -> Audit:
-    low, high = wilson(acceptable, audited, confidence)
+    low, high = wilson(acceptable, audited, confidence, population=records)
     return Audit(records, audited, acceptable, low, high)

@@ -64,7 +64,8 @@ def curate_files(
     if waiting:
         write_jsonl(out / SAMPLE, waiting)
         return waiting
-    result = curate(records, lambda record: verdicts[record.id].acceptable, settings, seed)
+    refused = {verdict.id for verdict in verdicts.values() if not verdict.acceptable}
+    result = curate(records, lambda record: verdicts[record.id].acceptable, settings, seed, refused)
     agreements = label_agreement(sampled, verdicts)
     _write(result, agreements, records, out, len(verdicts.keys() - {one.id for one in sampled}))
     return result.report, agreements

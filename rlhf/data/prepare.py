@@ -8,10 +8,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 from rlhf.config.schema import CurationSection, DataSection
-from rlhf.data.curation import Auditor, Verdict, curate
+from rlhf.data.curation import Auditor, CurationResult, Verdict, curate
 from rlhf.data.dedup import near_duplicates
 from rlhf.data.jsonl import read_jsonl, write_jsonl
-from rlhf.data.records import PromptRecord, RankingRecord, SFTRecord
+from rlhf.data.quoted import check_quoted, quoted
+from rlhf.data.records import PromptRecord, RankingRecord, SFTRecord, TextRecord
 from rlhf.data.split import check_leakage, held_out_split
 from rlhf.runtime.files import hash_path, hash_section, write_text
 
@@ -38,6 +39,7 @@ def prepare(
     auditor: Auditor | None,
     directory: Path,
     seed: int,
+    pretraining: str | None = None,
 ) -> None:
     """Write sft.jsonl, prompts.jsonl, rankings.jsonl, each also as *_eval.jsonl (held out), and
     curation.json.
@@ -46,6 +48,7 @@ def prepare(
 
     Args:
         auditor: the authoritative verdicts; None reads them from `section.audits`.
+        pretraining: the text that PPO mixes in, which no prompt that it is tested on may stand in.
 
     Raises:
         ValueError: a file is missing, damaged or empty, a sampled demonstration has no verdict, no
@@ -53,25 +56,20 @@ def prepare(
     """
     named = {kind: getattr(section, kind) for kind in KINDS if getattr(section, kind)}
     held_out_named = {kind: getattr(section, f"{kind}_eval") for kind in named}
-    if is_prepared(section, curation, directory, seed):
+    if is_prepared(section, curation, directory, seed, pretraining):
         return
     _check_apart([*named.values(), *held_out_named.values(), section.audits], directory)
     train = {kind: _read(path, kind) for kind, path in named.items()}
     curated = None
     if curation is not None and "sft" in train:
-        verdicts = auditor or file_auditor(section.audits)
-        demonstrations = [record for record in train["sft"] if isinstance(record, SFTRecord)]
-        curated = curate(demonstrations, verdicts, curation, seed)
-        if not curated.kept:
-            raise ValueError(
-                f"{section.sft}: every batch was sent back ({curated.report.batches[0].reason}); "
-                "have them written again, or lower sft.curation.threshold"
-            )
+        curated = _curated(train["sft"], section, curation, auditor, seed)
         train["sft"] = list(curated.kept)
     held_out = {kind: _read(path, kind) for kind, path in held_out_named.items() if path}
-    train, split_off = _split(
-        train, [kind for kind in named if kind not in held_out], section, seed
-    )
+    if pretraining and "prompts" in held_out and not section.allow_leakage:
+        questions = _questions(held_out)["prompts"]
+        check_quoted(pretraining, questions, section.near_duplicate_threshold)
+    to_split = [kind for kind in named if kind not in held_out]
+    train, split_off = _split(train, to_split, section, seed, pretraining)
     held_out |= split_off
     if not section.allow_leakage:
         threshold = section.near_duplicate_threshold
@@ -85,7 +83,7 @@ def prepare(
     for kind in named:
         write_jsonl(directory / f"{kind}.jsonl", train[kind])
         write_jsonl(directory / f"{kind}_eval.jsonl", held_out[kind])
-    write_text(directory / STAMP, _state(section, curation, seed))
+    write_text(directory / STAMP, _state(section, curation, seed, pretraining))
 
 
 def _check_apart(sources: Sequence[str | None], directory: Path) -> None:
@@ -99,26 +97,34 @@ def _check_apart(sources: Sequence[str | None], directory: Path) -> None:
 
 
 def is_prepared(
-    section: DataSection, curation: CurationSection | None, directory: Path, seed: int
+    section: DataSection,
+    curation: CurationSection | None,
+    directory: Path,
+    seed: int,
+    pretraining: str | None = None,
 ) -> bool:
     """Whether `directory` has what these sections make of the sources as they are now.
 
     Raises ValueError when a source is not there.
     """
     stamp = directory / STAMP
-    return stamp.is_file() and stamp.read_text("utf-8") == _state(section, curation, seed)
+    return stamp.is_file() and stamp.read_text("utf-8") == _state(
+        section, curation, seed, pretraining
+    )
 
 
-def _state(section: DataSection, curation: CurationSection | None, seed: int) -> str:
+def _state(
+    section: DataSection, curation: CurationSection | None, seed: int, pretraining: str | None
+) -> str:
     named = [kind for kind in KINDS if getattr(section, kind)]
     sources = [getattr(section, kind) for kind in named]
-    sources += [getattr(section, f"{kind}_eval") for kind in named] + [section.audits]
+    sources += [getattr(section, f"{kind}_eval") for kind in named] + [section.audits, pretraining]
     hashes = [hash_path(Path(source)) for source in sources if source]
     return hash_section(section, curation, seed, hashes)
 
 
-def file_auditor(path: str | None) -> Auditor:
-    """Verdicts from a file.
+def file_auditor(path: str | None) -> tuple[Auditor, set[str]]:
+    """The verdicts of a file, and the ids of all demonstrations that one is against.
 
     Raises:
         ValueError: no file is named; the auditor itself, for a demonstration without a verdict.
@@ -137,7 +143,25 @@ def file_auditor(path: str | None) -> Auditor:
             )
         return verdicts[record.id]
 
-    return audit
+    return audit, {name for name, acceptable in verdicts.items() if not acceptable}
+
+
+def _curated(
+    records: Sequence[AnyRecord],
+    section: DataSection,
+    curation: CurationSection,
+    auditor: Auditor | None,
+    seed: int,
+) -> CurationResult:
+    verdicts, refused = (auditor, set[str]()) if auditor else file_auditor(section.audits)
+    demonstrations = [record for record in records if isinstance(record, SFTRecord)]
+    curated = curate(demonstrations, verdicts, curation, seed, refused)
+    if not curated.kept:
+        raise ValueError(
+            f"{section.sft}: every batch was sent back ({curated.report.batches[0].reason}); "
+            "have them written again, or lower sft.curation.threshold"
+        )
+    return curated
 
 
 def _read(path: str, kind: str) -> list[AnyRecord]:
@@ -145,11 +169,12 @@ def _read(path: str, kind: str) -> list[AnyRecord]:
 
 
 def _split(
-    train: Files, kinds: Sequence[str], section: DataSection, seed: int
+    train: Files, kinds: Sequence[str], section: DataSection, seed: int, pretraining: str | None
 ) -> tuple[Files, Files]:
     """Split the kinds without a held-out file together: a question is held out in all of them.
 
-    None is held out that the others' training files have, where the two may not meet.
+    None is held out that the others' training files have, where the two may not meet, nor a prompt
+    that stands in the text that PPO mixes in.
     """
     if not kinds:
         return train, {}
@@ -163,6 +188,10 @@ def _split(
         for pair in pairs
         if (pool[pair.second][0], fixed[pair.first][0]) not in _MAY_MEET
     }
+    if pretraining and "prompts" in kinds:
+        # Questions of the other kinds go where prompts like them go.
+        known = quoted(read_jsonl(pretraining, TextRecord), texts, threshold)
+        keep |= {index for index in known if pool[index][0] == "prompts"}
     kept, held_out = held_out_split(texts, section.held_out, threshold, seed, keep)
     parts: list[Files] = [
         {kind: [pool[index][1] for index in chosen if pool[index][0] == kind] for kind in kinds}

@@ -6,7 +6,6 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
@@ -122,17 +121,15 @@ def pairs_by_origin(rankings: Iterable[RankingRecord]) -> dict[str, dict[str, in
 
 
 def keep_responses(record: RankingRecord, kept: Sequence[int]) -> RankingRecord:
-    """The ranking of the kept responses alone, at least one.
+    """The kept responses alone, at least one, ranked and graded as in the whole ranking.
 
-    Ranks close up. The gap over a rank that is gone is the sum of its two gaps, at most 5.
+    Ranks do not close up: a pair across one that is gone stays further apart, its grade the sum of
+    the gaps between, derived. What has such a hole is to reckon with, and no line of a file.
     """
-    left = sorted({record.ranks[i] for i in kept})
-    grades = [min(5, sum(record.grades[high - 1 : low - 1])) for high, low in pairwise(left)]
     return record.model_copy(
         update={
             "responses": tuple(record.responses[i] for i in kept),
-            "ranks": tuple(left.index(record.ranks[i]) + 1 for i in kept),
-            "grades": tuple(grades) if record.grades else (),
+            "ranks": tuple(record.ranks[i] for i in kept),
         }
     )
 

@@ -152,7 +152,7 @@ def sketches(report: Mapping[str, Any]) -> Iterator[Sketch]:
         note = "Small: PPO's iterations, on training prompts. Large: policies, on held-out ones."
         title = "Reward model score over KL"
         yield Sketch("frontier", "policy", title, note, partial(_frontier, report))
-    if any("judge_gain" in row for row in report["curve"]):
+    if _over_kl(report, "judge_gain"):
         note = (
             "PPO's iterations: gains over the first one, in standard deviations of its answers. "
             "The score going on without the judge is over-optimisation."
@@ -167,9 +167,18 @@ def sketches(report: Mapping[str, Any]) -> Iterator[Sketch]:
     yield Sketch("overoptimisation", "policy", "Judge and proxy over KL", note, painter)
 
 
+def _over_kl(report: Mapping[str, Any], key: str) -> list[tuple[float, float]]:
+    """KL and a metric of the iterations that have both."""
+    return [(row["kl"], row[key]) for row in report["curve"] if "kl" in row and key in row]
+
+
+def _dots(points: Sequence[tuple[float, float]], colour: str, alpha: float, axes: Axes) -> None:
+    kls, values = [kl for kl, _ in points], [value for _, value in points]
+    axes.plot(kls, values, ".", color=colour, markersize=4, alpha=alpha)
+
+
 def _frontier(report: Mapping[str, Any], axes: Axes) -> None:
-    kls, scores = ([row[key] for row in report["curve"]] for key in ("kl", "score"))
-    axes.plot(kls, scores, ".", color=MUTED, markersize=4, alpha=0.5)
+    _dots(_over_kl(report, "score"), MUTED, 0.5, axes)
     start = report["policies"][0]["proxy"]["before"]
     points = [("baseline", 0.0, start)]
     points += [(e["name"], e["kl"], e["proxy"]["after"]) for e in report["policies"]]
@@ -185,12 +194,12 @@ def _frontier(report: Mapping[str, Any], axes: Axes) -> None:
 def _gains(report: Mapping[str, Any], axes: Axes) -> None:
     """Dots an iteration, and lines through means of neighbours in KL."""
     for key, name, colour in (("judge_gain", "judge", BLUE), ("score_gain", "proxy", ORANGE)):
-        points = sorted((row["kl"], row[key]) for row in report["curve"] if key in row)
-        axes.plot(*zip(*points, strict=True), ".", color=colour, markersize=4, alpha=0.4)
+        points = sorted(_over_kl(report, key))
+        _dots(points, colour, 0.4, axes)
         size = max(1, len(points) // LINE_POINTS)
         groups = [points[start : start + size] for start in range(0, len(points), size)]
         means = [[fmean(values) for values in zip(*group, strict=True)] for group in groups]
-        axes.plot(*zip(*means, strict=True), color=colour, label=name)
+        axes.plot([kl for kl, _ in means], [mean for _, mean in means], color=colour, label=name)
     axes.set_xlabel("KL to the baseline (nats a response)")
     axes.legend()
 

@@ -5,25 +5,28 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from math import isnan
-from statistics import fmean, stdev
 from typing import Any
 
 from rlhf.evaluation.cells import grouped
 from rlhf.evaluation.preference import PairRow
-from rlhf.evaluation.statistics import Z_95
+from rlhf.evaluation.statistics import clustered_interval
+
+Tau = tuple[float, str]
+"""Of one ranking, and the prompt that it is of."""
 
 
 def kendall(rows: Sequence[PairRow]) -> dict[str, Any]:
     """Kendall's tau-b of scores and ranks (Kendall 1945, Biometrika 33, p. 239), a mean over
     rankings, with its 95 % interval; `by_responses`: the same by K.
 
-    Rankings, unlike pairs of one ranking, are independent: the interval is not too narrow. It is
-    None for a single ranking. A ranking whose scores are all equal counts as 0.
+    Rankings of one prompt, such as several annotators', depend on each other: the interval takes
+    them together, and is None for a single prompt. A ranking whose scores are all equal counts
+    as 0.
     """
-    taus: dict[int, list[float]] = defaultdict(list)
+    taus: dict[int, list[Tau]] = defaultdict(list)
     for group in grouped(rows, lambda row: row.ranking_id).values():
         responses, tau = _tau(group)
-        taus[responses].append(tau)
+        taus[responses].append((tau, group[0].prompt_id))
     return {
         **_mean([tau for group in taus.values() for tau in group]),
         "by_responses": [{"responses": k, **_mean(taus[k])} for k in sorted(taus)],
@@ -41,12 +44,12 @@ def _tau(group: Sequence[PairRow]) -> tuple[int, float]:
     return len(scores), 0.0 if isnan(tau) else float(tau)
 
 
-def _mean(taus: Sequence[float]) -> dict[str, Any]:
-    mean = fmean(taus)
-    half = Z_95 * stdev(taus) / len(taus) ** 0.5 if len(taus) > 1 else None
+def _mean(taus: Sequence[Tau]) -> dict[str, Any]:
+    values, prompts = [tau for tau, _ in taus], [prompt for _, prompt in taus]
+    mean, low, high = clustered_interval(values, prompts)
     return {
         "rankings": len(taus),
         "tau": mean,
-        "ci_low": None if half is None else max(-1.0, mean - half),
-        "ci_high": None if half is None else min(1.0, mean + half),
+        "ci_low": None if low is None else max(-1.0, low),
+        "ci_high": None if high is None else min(1.0, high),
     }

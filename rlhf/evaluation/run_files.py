@@ -184,12 +184,16 @@ def _stream(path: Path, model: type[R]) -> Iterator[R]:
 
 
 def read_metrics(directory: Path) -> Metrics:
-    """The rows of a stage's metrics.jsonl, none where it has not begun."""
+    """The rows of a stage's metrics.jsonl, none where it has not begun.
+
+    A value that was not finite, which the log writes as null, is left out of its row.
+    """
     path = directory / "metrics.jsonl"
     if not path.is_file():
         return []
     lines = path.read_text(encoding="utf-8").splitlines()
-    return [_parsed(line, f"{path}:{number}") for number, line in enumerate(lines, start=1) if line]
+    rows = (_parsed(line, f"{path}:{number}") for number, line in enumerate(lines, 1) if line)
+    return [{key: value for key, value in row.items() if value is not None} for row in rows]
 
 
 def _json(path: Path) -> dict[str, Any] | None:

@@ -10,7 +10,7 @@ from rlhf.apps import world
 from rlhf.config.load import load_config
 from rlhf.config.schema import Config
 from rlhf.data.jsonl import write_jsonl
-from rlhf.data.records import Message, PromptRecord, SFTRecord
+from rlhf.data.records import Message, PromptRecord, SFTRecord, TextRecord
 
 
 @pytest.fixture
@@ -53,3 +53,34 @@ def test_what_other_stages_read_need_not_be_there(config, tmp_path, monkeypatch)
     (tmp_path / "prompts.jsonl").unlink()
     with pytest.raises(ValueError, match="not there: .*prompts.jsonl;"):
         data_of(config, "sft")
+
+
+def test_text_that_ppo_mixes_in_is_searched_where_it_is_there(tmp_path, monkeypatch):
+    monkeypatch.setattr(world, "check_checkpoint", lambda path: None)
+    (tmp_path / "base").mkdir()
+    paths = {name: tmp_path / f"{name}.jsonl" for name in ("prompts", "prompts_eval", "texts")}
+    config = load_config(
+        "baichuan2_7b",
+        [
+            f"output_dir={tmp_path / 'runs'}",
+            f"models.main.path={tmp_path / 'base'}",
+            "data.sft=null",
+            *(f"data.{name}={paths[name]}" for name in ("prompts", "prompts_eval")),
+            f"ppo.pretraining={{data: {paths['texts']}}}",
+        ],
+    )
+    asked = [f"Please tell me in a few words what {n} times {n} is." for n in range(9)]
+    prompts = [
+        PromptRecord(id=str(n), messages=(Message(role="user", content=question),))
+        for n, question in enumerate(asked)
+    ]
+    write_jsonl(paths["prompts"], prompts[:7])
+    write_jsonl(paths["prompts_eval"], prompts[7:])
+    assert data_of(config, "rm") == {"prompts.jsonl", "prompts_eval.jsonl"}
+    with pytest.raises(ValueError, match=r"not there: .*texts\.jsonl;"):
+        data_of(config, "ppo")
+    write_jsonl(paths["texts"], [TextRecord(id="t", text=f"He began. {asked[8]} I do not know.")])
+    with pytest.raises(ValueError, match=r"1 of 2 held-out prompts stand in .*texts\.jsonl"):
+        data_of(config, "rm")
+    write_jsonl(paths["texts"], [TextRecord(id="t", text="He began. Nobody knows.")])
+    assert data_of(config, "rm") == {"prompts.jsonl", "prompts_eval.jsonl"}

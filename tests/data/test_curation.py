@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from rlhf.config.schema import CurationSection
-from rlhf.data.curation import curate
+from rlhf.data.curation import audit_samples, curate
 from rlhf.data.records import Message, SFTRecord
 
 SETTINGS = CurationSection(sample=20, threshold=0.6)
@@ -25,19 +27,66 @@ def is_good(candidate: SFTRecord) -> bool:
     return candidate.messages[-1].content == "good"
 
 
+def refusing(records: list[SFTRecord], refused: dict[str, int]) -> Callable[[SFTRecord], bool]:
+    """Refuses so many of a batch's sample, the first ones."""
+    samples = audit_samples(records, SETTINGS.sample, seed=0)
+    failed = {
+        one.id for (_, name), sample in samples.items() for one in sample[: refused.get(name, 0)]
+    }
+    return lambda candidate: candidate.id not in failed
+
+
 def test_the_lower_bound_decides_not_the_rate() -> None:
-    # All 20 are audited. 17 of 20: lower bound 0.640; 16 of 20: rate 0.8, lower bound 0.584.
-    records = batch("ann", "one", 17, 3) + batch("ann", "two", 16, 4)
-    result = curate(records, is_good, SETTINGS, seed=0)
+    # 20 of 100 are audited. 16 of 20: lower bound 0.608; 15 of 20: rate 0.75, lower bound 0.554.
+    records = batch("ann", "one", 100, 0) + batch("ann", "two", 100, 0)
+    auditor = refusing(records, {"one": 4, "two": 5})
+    result = curate(records, auditor, SETTINGS, seed=0)
     first, second = result.report.batches
-    assert first.accepted and first.audit.low == pytest.approx(0.640, abs=1e-3)
-    assert not second.accepted and second.audit.low == pytest.approx(0.584, abs=1e-3)
-    assert result.kept == records[:17]
-    assert (first.dropped, second.dropped) == (3, 20)
-    assert "17 of 20" in first.reason and "below 0.6" in second.reason
-    assert set(result.dropped) == {one.id for one in records[17:]}
-    assert result.dropped["ann-one-17"] == "not acceptable to the auditor"
+    assert first.accepted and first.audit.low == pytest.approx(0.608, abs=1e-3)
+    assert not second.accepted and second.audit.low == pytest.approx(0.554, abs=1e-3)
+    assert result.kept == [one for one in records[:100] if auditor(one)]
+    assert (first.dropped, second.dropped) == (4, 100)
+    assert first.reason == (
+        "accepted: 16 of 20 audited records acceptable, bound 0.61; the others dropped"
+    )
+    assert second.reason == (
+        "sent back: 15 of 20 audited records acceptable, bound 0.55 is below 0.6"
+    )
+    assert set(result.dropped) == {one.id for one in records} - {one.id for one in result.kept}
+    failed = next(one for one in records if not auditor(one))
+    assert result.dropped[failed.id] == "not acceptable to the auditor"
     assert result.dropped["ann-two-0"] == second.reason
+
+
+def test_of_a_batch_that_was_audited_whole_the_rate_is_known() -> None:
+    # 5 of 5, of which Wilson's bound for a batch without end would be 0.57; 3 of 5 are 0.6 exactly.
+    records = batch("ann", "one", 5, 0) + batch("ann", "two", 3, 2) + batch("ann", "three", 2, 3)
+    one, two, three = curate(records, is_good, SETTINGS, seed=0).report.batches
+    assert (one.audit.low, one.audit.high, one.accepted) == (1, 1, True)
+    assert (two.audit.low, two.audit.high, two.accepted) == (0.6, 0.6, True)
+    assert (three.audit.low, three.audit.high, three.accepted) == (0.4, 0.4, False)
+
+
+def test_what_a_verdict_outside_the_sample_is_against_goes_too() -> None:
+    records = batch("ann", "one", 100, 0) + batch("ann", "two", 100, 0)
+    sampled = {one.id for sample in audit_samples(records, 20, 0).values() for one in sample}
+    outside = [one.id for one in records if one.id not in sampled]
+    auditor = refusing(records, {"one": 2, "two": 20})
+    refused = {one.id for one in records if not auditor(one)}  # those in the sample count once
+    refused |= {*outside[:3], outside[-1], "of another file"}
+    before = curate(records, auditor, SETTINGS, seed=0)
+    result = curate(records, auditor, SETTINGS, seed=0, refused=refused)
+    first, second = result.report.batches
+    assert first.audit == before.report.batches[0].audit, "the rate is the sample's"
+    assert (first.dropped, first.refused_outside) == (5, 3)
+    assert first.reason == (
+        "accepted: 18 of 20 audited records acceptable, bound 0.72; the others dropped; "
+        "3 refused outside the sample dropped"
+    )
+    assert result.kept == [one for one in records[:100] if one.id not in refused]
+    assert result.dropped[outside[0]] == "not acceptable to the auditor, outside the sample"
+    assert (second.accepted, second.dropped, second.refused_outside) == (False, 100, 1)
+    assert result.dropped[outside[-1]] == second.reason
 
 
 def test_only_the_sample_is_audited() -> None:

@@ -89,7 +89,25 @@ def test_verdicts_that_the_sample_does_not_ask_for_are_counted(tmp_path: Path, s
     curate_files(sft, everything, tmp_path / "out", SETTINGS, seed=1, tell=print)
     report = json.loads((tmp_path / "out" / "report.json").read_text("utf-8"))
     assert report["verdicts_outside_the_sample"] == 40
+    assert [batch["refused_outside"] for batch in report["batches"]] == [0, 20]
     assert report["label_agreement"]["good"]["compared"] == 10
+
+
+def test_what_is_refused_outside_the_sample_is_dropped(tmp_path: Path, sft: Path) -> None:
+    waiting = curate_files(sft, None, tmp_path / "out", SETTINGS, seed=1, tell=print)
+    assert isinstance(waiting, list)
+    sampled = {record.id for record in waiting}
+    known = next(one for one in read_jsonl(sft, SFTRecord) if one.id not in sampled)
+    audits = judge(waiting, tmp_path / "audits.jsonl")
+    write_jsonl(audits, [*read_jsonl(audits, Verdict), Verdict(id=known.id, acceptable=False)])
+    curate_files(sft, audits, tmp_path / "out", SETTINGS, seed=1, tell=print)
+    assert ids(tmp_path / "out" / "kept.jsonl") == [
+        f"good{n}" for n in range(30) if f"good{n}" != known.id
+    ]
+    dropped = {one.id: one for one in read_jsonl(tmp_path / "out" / "dropped.jsonl", SFTRecord)}
+    assert dropped[known.id].metadata["dropped"] == (
+        "not acceptable to the auditor, outside the sample"
+    )
 
 
 def test_its_own_input_is_not_overwritten(tmp_path: Path, sft: Path) -> None:

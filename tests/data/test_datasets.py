@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from rlhf.data.datasets import pair_dataset, ranking_dataset, sft_dataset, shorten
+from rlhf.data.provenance import keep_responses
 from rlhf.data.records import PairGrade, RankingRecord, SFTRecord
 from rlhf.models.baichuan.tokenization import BaichuanTokenizer
 from tests.checkpoints import train_tokenizer
@@ -106,3 +107,16 @@ def test_what_is_left_out_is_counted() -> None:
     data = ranking_dataset(records, V2, TOKENIZER, max_length=5)
     assert (data.responses_too_long, data.records_too_few, data.records_all_tied) == (3, 1, 2)
     assert [(item.kept, item.ranks) for item in data] == [((0, 2), (1, 3))]
+
+
+def test_what_two_filters_left_is_graded_as_in_the_whole_ranking() -> None:
+    """The second response is off the family, the third too long: 1 + 2 and 1 + 2 + 2."""
+    whole = ranking(["A", "B", "AA", "B"], [1, 2, 3, 4], grades=[1, 2, 2])
+    (item,) = ranking_dataset([keep_responses(whole, [0, 2, 3])], V2, TOKENIZER, max_length=5)
+    assert item.pairs == [PairGrade(0, 1, 5, derived=True)]
+    (item,) = ranking_dataset([keep_responses(whole, [0, 2, 3])], V2, TOKENIZER, max_length=6)
+    assert item.pairs == [
+        PairGrade(0, 1, 3, derived=True),
+        PairGrade(0, 2, 5, derived=True),
+        PairGrade(1, 2, 2, derived=False),
+    ]

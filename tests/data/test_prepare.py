@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from rlhf.config.schema import CurationSection, DataSection
-from rlhf.data.curation import Verdict
+from rlhf.data.curation import Verdict, audit_samples
 from rlhf.data.jsonl import read_jsonl, write_jsonl
 from rlhf.data.prepare import KINDS, file_auditor, prepare
-from rlhf.data.records import Message, PromptRecord, RankingRecord, SFTRecord
+from rlhf.data.records import Message, PromptRecord, RankingRecord, SFTRecord, TextRecord
 
 CURATION = CurationSection(sample=5, threshold=0.5)
 QUESTIONS = [
@@ -58,8 +58,10 @@ class World:
         write_jsonl(self.folder / name, records)
         return str(self.folder / name)
 
-    def prepare(self, section: DataSection, curation=None, auditor=None) -> None:
-        prepare(section, curation, auditor, self.out, seed=0)
+    def prepare(
+        self, section: DataSection, curation=None, auditor=None, pretraining: str | None = None
+    ) -> None:
+        prepare(section, curation, auditor, self.out, 0, pretraining)
 
     def ids(self, name: str) -> list[str]:
         model = KINDS[name.removesuffix("_eval")]
@@ -136,6 +138,56 @@ def test_no_stage_has_learnt_what_it_is_tested_on_nor_any_what_ppo_is(world, tes
             world.prepare(DataSection(**given))
 
 
+def text(name: str, *lines: str) -> TextRecord:
+    return TextRecord(id=name, text="\n".join(lines))
+
+
+def test_no_prompt_that_ppo_is_tested_on_stands_in_the_text_it_mixes_in(world):
+    """Two prompts held out: one in the midst of a text, one in no text but like a training's."""
+    mixed = world.file(
+        "mixed.jsonl",
+        [text("t1", "A page of answers."), text("t2", "Another.", f"He asked: {QUESTIONS[1]}")],
+    )
+    given = {
+        "prompts": world.file("prompts.jsonl", map(prompt, range(2, 8))),
+        "prompts_eval": world.file("eval.jsonl", map(prompt, (1, 9))),
+    }
+    with pytest.raises(
+        ValueError,
+        match=r"^1 of 2 held-out prompts stand in the text of ppo\.pretraining\.data, .*"
+        r"mixed\.jsonl, such as 'Why is the sky blue in the morning and r\.\.\.' in 't2'; remove "
+        r"them, or set data\.allow_leakage to true$",
+    ):
+        world.prepare(DataSection(**given), pretraining=mixed)
+    assert not world.out.exists()
+    world.prepare(DataSection(**given, allow_leakage=True), pretraining=mixed)
+    world.prepare(DataSection(**given))
+
+
+def test_what_no_prompt_is_tested_on_may_stand_in_mixed_text(world):
+    """Demonstrations and rankings: neither SFT nor the reward model learns from that text."""
+    mixed = world.file("mixed.jsonl", [text("t", QUESTIONS[8])])
+    section = DataSection(
+        sft=world.file("sft.jsonl", map(demonstration, range(4))),
+        sft_eval=world.file("sft_eval.jsonl", [demonstration(8)]),
+        rankings=world.file("rankings.jsonl", map(ranking, range(4, 7))),
+        rankings_eval=world.file("rankings_eval.jsonl", [ranking(8)]),
+    )
+    world.prepare(section, pretraining=mixed)
+    assert world.ids("sft_eval") == ["s8"]
+
+
+def test_a_prompt_that_stands_in_mixed_text_is_not_split_off(world):
+    mixed = world.file("mixed.jsonl", [text(f"t{n}", "So?", QUESTIONS[n]) for n in (0, 1, 4, 7)])
+    prompts = world.file("prompts.jsonl", map(prompt, range(10)))
+    world.prepare(DataSection(prompts=prompts, held_out=0.5), pretraining=mixed)
+    assert len(world.ids("prompts_eval")) == 5
+    assert {"p0", "p1", "p4", "p7"} <= {*world.ids("prompts")}
+    before = world.ids("prompts_eval")
+    world.prepare(DataSection(prompts=prompts, held_out=0.5))
+    assert {*before} != {*world.ids("prompts_eval")}, "made again without the text"
+
+
 def test_too_few_to_split_names_the_file(world):
     section = DataSection(
         sft=world.file("sft.jsonl", [demonstration(0)]),
@@ -146,9 +198,9 @@ def test_too_few_to_split_names_the_file(world):
 
 
 def test_verdicts_come_from_the_file_and_a_bad_batch_goes_back(world):
-    """Batch one: 4 of 5 acceptable, lower bound 0.38; batch two: 5 of 5, 0.57."""
+    """Batch one: 2 of 5 acceptable; batch two: 5 of 5."""
     records = [demonstration(n, "one" if n < 5 else "two") for n in range(10)]
-    verdicts = [Verdict(id=f"s{n}", acceptable=n != 0) for n in range(10)]
+    verdicts = [Verdict(id=f"s{n}", acceptable=n > 2) for n in range(10)]
     section = DataSection(
         sft=world.file("sft.jsonl", records),
         audits=world.file("audits.jsonl", verdicts),
@@ -160,6 +212,29 @@ def test_verdicts_come_from_the_file_and_a_bad_batch_goes_back(world):
     assert [batch["accepted"] for batch in report["batches"]] == [False, True]
     world.prepare(section)
     assert len(world.ids("sft")) == 8 and not (world.out / "curation.json").exists()
+
+
+def test_a_verdict_outside_the_sample_is_heeded(world):
+    """Of 10 demonstrations 5 are sampled, all acceptable; one of the others is known to be bad, as
+    after another seed or order of the file."""
+    sample = audit_samples(list(map(demonstration, range(10))), 5, 0)["ann", "one"]
+    sampled = {record.id for record in sample}
+    bad = next(f"s{n}" for n in range(10) if f"s{n}" not in sampled)
+    verdicts = [Verdict(id=name, acceptable=name != bad) for name in sorted({*sampled, bad})]
+    section = DataSection(
+        sft=world.file("sft.jsonl", map(demonstration, range(10))),
+        audits=world.file("audits.jsonl", verdicts),
+        held_out=0.2,
+    )
+    world.prepare(section, CURATION)
+    kept = {f"s{n}" for n in range(10)} - {bad}
+    assert {*world.ids("sft"), *world.ids("sft_eval")} == kept
+    (report,) = json.loads((world.out / "curation.json").read_text("utf-8"))["batches"]
+    assert (report["dropped"], report["refused_outside"], report["audit"]["acceptable"]) == (
+        1,
+        1,
+        5,
+    )
 
 
 def test_a_sampled_record_without_verdict_is_named(world):

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from rlhf.data.provenance import family_filter, keep_responses, listed_hashes, pairs_by_origin
-from rlhf.data.records import RankingRecord, pair_grades
+from rlhf.data.records import PairGrade, RankingRecord, pair_grades
+from rlhf.evaluation.preference import pair_rows
 from rlhf.models.baichuan.configuration import BaichuanConfig
 from rlhf.models.load import checkpoint_hash
 
@@ -68,8 +69,12 @@ def test_drop_takes_responses_out_and_records_that_become_too_small() -> None:
     kept, report = family_filter(iter(RANKINGS), "drop", {"baichuan"})
     assert [record.id for record in kept] == ["r1", "r3"]
     assert [response.id for response in kept[0].responses] == ["0", "2", "3"]
-    # Ranks 4, 1, 3 close up to 3, 1, 2; the gap from 1 to 3 was 1 + 2.
-    assert kept[0].ranks == (3, 1, 2) and kept[0].grades == (3, 4)
+    # Of ranks 4, 2, 1, 3 the second is gone; the gap from 1 to 3 is 1 + 2, from 1 to 4 it is 5.
+    assert pair_grades(kept[0].ranks, kept[0].grades) == [
+        PairGrade(chosen=1, rejected=0, grade=5, derived=True),
+        PairGrade(chosen=1, rejected=2, grade=3, derived=True),
+        PairGrade(chosen=2, rejected=0, grade=4, derived=False),
+    ]
     assert kept[1] == RANKINGS[2]
     assert report.responses == {"baichuan/m": 6, "other/m": 2}
     assert report.off_family == {"other/m": 2}
@@ -100,17 +105,36 @@ def test_kept_pairs_keep_their_grades() -> None:
     record = ranking("r", "bbbb", [1, 2, 3, 4], [2, 4, 1])
     kept = [0, 2, 3]
     before = {
-        (p.chosen, p.rejected): p.grade
+        (p.chosen, p.rejected): (p.grade, p.derived)
         for p in pair_grades(record.ranks, record.grades)
         if p.chosen in kept and p.rejected in kept
     }
     narrowed = keep_responses(record, kept)
     after = {
-        (kept[p.chosen], kept[p.rejected]): p.grade
+        (kept[p.chosen], kept[p.rejected]): (p.grade, p.derived)
         for p in pair_grades(narrowed.ranks, narrowed.grades)
     }
-    assert after == before == {(0, 2): 5, (0, 3): 5, (2, 3): 1}
-    assert keep_responses(record, [1, 2]).grades == (4,)
+    assert after == before == {(0, 2): (5, True), (0, 3): (5, True), (2, 3): (1, False)}
+    middle = keep_responses(record, [1, 2])
+    assert pair_grades(middle.ranks, middle.grades) == [PairGrade(0, 1, 4, derived=False)]
+
+
+def test_a_pair_across_a_dropped_response_stays_derived() -> None:
+    """Ranks 1, 2, 3 with grades 2, 2: without the middle one 4, which nobody gave."""
+    (kept,), _ = family_filter([ranking("r", "bxb", [1, 2, 3], [2, 2])], "drop", {"baichuan"})
+    (row,) = pair_rows([kept], [[1.0, 0.0]])
+    assert (row.chosen_id, row.rejected_id, row.grade, row.derived) == ("0", "2", 4, True)
+    again = keep_responses(kept, [0, 1])  # as what is too long is taken out afterwards
+    assert pair_grades(again.ranks, again.grades) == [PairGrade(0, 1, 4, derived=True)]
+
+
+def test_a_rank_that_another_response_still_has_is_not_gone() -> None:
+    (kept,), _ = family_filter([ranking("r", "bxbb", [1, 2, 2, 3], [2, 2])], "drop", {"baichuan"})
+    assert pair_grades(kept.ranks, kept.grades) == [
+        PairGrade(0, 1, 2, derived=False),
+        PairGrade(0, 2, 4, derived=True),
+        PairGrade(1, 2, 2, derived=False),
+    ]
 
 
 def test_pairs_by_size_and_stage() -> None:

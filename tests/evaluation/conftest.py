@@ -217,7 +217,9 @@ def make_curation() -> dict[str, Any]:
         for i in range(360)
     ]
     settings = CurationSection(sample=20, threshold=0.6)
-    return asdict(curate(records, lambda record: record.batch != "4", settings, seed=0).report)
+    refused = {record.id for record in records if record.batch == "5"}
+    result = curate(records, lambda record: record.batch != "4", settings, seed=0, refused=refused)
+    return asdict(result.report)
 
 
 def write_capabilities(root: Path) -> None:

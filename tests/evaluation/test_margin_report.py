@@ -1,10 +1,17 @@
 from __future__ import annotations
 
+import json
+from itertools import combinations
 from math import sqrt
+from pathlib import Path
 
 import pytest
 
+from rlhf.data.formats import convert
+from rlhf.data.jsonl import read_jsonl
+from rlhf.data.records import RankingRecord
 from rlhf.evaluation.margin_report import BAICHUAN2_ACCURACY, build, tables
+from rlhf.evaluation.preference import pair_rows
 from tests.evaluation.rows import make_row, make_rows
 
 
@@ -25,6 +32,26 @@ def test_pairs_of_one_prompt_taken_together_by_hand() -> None:
     assert clustered["widening"] == pytest.approx(sqrt(4 / 3))
     assert build(make_rows([1.0, 2.0]))["clustered"]["widening"] is None  # all are right
     assert build(rows[:2])["clustered"]["ci_low"] is None  # one prompt alone
+
+
+def test_binary_rows_of_one_prompt_are_taken_together(tmp_path: Path) -> None:
+    """Of 16 prompts with 4 answers each, 96 rows, 8 prompts are told right and 8 wrong: sums of
+    residuals +3 and -3, variance 16/15 * 144 / 96^2 = 1/60; of independent rows 1/4 / 96."""
+    rows = [
+        {"prompt": f"question {n}", "chosen": f"answer {a}", "rejected": f"answer {b}"}
+        for n in range(16)
+        for a, b in combinations(range(4), 2)
+    ]
+    (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    convert("trl-preference", tmp_path / "pairs.jsonl", tmp_path / "out")
+    records = list(read_jsonl(tmp_path / "out" / "records.jsonl", RankingRecord))
+    scores = [(1.0, 0.0) if index < 48 else (0.0, 1.0) for index in range(96)]
+    report = build(list(pair_rows(records, scores)))
+    assert (report["pairs"], report["accuracy"]) == (96, 0.5)
+    half = 1.959963984540054 / sqrt(60)
+    assert report["clustered"]["ci_low"] == pytest.approx(0.5 - half)
+    assert report["clustered"]["widening"] == pytest.approx(sqrt(384 / 60))
+    assert report["kendall"]["ci_low"] == pytest.approx(-2 * half)  # a row's tau is 1 or -1
 
 
 def test_by_grade_beside_the_baichuan2_report() -> None:

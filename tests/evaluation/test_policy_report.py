@@ -80,3 +80,18 @@ def test_without_a_proxy_there_is_the_judge_alone(tmp_path: Path) -> None:
     )
     assert report["policies"][0]["proxy"] is None
     assert [sketch.name for sketch in policy_report.sketches(report)] == ["overoptimisation"]
+
+
+def test_iterations_without_a_finite_value_are_left_out_of_the_plots(tmp_path: Path) -> None:
+    """As rows without the key: of two with a gain of the judge one has no KL, one no score."""
+    curve = [
+        {"step": 0, "kl": 0.0, "score": 1.0},
+        {"step": 1, "score": 2.0, "judge_gain": 0.5, "score_gain": 1.0},
+        {"step": 2, "kl": 0.2, "judge_gain": 0.5},
+    ]
+    policies = [judged("PPO", [1.0, 2.0, 0.0, -1.0], 0.4)]
+    report = policy_report.write(tmp_path / "a", "SFT", policies, curve)
+    assert report["curve"] == curve
+    assert (tmp_path / "a" / "gains.png").is_file() and (tmp_path / "a" / "frontier.png").is_file()
+    policy_report.write(tmp_path / "b", "SFT", policies, curve[:2])
+    assert not (tmp_path / "b" / "gains.png").exists()

@@ -42,3 +42,20 @@ def test_two_rankings_of_one_prompt_stay_two() -> None:
     rows = make_ranking_rows("a", [1, 2], [1.0, 0.0])
     again = [row.model_copy(update={"id": row.id.replace("a", "b", 1)}) for row in rows]
     assert kendall(rows + again)["rankings"] == 2
+
+
+def test_rankings_of_one_prompt_are_taken_together() -> None:
+    """Taus 1, 1 of one prompt, 1/3 four times of two others: mean 5/9, sums of residuals 8/9, -4/9
+    and -4/9, variance 3/2 * 96/81 / 36 = (2/9)^2; it would be (1/9)^2 * 8/5 for six prompts."""
+    right, one_wrong = [3.0, 2.0, 1.0], [3.0, 1.0, 2.0]
+    rows = [
+        row.model_copy(update={"prompt_id": name[0]})
+        for name in ("p1", "p2", "q1", "q2", "r1", "r2")
+        for row in make_ranking_rows(name, [1, 2, 3], right if name[0] == "p" else one_wrong)
+    ]
+    report = kendall(rows)
+    assert (report["rankings"], report["tau"]) == (6, pytest.approx(5 / 9))
+    assert report["ci_low"] == pytest.approx(5 / 9 - 1.959963984540054 * 2 / 9)
+    assert report["ci_high"] == pytest.approx(5 / 9 + 1.959963984540054 * 2 / 9)
+    alone = kendall([row for row in rows if row.prompt_id == "p"])
+    assert alone["rankings"] == 2 and alone["ci_low"] is None

@@ -5,12 +5,15 @@ import json
 import re
 import shutil
 from html.parser import HTMLParser
+from math import inf, nan
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from rlhf.evaluation.report import write
+from rlhf.evaluation.run_files import read_metrics
+from rlhf.runtime.metrics import MetricsLog
 from tests.evaluation.pages import read_page, untranslated
 
 
@@ -162,6 +165,23 @@ def test_a_damaged_file_is_named(run_dir: Path) -> None:
         stream.write('{"step": 61, "lo')
     with pytest.raises(ValueError, match=r"rm/metrics\.jsonl:\d+: not JSON"):
         write(run_dir)
+
+
+def test_curves_leave_out_what_was_not_finite(run_dir: Path, tmp_path: Path) -> None:
+    """A loss and a score that overflowed in one step, as the log writes them."""
+    with MetricsLog(tmp_path / "log") as metrics:
+        for step, loss in enumerate((1.0, nan, 4.0)):
+            metrics.log(step, {"loss": loss, "kl": -inf if step else 0.5})
+    assert '"loss": null' in (tmp_path / "log" / "metrics.jsonl").read_text("utf-8")
+    rows = read_metrics(tmp_path / "log")
+    assert rows == [{"step": 0, "loss": 1.0, "kl": 0.5}, {"step": 1}, {"step": 2, "loss": 4.0}]
+    lost = {"sft/main": "loss", "rm": "eval_loss", "ppo": "score"}
+    for stage, key in lost.items():
+        with (run_dir / stage / "metrics.jsonl").open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps({"step": 1000, key: None, "loss": None}) + "\n")
+    write(run_dir)
+    for name in ("sft_loss", "rm_loss", "ppo_score"):
+        assert (run_dir / "report" / f"{name}.png").is_file()
 
 
 def test_numbers_that_are_not_finite_become_null(run_dir: Path) -> None:

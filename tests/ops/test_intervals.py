@@ -32,6 +32,25 @@ def test_more_confidence_is_wider_and_more_trials_narrower() -> None:
     assert wilson(60, 100)[0] > wilson(6, 10)[0]
 
 
+def test_what_was_drawn_of_a_finite_population() -> None:
+    # 17 of 20 drawn of 100 count as of 20 * 99 / 80 = 24.75: z^2 / n = 0.155210,
+    # scale = 0.865643, centre = 0.865643 * (0.85 + 0.077605) = 0.802975,
+    # half = 0.865643 * 1.959964 * sqrt(0.1275 / 24.75 + 0.155210 / 99) = 0.139075.
+    low, high = wilson(17, 20, population=100)
+    assert (low, high) == pytest.approx((0.663900, 0.942050), abs=2e-6)
+    # Of all that there are the rate is known; with a large population nothing is changed.
+    assert wilson(17, 20, population=20) == (0.85, 0.85)
+    assert wilson(0, 1, population=1) == (0, 0)
+    assert wilson(17, 20, population=10**9) == pytest.approx(wilson(17, 20))
+    widths = [
+        high - low
+        for low, high in (wilson(17, 20, population=n) for n in (20, 21, 25, 40, 100, 1000))
+    ]
+    assert widths == sorted(widths) and widths[1] < 0.08
+    with pytest.raises(AssertionError):
+        wilson(1, 3, population=2)
+
+
 def test_no_trials_know_nothing() -> None:
     assert wilson(0, 0) == (0.0, 1.0)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -115,6 +116,13 @@ def demonstration(origin: Origin, turns: Sequence[Turn], metadata: dict[str, str
     return SFTRecord.model_validate(fields)
 
 
+def prompt_id(messages: Sequence[Turn]) -> str:
+    """The same for equal roles and contents, in whatever row and file: what is reckoned by prompt
+    knows by it which rankings belong together."""
+    said = json.dumps([[each["role"], each["content"]] for each in messages])
+    return f"prompt-{hashlib.sha256(said.encode()).hexdigest()[:16]}"
+
+
 def ranking(
     origin: Origin,
     prompt: Sequence[Turn],
@@ -124,7 +132,8 @@ def ranking(
     annotator: str | None = None,
     time: str | None = None,
 ) -> RankingRecord:
-    """A record of ranked responses whose models nobody wrote down."""
+    """A record of ranked responses whose models nobody wrote down. Its prompt's id is of what the
+    prompt says; the record's own is of the row."""
     if not all(content.strip() for content in texts):
         raise ValueError("a response is empty")
     unknown = dict.fromkeys(("family", "model", "size", "stage"), "unknown")
@@ -134,7 +143,7 @@ def ranking(
     ]
     fields = {
         "id": origin.id,
-        "prompt": {"id": origin.id, "messages": prompt, "metadata": metadata},
+        "prompt": {"id": prompt_id(prompt), "messages": prompt, "metadata": metadata},
         "responses": responses,
         "ranks": ranks,
         "annotator": annotator,

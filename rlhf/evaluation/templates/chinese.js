@@ -291,6 +291,8 @@ const CHINESE = {
   "batch": "批次",
   "interval": "区间",
   "decision": "决定",
+  "accepted: {} of {} audited records acceptable, bound {}; the others dropped; {} refused outside the sample dropped": "接受：抽检 {2} 条中 {1} 条合格，下界 {3}；其余弃用；样本外判为不合格的 {4} 条弃用",
+  "accepted: {} of {} audited records acceptable, bound {}; {} refused outside the sample dropped": "接受：抽检 {2} 条中 {1} 条合格，下界 {3}；样本外判为不合格的 {4} 条弃用",
   "accepted: {} of {} audited records acceptable, bound {}; the others dropped": "接受：抽检 {2} 条中 {1} 条合格，下界 {3}；其余弃用",
   "accepted: {} of {} audited records acceptable, bound {}": "接受：抽检 {2} 条中 {1} 条合格，下界 {3}",
   "sent back: {} of {} audited records acceptable, bound {} is below {}": "退回：抽检 {2} 条中 {1} 条合格，下界 {3} 低于 {4}",

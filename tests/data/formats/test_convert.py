@@ -9,7 +9,7 @@ import pytest
 
 from rlhf.data.formats import convert
 from rlhf.data.jsonl import read_jsonl
-from rlhf.data.records import SFTRecord
+from rlhf.data.records import RankingRecord, SFTRecord
 
 REAL = Path(__file__).parents[4] / "shared" / "data"
 
@@ -46,6 +46,34 @@ def test_one_row_gives_one_line(tmp_path: Path) -> None:
     )
     assert (second["line"], second["row"]) == (4, 3)
     assert json.loads(second["content"])["output"] == ""
+
+
+def test_equal_prompts_share_their_id_over_rows_files_and_formats(tmp_path: Path) -> None:
+    source = tmp_path / "in"
+    source.mkdir()
+
+    def rows(name: str, questions: list[str]) -> None:
+        pairs = [
+            {"prompt": q, "chosen": f"yes {i}", "rejected": "no"} for i, q in enumerate(questions)
+        ]
+        (source / name).write_text("\n".join(map(json.dumps, pairs)))
+
+    rows("a.jsonl", ["why?", "why?", "how?"])
+    rows("b.jsonl", ["how?", "Why?"])
+    convert("trl-preference", source, tmp_path / "trl")
+    records = list(read_jsonl(tmp_path / "trl" / "records.jsonl", RankingRecord))
+    assert [record.id for record in records] == [
+        *("a.jsonl:1", "a.jsonl:2", "a.jsonl:3"),
+        *("b.jsonl:1", "b.jsonl:2"),
+    ]
+    why, again, how, same, capital = (record.prompt.id for record in records)
+    assert why == again != how == same and capital not in (why, how)
+
+    said = {key: f"\n\nHuman: why?\n\nAssistant: {key}" for key in ("chosen", "rejected")}
+    (tmp_path / "hh.jsonl").write_text(json.dumps(said))
+    convert("hh-rlhf", tmp_path / "hh.jsonl", tmp_path / "hh")
+    (record,) = read_jsonl(tmp_path / "hh" / "records.jsonl", RankingRecord)
+    assert record.prompt.id == why
 
 
 def test_a_folder_with_gzip_and_files_of_other_kinds(tmp_path: Path) -> None:

@@ -188,6 +188,25 @@ def test_hh_rlhf() -> None:
     assert answers(record) == ["good", "bad"]
 
 
+def test_a_prompt_is_known_by_its_roles_and_contents() -> None:
+    """The first 16 digits of the SHA-256 of [["user", "one"]], which must not change: rankings
+    converted earlier and later are of one prompt."""
+
+    def known(*prompt: dict[str, str]) -> str:
+        row = {"prompt": list(prompt), "chosen": "good", "rejected": "bad"}
+        return str(read("trl-preference", row).prompt.id)
+
+    assert known(message(U, "one")) == "prompt-d9b37987d1a4140f"
+    said = [
+        (message(U, "one two"),),
+        (message(S, "one"), message(U, "two")),
+        (message(U, "one"), message(A, "x"), message(U, "two")),
+        (message(U, "one"), message(A, "y"), message(U, "two")),
+    ]
+    assert len({known(*prompt) for prompt in said}) == 4
+    assert known(message(U, "one") | {"name": "Ann"}) == known(message(U, "one"))
+
+
 def test_hh_rlhf_as_lists_of_turns() -> None:
     for before in (["Human: one", "Assistant: two", "Human:three"], ["one", "two", "three"]):
         ends = ("Assistant: good", "Assistant: bad") if ":" in before[0] else ("good", "bad")
