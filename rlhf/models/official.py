@@ -55,6 +55,10 @@ def write_official(path: Path) -> None:
     for name, fields in files.items():
         text = json.dumps(fields, indent=2, ensure_ascii=False)
         (path / name).write_text(text + "\n", encoding="utf-8")
+    if spec_of(config).generation == 1:
+        # Its tokenizer would put the dummy prefix in front of the first role token alone. The
+        # official code builds prompts of ids.
+        (path / "chat_template.jinja").unlink()
 
 
 def check_official(config: PreTrainedConfig) -> None:

@@ -50,6 +50,11 @@ class BaichuanTokenizer(SentencePieceBackend):
             **kwargs,
         )
 
+    @property
+    def has_dummy_prefix(self) -> bool:
+        """Whether a space comes in front of every text."""
+        return self.tokenize("a")[0].startswith(SPACE_PIECE)
+
     def _encode_plus(  # type: ignore[override]
         self, text: Any, text_pair: Any = None, **options: Any
     ) -> BatchEncoding:
