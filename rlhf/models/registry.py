@@ -67,6 +67,7 @@ REGISTRY: dict[str, ModelSpec] = {
         intermediate_size=24_576,
         layers=34,
         heads=24,
+        context=2048,
         chat_style="moss",
         lora_targets=("qkv_proj", "out_proj", "fc_in", "fc_out"),
         files=("config.json", "vocab.json", "merges.txt"),
@@ -78,6 +79,7 @@ _SMOLLM2: dict[str, Any] = {
     "hidden_size": 576,
     "intermediate_size": 1536,
     "heads": 9,
+    "context": 8192,
 }
 IMPORTED: dict[str, ModelSpec] = {
     name: replace(REGISTRY["baichuan-7b"], name=name, layers=layers, **_SMOLLM2)
@@ -100,7 +102,7 @@ def spec_of(source: str | Path | PreTrainedConfig) -> ModelSpec:
 
     Raises ValueError where the directory has no readable configuration of these families.
     """
-    config = read_config(source) if isinstance(source, (str, Path)) else source
+    config: Any = read_config(source) if isinstance(source, (str, Path)) else source
     assert isinstance(config, FamilyConfig)
     chat: dict[str, Any] = {}
     if isinstance(config, BaichuanConfig) and config.chat_turns is not None:
@@ -116,6 +118,7 @@ def spec_of(source: str | Path | PreTrainedConfig) -> ModelSpec:
                 intermediate_size=config.intermediate_size,
                 layers=config.num_hidden_layers,
                 heads=config.num_attention_heads,
+                context=config.model_max_length,
                 **chat,
             )
     raise AssertionError("every pair of position embedding and head is in the registry")
