@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+from dataclasses import fields as fields_of
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,23 @@ _VERSION_2: dict[str, Any] = {
     "norm_head": True,
     "vocab_size": 125_696,
 }
+
+# Names in config.json, of either family.
+SIZES = (
+    "hidden_size",
+    "intermediate_size",
+    "max_position_embeddings",
+    "model_max_length",
+    "num_attention_heads",
+    "num_hidden_layers",
+    "vocab_size",
+    "n_embd",
+    "n_head",
+    "n_inner",
+    "n_layer",
+    "n_positions",
+)
+BITSANDBYTES = "bitsandbytes"
 
 FamilyConfig = BaichuanConfig | MossConfig
 CONFIGS: dict[str, type[FamilyConfig]] = {
@@ -153,6 +171,8 @@ def read_config(path: str | Path) -> FamilyConfig:
             f"{path}: not a Baichuan or MOSS checkpoint (model_type {kind!r}); "
             f"name a directory of {', '.join(REGISTRY)}"
         )
+    _check_sizes(file, fields)
+    _check_quantization(file, fields.get("quantization_config"))
     try:
         config: FamilyConfig = CONFIGS[kind].from_dict(fields)
     except ValueError as error:
@@ -164,4 +184,36 @@ def read_config(path: str | Path) -> FamilyConfig:
         raise ValueError(f"{file}: {error}; copy the file again") from None
     if config.hidden_act not in ACT2FN:
         raise ValueError(f"{file}: no activation {config.hidden_act!r}; copy the file again")
+    if isinstance(config, BaichuanConfig) and config.chat_turns is not None:
+        _check_turns(file, config.chat_turns)
     return config
+
+
+def _check_sizes(file: Path, fields: dict[str, Any]) -> None:
+    for name in SIZES:
+        size = fields.get(name)
+        if isinstance(size, int) and size < 1:
+            raise ValueError(f"{file}: {name} is {size}, and no model's is; copy the file again")
+
+
+def _check_quantization(file: Path, found: Any) -> None:
+    """Raises ValueError for weights that another library has packed."""
+    if found is None:
+        return
+    method = found.get("quant_method", BITSANDBYTES) if isinstance(found, dict) else found
+    if method != BITSANDBYTES:
+        raise ValueError(
+            f"{file}: weights quantised by {method!r}, which are not readable here; load the plain "
+            "checkpoint, and quantise that (rlhf chat --load-in 4bit)"
+        )
+
+
+def _check_turns(file: Path, found: dict[str, str | None]) -> None:
+    parts = {part.name: part.default is None for part in fields_of(Turns)}
+    wrong = [name for name in found if name not in parts]
+    wrong += [name for name, spare in parts.items() if not spare and found.get(name) is None]
+    if wrong:
+        raise ValueError(
+            f"{file}: chat_turns is not a chat format as saved here (first wrong or missing: "
+            f"{wrong[0]}); copy the file again"
+        )
