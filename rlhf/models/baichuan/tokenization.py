@@ -22,6 +22,8 @@ class BaichuanTokenizer(SentencePieceBackend):
     """Adds no BOS or EOS; characters outside the vocabulary go through byte pieces and come back.
 
     Whether a space is put in front (Baichuan) or not (Baichuan 2) is written in `tokenizer.model`.
+    U+2581, which sentencepiece by itself takes for a space, is spelt in bytes; where a space is put
+    in front, what follows that character has one too, and comes back with it.
     """
 
     model_input_names = ["input_ids", "attention_mask"]
