@@ -148,12 +148,15 @@ def _check_spread(section: PPOSection, zero: ZeroStage | None) -> None:
 
 
 def _texts(roles: Roles, path: Path | None) -> list[list[int]]:
-    """Each text's token ids with EOS at its end, as documents stand in pre-training."""
+    """Each text's token ids with EOS at its end, as documents stand in pre-training, as far as the
+    model reads."""
     if path is None:
         return []
     tokenizer = roles.tokenizer
     return [
-        [*tokenizer.encode(record.text, add_special_tokens=False), tokenizer.eos_token_id]
+        [*tokenizer.encode(record.text, add_special_tokens=False), tokenizer.eos_token_id][
+            : roles.spec.context
+        ]
         for record in read_jsonl(path, TextRecord)
     ]
 

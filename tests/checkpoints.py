@@ -73,8 +73,9 @@ def official_config(architecture: str, **other: Any) -> dict[str, Any]:
         "rms_norm_eps": 1e-6,
         "tie_word_embeddings": False,
         "torch_dtype": "float32",
-        "max_position_embeddings" if rope else "model_max_length": 256,
     }
+    fields |= {"max_position_embeddings": 256} if rope else {}
+    fields |= {"model_max_length": 256} if second or not rope else {}
     return fields | ({"z_loss_weight": 0} if second else {}) | other
 
 

@@ -15,6 +15,7 @@ from rlhf.config.schema import SamplingSection
 from rlhf.data.chat_format import encode_prompt, encode_response
 from rlhf.data.records import PromptRecord
 from rlhf.generation import Completion, generate
+from rlhf.models.chat import prompt_room
 from rlhf.models.load import check_kind, load_causal_lm, load_reward_model, load_tokenizer
 from rlhf.models.registry import spec_of
 from rlhf.models.scoring import score_responses
@@ -51,10 +52,12 @@ class Answerer:
         generator: torch.Generator,
         batch_size: int,
     ) -> list[Completion]:
-        """One completion a prompt, in order."""
+        """One completion a prompt, in order; of one that is too long beside the answer, as in
+        `rlhf chat`, the oldest rounds are left out, then its beginning."""
+        room = prompt_room(self.spec.context, sampling.max_new_tokens)
         return generate(
             self.model,
-            [encode_prompt(self.spec, self.tokenizer, prompt.messages) for prompt in prompts],
+            [encode_prompt(self.spec, self.tokenizer, each.messages, room) for each in prompts],
             sampling,
             pad_id=self.tokenizer.pad_token_id,
             eos_id=self.tokenizer.eos_token_id,

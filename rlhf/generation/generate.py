@@ -13,6 +13,7 @@ from rlhf.config.schema import SamplingSection
 from rlhf.generation import fast, plain, slots
 from rlhf.generation.stops import Stops
 from rlhf.generation.types import Completion, StopReason
+from rlhf.models.chat import context_length
 from rlhf.ops.padding import pad_left
 
 ENGINES = {"fast": fast.complete, "plain": plain.complete}
@@ -60,12 +61,10 @@ def generate(
         N completions.
 
     Raises:
-        ValueError: a prompt is empty.
+        ValueError: a prompt is empty, or longer than the model's context beside a response.
     """
     assert not model.training, "dropout would change the policy: generate with model.eval()"
-    for index, prompt in enumerate(prompts):
-        if not prompt:
-            raise ValueError(f"prompt {index} is empty: give it at least one token, such as BOS")
+    _check_lengths(prompts, sampling.max_new_tokens, context_length(model))
     stops = None
     if sampling.stop:
         assert tokenizer is not None, "stop strings are looked for in what the tokens say"
@@ -104,6 +103,19 @@ def generate(
         found = _completions(tokens, logprobs, eos_id, stop_ids, stops)
         completions.update(zip(rows, found, strict=True))
     return [completions[i] for i in range(len(prompts))]
+
+
+def _check_lengths(prompts: Sequence[Sequence[int]], max_new_tokens: int, context: int) -> None:
+    """Beyond its context a model answers from positions that it has never seen, or not at all."""
+    for index, prompt in enumerate(prompts):
+        if not prompt:
+            raise ValueError(f"prompt {index} is empty: give it at least one token, such as BOS")
+        if len(prompt) + max_new_tokens > context:
+            raise ValueError(
+                f"prompt {index} has {len(prompt)} tokens, which with max_new_tokens "
+                f"{max_new_tokens} are more than the {context} that the model reads (its "
+                "model_max_length): shorten it, or lower sampling.max_new_tokens"
+            )
 
 
 def _decodes(model: PreTrainedModel) -> bool:

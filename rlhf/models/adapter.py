@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import warnings
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
+from peft.tuners.lora import LoraLayer
 from torch import nn
 from transformers import (
     AutoModelForCausalLM,
@@ -20,12 +22,28 @@ from transformers import (
 )
 
 from rlhf.config.schema import TuningSection
+from rlhf.models.baichuan.head import NormHead
 from rlhf.models.files import adapter_shapes
 from rlhf.models.quantise import Quantization
 from rlhf.models.registry import spec_of
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_RECORD = "rlhf_adapter.json"
+# What makes more of a LoRA adapter than a product to add to a weight.
+MORE_THAN_PRODUCTS = (
+    "alora_invocation_tokens",
+    "arrow_config",
+    "kasa_config",
+    "layer_replication",
+    "lora_bias",
+    "monteclora_config",
+    "target_parameters",
+    "trainable_token_indices",
+    "use_bdlora",
+    "use_dora",
+    "use_qalora",
+)
+ONE_PACK = "query, key and value are one W_pack; what a normalised lm_head learnt cannot be merged"
 Task = Literal["causal", "reward"]
 
 
@@ -60,12 +78,12 @@ def lora_config(model: PreTrainedModel, tuning: TuningSection, task: Task) -> Lo
     targets = (
         spec_of(model.config).lora_targets if tuning.targets == "all-linear" else tuning.targets
     )
-    linear = _linear_layers(model)
-    unknown = [target for target in targets if target not in linear]
+    layers = _mergeable_layers(model)
+    unknown = [target for target in targets if target not in layers]
     if unknown:
         raise ValueError(
-            f"tuning.targets: this model has no layer {unknown[0]!r} (query, key and value are one "
-            f"W_pack); choose from {', '.join(spec_of(model.config).lora_targets)}"
+            f"tuning.targets: this model has no layer {unknown[0]!r} to adapt ({ONE_PACK}); choose "
+            f"from {', '.join(spec_of(model.config).lora_targets)}"
         )
     return LoraConfig(
         r=tuning.r,
@@ -81,12 +99,17 @@ def read_adapter_config(path: Path) -> dict[str, Any]:
     """PEFT's own file, its `task_type` filled in; ValueError unless it is of a plain LoRA."""
     file = path / ADAPTER_CONFIG
     try:
-        fields = json.loads(file.read_text(encoding="utf-8"))
+        fields: Any = json.loads(file.read_text(encoding="utf-8"))
     except ValueError:
         raise ValueError(f"{file}: not valid JSON; copy the file again") from None
-    if not isinstance(fields, dict) or fields.get("peft_type") != "LORA" or fields.get("use_dora"):
-        raise ValueError(f"{path}: not a plain LoRA adapter; merge it with PEFT, then name that")
-    return fields | {"task_type": fields.get("task_type") or "CAUSAL_LM"}
+    lora = isinstance(fields, dict) and fields.get("peft_type") == "LORA"
+    more = [name for name in MORE_THAN_PRODUCTS if fields.get(name)] if lora else []
+    if not lora or more:
+        reason = f" ({more[0]} is set)" if more else ""
+        raise ValueError(
+            f"{path}: not a plain LoRA adapter{reason}; merge it with PEFT, then name that"
+        )
+    return {**fields, "task_type": fields.get("task_type") or "CAUSAL_LM"}
 
 
 def check_adapter(path: Path, config: PreTrainedConfig) -> None:
@@ -101,15 +124,7 @@ def check_adapter(path: Path, config: PreTrainedConfig) -> None:
     kind: Any = AutoModelForSequenceClassification if reward else AutoModelForCausalLM
     with torch.device("meta"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # this one is never trained
-        model = kind.from_config(config)
-        targets = fields.get("target_modules") or []
-        unknown = [] if isinstance(targets, str) else sorted(set(targets) - _linear_layers(model))
-        if unknown:
-            raise ValueError(
-                f"{path}: made for {unknown[0]!r}, which is no linear layer of this model (query, "
-                "key and value are one W_pack); train it again on this model"
-            )
-        adapted = get_peft_model(model, LoraConfig.from_pretrained(str(path)))
+        adapted = _adapted(path, kind.from_config(config), fields.get("target_modules") or [])
     tensors = get_peft_model_state_dict(adapted, save_embedding_layers=False)
     expected = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     wrong = sorted(name for name in expected | found if expected.get(name) != found.get(name))
@@ -121,10 +136,40 @@ def check_adapter(path: Path, config: PreTrainedConfig) -> None:
         )
 
 
-def _linear_layers(model: nn.Module) -> set[str]:
-    """Their names, without the path to them."""
-    parts = model.named_modules()
-    return {name.rpartition(".")[2] for name, part in parts if isinstance(part, nn.Linear)}
+def _adapted(path: Path, model: PreTrainedModel, targets: str | list[str]) -> PeftModel:
+    """The model with the adapter in `path`, its weights not yet read. targets: the names of layers,
+    or an expression that finds them."""
+    layers = _mergeable_layers(model)
+    if not isinstance(targets, str):
+        _check_targets(path, targets, layers)
+    try:
+        adapted: PeftModel = get_peft_model(model, LoraConfig.from_pretrained(str(path)))
+    except ValueError as error:  # PEFT's own, such as that it found nothing
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise ValueError(f"{path}: {reason}; train it again on this model") from None
+    parts = adapted.get_base_model().named_modules()
+    found = [name.rpartition(".")[2] for name, part in parts if isinstance(part, LoraLayer)]
+    _check_targets(path, found, layers)
+    return adapted
+
+
+def _check_targets(path: Path, targets: Iterable[str], layers: set[str]) -> None:
+    wrong = sorted(set(targets) - layers)
+    if wrong:
+        raise ValueError(
+            f"{path}: made for {wrong[0]!r}, no layer of this model to adapt ({ONE_PACK}); train "
+            "it again on this model"
+        )
+
+
+def _mergeable_layers(model: nn.Module) -> set[str]:
+    """Names, without the path to them, of the layers whose output a product of matrices adds to as
+    it would to their weight: linear ones, but not one that normalises the sum."""
+    return {
+        name.rpartition(".")[2]
+        for name, part in model.named_modules()
+        if isinstance(part, nn.Linear) and not isinstance(part, NormHead)
+    }
 
 
 def write_record(

@@ -73,7 +73,9 @@ class Conversational(PreTrainedModel):
         spec, config = spec_of(self.config), answer_config(self, generation_config)
         turns = [_turn(number, message) for number, message in enumerate(messages)]
         check_turns(turns)
-        prompt = encode_prompt(spec, tokenizer, turns, prompt_room(self, config))
+        prompt = encode_prompt(
+            spec, tokenizer, turns, prompt_room(context_length(self), config.max_new_tokens)
+        )
         ends = answer_ends(spec, tokenizer)
         tokens = stream_tokens(self, prompt, config, ends)
         if stream:
@@ -125,16 +127,14 @@ def answer_config(
     return config
 
 
-def prompt_room(model: PreTrainedModel, config: GenerationConfig) -> int:
+def prompt_room(context: int, max_new_tokens: int) -> int:
     """How many ids a prompt may have beside the new tokens; ValueError where none."""
-    context = context_length(model)
-    new: int = config.max_new_tokens  # which answer_config sets
-    if new >= context:
+    if max_new_tokens >= context:
         raise ValueError(
-            f"max_new_tokens {new} leaves no room for a prompt: this model reads {context} tokens "
-            f"in all; choose fewer, such as {context // 2}"
+            f"max_new_tokens {max_new_tokens} leaves no room for a prompt: this model reads "
+            f"{context} tokens in all; choose fewer, such as {context // 2}"
         )
-    return context - new
+    return context - max_new_tokens
 
 
 def answer_ends(spec: ModelSpec, tokenizer: PreTrainedTokenizerBase) -> list[int]:

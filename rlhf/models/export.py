@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from rlhf.models.adapter import write_record
+from rlhf.models.baichuan.tokenization import BaichuanTokenizer
 from rlhf.models.load import (
     checkpoint_hash,
     load_causal_lm,
@@ -211,11 +212,17 @@ def _save_tokenizer(config: Any, tokenizer: PreTrainedTokenizerBase, path: str |
 
 
 def set_chat_template(config: Any, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Gives the tokenizer the chat format of the model's spec, its role tokens by name."""
+    """Gives the tokenizer the chat format of the model's spec, its role tokens by name.
+
+    With a dummy prefix (the first generation) the role tokens become special: each text between
+    them is encoded by itself then, with its own prefix, as in training.
+    """
     spec = spec_of(config)
     tokenizer.chat_template = spec.chat_template
     if spec.chat_style == "role-tokens":
-        user = tokenizer.convert_ids_to_tokens(spec.user_token_id)
-        assistant = tokenizer.convert_ids_to_tokens(spec.assistant_token_id)
+        user = str(tokenizer.convert_ids_to_tokens(spec.user_token_id))
+        assistant = str(tokenizer.convert_ids_to_tokens(spec.assistant_token_id))
         names = f"{{%- set user_token = {user!r} -%}}{{%- set assistant_token = {assistant!r} -%}}"
         tokenizer.chat_template = names + spec.chat_template
+        if isinstance(tokenizer, BaichuanTokenizer) and tokenizer.has_dummy_prefix:
+            tokenizer.add_special_tokens({"additional_special_tokens": [user, assistant]})

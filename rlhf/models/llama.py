@@ -25,6 +25,8 @@ from rlhf.models.registry import spec_of
 
 PACKED = "self_attn.W_pack.weight"
 PROJECTIONS = tuple(f"self_attn.{name}_proj.weight" for name in "qkv")
+# Rotary scalings that look at all positions of a batch, on the host, which no CUDA graph can hold.
+BY_THE_LONGEST = ("dynamic", "longrope")
 SHARED_FIELDS = (
     "vocab_size",
     "hidden_size",
@@ -111,6 +113,12 @@ def check_llama(config: LlamaConfig) -> None:
     extra = [name for name in ("attention_bias", "mlp_bias") if getattr(config, name)]
     if extra:
         raise ValueError(f"{extra[0]} is set: the Baichuan layout has no biases; choose another")
+    kind = (config.rope_parameters or {}).get("rope_type")
+    if kind in BY_THE_LONGEST:
+        raise ValueError(
+            f"rope_type {kind}: its frequencies are those of the longest row, so that rows of a "
+            "batch would change one another; choose a model with other positions"
+        )
     if (
         config.head_dim is None
         or config.num_attention_heads * config.head_dim != config.hidden_size

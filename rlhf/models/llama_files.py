@@ -9,7 +9,7 @@ from pathlib import Path
 
 from transformers import LlamaTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from rlhf.models.baichuan.tokenization import SPACE_PIECE, BaichuanTokenizer
+from rlhf.models.baichuan.tokenization import BaichuanTokenizer
 from rlhf.models.chat_template import adopt_turns, read_turns
 from rlhf.models.gguf import gguf_tokenizer
 from rlhf.models.turns import Turns
@@ -18,6 +18,10 @@ ROLE_IDS = [195, 196]
 # Bytes that UTF-8 has no use for, or pieces that a vocabulary keeps free.
 ROLE_PIECE = r"<0xC[01]>|<reserved_\d+>"
 
+# Of a chat template. An empty text has no prefix either.
+CONTENT = "message['content']"
+PREFIXED_CONTENT = f"(' ' + {CONTENT} if {CONTENT} else '')"
+
 
 def save_llama_tokenizer(tokenizer: PreTrainedTokenizerBase, path: Path) -> None:
     """A tokenizer that came with an imported model as it is; the family's own as transformers'
@@ -25,7 +29,8 @@ def save_llama_tokenizer(tokenizer: PreTrainedTokenizerBase, path: Path) -> None
 
     The same ids as the tokenizer's own for text without U+2581. With a dummy prefix (Baichuan-7B)
     the stock class leaves it out before a leading space or reserved token, as nothing in its rules
-    can say otherwise; without one (Baichuan 2) there is no such exception.
+    can say otherwise; without one (Baichuan 2) there is no such exception. Nor does it put one
+    behind a role token, so that the chat template writes that space: conversations have their ids.
     """
     if not isinstance(tokenizer, BaichuanTokenizer):
         tokenizer.save_pretrained(str(path))
@@ -34,13 +39,15 @@ def save_llama_tokenizer(tokenizer: PreTrainedTokenizerBase, path: Path) -> None
     stock = LlamaTokenizer.from_pretrained(
         str(path),
         legacy=False,
-        add_prefix_space=tokenizer.tokenize("a")[0].startswith(SPACE_PIECE),
+        add_prefix_space=tokenizer.has_dummy_prefix,
         add_bos_token=False,
         add_eos_token=False,
         pad_token=tokenizer.pad_token,
     )
     stock.add_tokens(list(tokenizer.added_tokens_decoder.values()), special_tokens=True)
     stock.chat_template = tokenizer.chat_template
+    if tokenizer.has_dummy_prefix:
+        stock.chat_template = str(tokenizer.chat_template).replace(CONTENT, PREFIXED_CONTENT)
     stock.save_pretrained(str(path))
 
 

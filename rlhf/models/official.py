@@ -55,6 +55,10 @@ def write_official(path: Path) -> None:
     for name, fields in files.items():
         text = json.dumps(fields, indent=2, ensure_ascii=False)
         (path / name).write_text(text + "\n", encoding="utf-8")
+    if spec_of(config).generation == 1:
+        # Its tokenizer would put the dummy prefix in front of the first role token alone. The
+        # official code builds prompts of ids.
+        (path / "chat_template.jinja").unlink()
 
 
 def check_official(config: PreTrainedConfig) -> None:
@@ -82,8 +86,6 @@ def _spelling(config: BaichuanConfig) -> str:
 
 def _config(config: BaichuanConfig) -> dict[str, Any]:
     name = _spelling(config)
-    rope = config.position_embedding == "rope"
-    length = config.max_position_embeddings if rope else config.model_max_length
     fields: dict[str, Any] = {
         "architectures": [f"{name}ForCausalLM"],
         "auto_map": {
@@ -93,8 +95,12 @@ def _config(config: BaichuanConfig) -> dict[str, Any]:
         "model_type": "baichuan",
         "tokenizer_class": f"{name}Tokenizer",
         "torch_dtype": str(config.dtype or "float32").removeprefix("torch."),
-        "max_position_embeddings" if rope else "model_max_length": length,
     }
+    if config.position_embedding == "rope":
+        fields["max_position_embeddings"] = config.max_position_embeddings
+    # Which Baichuan-7B's file alone has not: the code of the others reads it to build prompts.
+    if spec_of(config).name != "baichuan-7b":
+        fields["model_max_length"] = config.model_max_length
     if config.norm_head:
         fields["z_loss_weight"] = config.z_loss_weight
     return fields | {name: getattr(config, name) for name in SAME_FIELDS}

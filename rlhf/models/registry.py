@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+from dataclasses import fields as fields_of
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,23 @@ _VERSION_2: dict[str, Any] = {
     "vocab_size": 125_696,
 }
 
+# Names in config.json, of either family.
+SIZES = (
+    "hidden_size",
+    "intermediate_size",
+    "max_position_embeddings",
+    "model_max_length",
+    "num_attention_heads",
+    "num_hidden_layers",
+    "vocab_size",
+    "n_embd",
+    "n_head",
+    "n_inner",
+    "n_layer",
+    "n_positions",
+)
+BITSANDBYTES = "bitsandbytes"
+
 FamilyConfig = BaichuanConfig | MossConfig
 CONFIGS: dict[str, type[FamilyConfig]] = {
     kind.model_type: kind for kind in (BaichuanConfig, MossConfig)
@@ -67,6 +85,7 @@ REGISTRY: dict[str, ModelSpec] = {
         intermediate_size=24_576,
         layers=34,
         heads=24,
+        context=2048,
         chat_style="moss",
         lora_targets=("qkv_proj", "out_proj", "fc_in", "fc_out"),
         files=("config.json", "vocab.json", "merges.txt"),
@@ -78,6 +97,7 @@ _SMOLLM2: dict[str, Any] = {
     "hidden_size": 576,
     "intermediate_size": 1536,
     "heads": 9,
+    "context": 8192,
 }
 IMPORTED: dict[str, ModelSpec] = {
     name: replace(REGISTRY["baichuan-7b"], name=name, layers=layers, **_SMOLLM2)
@@ -100,7 +120,7 @@ def spec_of(source: str | Path | PreTrainedConfig) -> ModelSpec:
 
     Raises ValueError where the directory has no readable configuration of these families.
     """
-    config = read_config(source) if isinstance(source, (str, Path)) else source
+    config: Any = read_config(source) if isinstance(source, (str, Path)) else source
     assert isinstance(config, FamilyConfig)
     chat: dict[str, Any] = {}
     if isinstance(config, BaichuanConfig) and config.chat_turns is not None:
@@ -116,6 +136,7 @@ def spec_of(source: str | Path | PreTrainedConfig) -> ModelSpec:
                 intermediate_size=config.intermediate_size,
                 layers=config.num_hidden_layers,
                 heads=config.num_attention_heads,
+                context=config.model_max_length,
                 **chat,
             )
     raise AssertionError("every pair of position embedding and head is in the registry")
@@ -150,6 +171,8 @@ def read_config(path: str | Path) -> FamilyConfig:
             f"{path}: not a Baichuan or MOSS checkpoint (model_type {kind!r}); "
             f"name a directory of {', '.join(REGISTRY)}"
         )
+    _check_sizes(file, fields)
+    _check_quantization(file, fields.get("quantization_config"))
     try:
         config: FamilyConfig = CONFIGS[kind].from_dict(fields)
     except ValueError as error:
@@ -161,4 +184,36 @@ def read_config(path: str | Path) -> FamilyConfig:
         raise ValueError(f"{file}: {error}; copy the file again") from None
     if config.hidden_act not in ACT2FN:
         raise ValueError(f"{file}: no activation {config.hidden_act!r}; copy the file again")
+    if isinstance(config, BaichuanConfig) and config.chat_turns is not None:
+        _check_turns(file, config.chat_turns)
     return config
+
+
+def _check_sizes(file: Path, fields: dict[str, Any]) -> None:
+    for name in SIZES:
+        size = fields.get(name)
+        if isinstance(size, int) and size < 1:
+            raise ValueError(f"{file}: {name} is {size}, and no model's is; copy the file again")
+
+
+def _check_quantization(file: Path, found: Any) -> None:
+    """Raises ValueError for weights that another library has packed."""
+    if found is None:
+        return
+    method = found.get("quant_method", BITSANDBYTES) if isinstance(found, dict) else found
+    if method != BITSANDBYTES:
+        raise ValueError(
+            f"{file}: weights quantised by {method!r}, which are not readable here; load the plain "
+            "checkpoint, and quantise that (rlhf chat --load-in 4bit)"
+        )
+
+
+def _check_turns(file: Path, found: dict[str, str | None]) -> None:
+    parts = {part.name: part.default is None for part in fields_of(Turns)}
+    wrong = [name for name in found if name not in parts]
+    wrong += [name for name, spare in parts.items() if not spare and found.get(name) is None]
+    if wrong:
+        raise ValueError(
+            f"{file}: chat_turns is not a chat format as saved here (first wrong or missing: "
+            f"{wrong[0]}); copy the file again"
+        )

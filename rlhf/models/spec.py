@@ -45,6 +45,7 @@ MOSS_CHAT_TEMPLATE = """\
 class ModelSpec:
     """One architecture; `registry.spec_of` fills the sizes in from a checkpoint's configuration.
 
+    context: how many tokens it reads, the answer included, as its config.json says.
     eos_after_answer: whether every answer in a conversation ends with EOS (version 1), or none does
         between turns (version 2).
     chat_style: how turns are told apart. "role-tokens": by a token in front of each; "moss": by the
@@ -63,6 +64,7 @@ class ModelSpec:
     intermediate_size: int
     layers: int
     heads: int
+    context: int = 4096
     chat_style: Literal["role-tokens", "moss", "turns"] = "role-tokens"
     turns: Turns | None = None
     user_token_id: int = 195

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -46,10 +47,9 @@ class Turns:
     @property
     def template(self) -> str:
         """As Jinja, over messages, eos_token and add_generation_prompt."""
-        template = TEMPLATE
-        for name in ("opening", "answer", "question", "before_system", "after_system"):
-            template = template.replace(name.upper(), repr(getattr(self, name) or ""))
-        return template
+        written = {name.upper(): repr(part or "") for name, part in vars(self).items()}
+        # At once: what is written may itself say QUESTION.
+        return re.sub("|".join(written), lambda found: written[found[0]], TEMPLATE)
 
 
 def encode_prompt(

@@ -19,7 +19,7 @@ from rlhf.ppo.flops import iteration_flops
 from rlhf.ppo.measure import Judge, judged, measure, since_start
 from rlhf.ppo.monitors import Monitor, check
 from rlhf.ppo.pretraining import PretrainingMix, pretraining_mix
-from rlhf.ppo.rollout import fitting, sample, warn_of_another_policy
+from rlhf.ppo.rollout import fitting, prompt_limit, sample, warn_of_another_policy
 from rlhf.ppo.state import Progress, TrainingState
 from rlhf.ppo.update import NonFinite, update
 from rlhf.runtime.devices import keep_freed_memory
@@ -100,7 +100,7 @@ def train(
     """
     run = _Run(
         prompts=prompts,
-        kept=fitting(prompts, section.max_prompt_tokens),
+        kept=fitting(prompts, prompt_limit(roles, section)),
         section=section,
         seed=seed,
         judge=judge,

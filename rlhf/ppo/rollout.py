@@ -11,12 +11,21 @@ import torch
 from rlhf.config.schema import PPOSection, SamplingSection
 from rlhf.data.chat_format import encode_response
 from rlhf.generation import Completion, generate
+from rlhf.models.chat import context_length, prompt_room
 from rlhf.models.roles import Roles
 from rlhf.ops.padding import pad_left, pad_right
 from rlhf.ppo.types import Rollout, Sequences
 from rlhf.runtime.distributed import gather, own_part
 
 logger = logging.getLogger(__name__)
+
+
+def prompt_limit(roles: Roles, section: PPOSection) -> int:
+    """The most tokens of a prompt: `max_prompt_tokens`, or what the actor's context leaves beside a
+    response, where that is less."""
+    with roles.language_model("actor") as model:
+        room = prompt_room(context_length(model), section.sampling.max_new_tokens)
+    return min(section.max_prompt_tokens, room)
 
 
 def fitting(prompts: Sequence[Sequence[int]], limit: int) -> list[int]:
@@ -28,8 +37,9 @@ def fitting(prompts: Sequence[Sequence[int]], limit: int) -> list[int]:
     kept = [number for number, prompt in enumerate(prompts) if len(prompt) <= limit]
     if not kept:
         raise ValueError(
-            f"ppo.max_prompt_tokens = {limit} leaves none of the {len(prompts)} prompts: raise it, "
-            "or give shorter prompts"
+            f"none of the {len(prompts)} prompts has at most {limit} tokens: raise "
+            "ppo.max_prompt_tokens, give shorter prompts, or lower ppo.sampling.max_new_tokens "
+            "where the model's context leaves no more"
         )
     return kept
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import asdict
 
 from rlhf.config.schema import Config
@@ -17,6 +18,8 @@ from rlhf.training.engine import read_engine
 from rlhf.training.loading import load_to_train
 from rlhf.training.sft import train_sft
 
+logger = logging.getLogger(__name__)
+
 
 def fine_tune(
     step: Step, config: Config, runtime: Runtime, max_flops: float | None = None
@@ -27,6 +30,13 @@ def fine_tune(
     """
     path, section = step.inputs["model"], config.sft
     spec, tokenizer = spec_of(path), load_tokenizer(path)
+    if spec.context < section.max_length:
+        logger.warning(
+            "sft.max_length = %d: the model reads %d tokens (model_max_length in its config.json), "
+            "and conversations are cut there",
+            section.max_length,
+            spec.context,
+        )
     engine = read_engine(config.runtime)
     model = load_to_train(load_causal_lm, path, section, runtime, engine)
     train, held_out = (
@@ -34,7 +44,7 @@ def fine_tune(
             read_jsonl(step.inputs[name], SFTRecord),
             spec,
             tokenizer,
-            section.max_length,
+            min(section.max_length, spec.context),
             section.max_source_length,
             section.max_target_length,
         )

@@ -107,7 +107,8 @@ def _rankings(
     known = {checkpoint_hash(path) for path in made}
     known |= listed_hashes(section.known_checkpoints, families)
     records, report = family_filter(collected, section.off_family, families, known)
-    return ranking_dataset(records, spec, tokenizer, section.max_length), report
+    longest = min(section.max_length, spec.context)
+    return ranking_dataset(records, spec, tokenizer, longest), report
 
 
 def _own_checkpoints(config: Config, runtime: Runtime) -> list[Path]:

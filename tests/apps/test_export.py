@@ -11,7 +11,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
 from rlhf.apps.export import export, import_llama
 from rlhf.config.schema import TuningSection
+from rlhf.data.chat_format import encode_conversation, encode_prompt
 from rlhf.models.adapter import add_lora
+from rlhf.models.chat import ChatTurn
 from rlhf.models.export import save_reward_model
 from rlhf.models.load import (
     check_checkpoint,
@@ -20,6 +22,7 @@ from rlhf.models.load import (
     load_tokenizer,
     score_statistics,
 )
+from rlhf.models.registry import spec_of
 from rlhf.runtime.files import hash_path
 from rlhf.runtime.lineage import trace
 from tests.checkpoints import ARCHITECTURES
@@ -118,6 +121,23 @@ def test_llama_tokenizer_with_a_dummy_prefix(checkpoint: Checkpoint, tmp_path: P
             assert stock(text)["input_ids"] == ours(text)["input_ids"], text
 
 
+@pytest.mark.parametrize("architecture", ["baichuan-7b", "baichuan2-7b"])
+def test_llama_tokenizer_gives_conversations_the_ids_of_training(
+    checkpoint: Checkpoint, tmp_path: Path, architecture: str
+) -> None:
+    path = checkpoint(architecture)
+    export(path, tmp_path / "out", "llama")
+    ours, stock = load_tokenizer(path), AutoTokenizer.from_pretrained(tmp_path / "out")
+    said = ["", "  ", " a", "<reserved_3>", *texts(200, also=("<reserved_3>",))]
+    for question, answer in zip(said[::2], said[1::2], strict=True):
+        turns = [ChatTurn("user", question), ChatTurn("assistant", answer)] * 2
+        chat = [turn._asdict() for turn in turns]
+        expected = encode_conversation(spec_of(path), ours, turns).input_ids
+        assert stock.apply_chat_template(chat)["input_ids"] == expected, chat
+        asked = stock.apply_chat_template(chat[:-1], add_generation_prompt=True)["input_ids"]
+        assert asked == encode_prompt(spec_of(path), ours, turns[:-1]), chat
+
+
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @torch.no_grad()
 def test_official(checkpoint: Checkpoint, tmp_path: Path, architecture: str) -> None:
@@ -129,8 +149,11 @@ def test_official(checkpoint: Checkpoint, tmp_path: Path, architecture: str) -> 
             assert after[name] == value, name
     spelling = "BaiChuan" if architecture == "baichuan-7b" else "Baichuan"
     assert after["auto_map"]["AutoConfig"] == f"configuration_baichuan.{spelling}Config"
-    lengths = {"max_position_embeddings", "model_max_length"} & set(after)
-    assert len(lengths) == 1 and ("z_loss_weight" in after) == architecture.startswith("baichuan2")
+    for name in ("max_position_embeddings", "model_max_length", "z_loss_weight"):
+        assert (name in after) == (name in before), name
+    assert ("model_max_length" in after) == (architecture != "baichuan-7b")
+    # With the official tokenizer it would not give the first generation's ids.
+    assert (out / "chat_template.jinja").is_file() == architecture.startswith("baichuan2")
     again = load_causal_lm(out, **CPU)
     assert torch.equal(again(IDS).logits, load_causal_lm(path, **CPU)(IDS).logits)
     assert load_tokenizer(out)("你好 a")["input_ids"] == load_tokenizer(path)("你好 a")["input_ids"]

@@ -20,6 +20,7 @@ SPEC: Any = SimpleNamespace(
     assistant_token_id=196,
     eos_after_answer=False,
     system_style="raw",
+    context=64,
 )
 
 
@@ -61,6 +62,24 @@ def test_prompts_go_out_in_the_chat_format_and_come_back_in_order(answerer, monk
     assert seen["model"] is answerer.model and seen["generator"] is generator
     assert (seen["pad_id"], seen["eos_id"], seen["batch_size"]) == (0, 2, 7)
     assert [completion.token_ids[1] for completion in completions] == [97, 99]
+
+
+def test_a_prompt_that_is_too_long_beside_the_answer_loses_its_beginning(answerer, monkeypatch):
+    """As where people chat; beyond its context MOSS has no positions, and others were not taught
+    any."""
+    seen: list[list[int]] = []
+
+    def generate(model, prompts, sampling, **options):
+        seen.extend(prompts)
+        return []
+
+    monkeypatch.setattr(answers, "generate", generate)
+    sampling, generator = SamplingSection(max_new_tokens=59), torch.Generator()
+    answerer.complete([prompt("abcdefgh"), prompt("a")], sampling, generator, 7)
+    assert seen == [[*map(ord, "efgh"), 196], [195, 97, 196]]
+    sampling = SamplingSection(max_new_tokens=64)
+    with pytest.raises(ValueError, match="max_new_tokens 64 leaves no room for a prompt"):
+        answerer.complete([prompt("a")], sampling, generator, 7)
 
 
 def test_people_do_not_read_the_end_token(answerer):

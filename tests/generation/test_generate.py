@@ -185,3 +185,11 @@ def test_no_prompts_and_an_empty_prompt(model: PreTrainedModel) -> None:
     assert _generate(model, GREEDY, []) == []
     with pytest.raises(ValueError, match="prompt 1 is empty"):
         _generate(model, GREEDY, [[1], []])
+
+
+def test_no_further_than_the_context(model: PreTrainedModel) -> None:
+    """Of 128 tokens. MOSS has no positions behind its own; RoPE and ALiBi would go on blindly."""
+    assert len(_generate(model, GREEDY, [[5] * 104])) == 1
+    with pytest.raises(ValueError, match="prompt 1 has 105 tokens.*24 are more than the 128") as e:
+        _generate(model, GREEDY, [[5], [5] * 105])
+    assert "\n" not in str(e.value)

@@ -12,8 +12,14 @@ from safetensors.torch import load_file, save_file
 from rlhf.config.schema import TuningSection
 from rlhf.models.adapter import add_lora, check_adapter
 from rlhf.models.baichuan.modeling import BaichuanForSequenceClassification
-from rlhf.models.export import save_reward_model
-from rlhf.models.load import check_checkpoint, load_reward_model, load_tokenizer
+from rlhf.models.export import merge_adapter, save_reward_model
+from rlhf.models.load import (
+    check_checkpoint,
+    load_causal_lm,
+    load_reward_model,
+    load_tokenizer,
+)
+from rlhf.models.source import find_source
 from tests.checkpoints import tiny_model
 
 CPU = {"dtype": torch.float32, "device": "cpu"}
@@ -51,6 +57,25 @@ def test_targets_of_another_architecture() -> None:
     tuning = TuningSection(method="lora", targets=("q_proj", "v_proj"))
     with pytest.raises(ValueError, match="'q_proj'.*W_pack"):
         add_lora(tiny_model("baichuan2-7b"), tuning, "causal")
+
+
+def test_no_adapter_on_a_head_that_normalises() -> None:
+    """Its logits would be normalised(W) x + B A x: no W + B A gives those when it is normalised."""
+    tuning = TuningSection(method="lora", r=2, targets=("W_pack", "lm_head"))
+    with pytest.raises(ValueError, match="no layer 'lm_head' to adapt.* from W_pack") as error:
+        add_lora(tiny_model("baichuan2-7b"), tuning, "causal")
+    assert "\n" not in str(error.value)
+
+
+@torch.no_grad()
+def test_an_adapter_on_a_plain_head_is_merged() -> None:
+    tuning = TuningSection(method="lora", r=2, targets=("W_pack", "lm_head"))
+    model, ids = add_lora(tiny_model("baichuan-7b"), tuning, "causal").eval(), torch.arange(3, 20)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            parameter.normal_(std=0.1)
+    adapted = model(input_ids=ids[None]).logits
+    assert torch.allclose(merge_adapter(model)(input_ids=ids[None]).logits, adapted, atol=1e-4)
 
 
 def reward_adapter(base: Path, out: Path) -> Path:
@@ -122,6 +147,34 @@ def test_one_line_for_an_adapter_that_does_not_fit(
         with pytest.raises(ValueError, match=said) as caught:
             check(adapter)
         assert "\n" not in str(caught.value) and str(adapter) in str(caught.value)
+
+
+# What PEFT makes of it answers as it was trained, and merged as another model.
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"target_modules": ["W_pack", "lm_head"]}, "made for 'lm_head'.*cannot be merged"),
+        ({"target_modules": r".*(W_pack|lm_head)"}, "made for 'lm_head'.*cannot be merged"),
+        ({"target_modules": r".*embed_tokens"}, "made for 'embed_tokens'"),
+        ({"target_modules": r"nothing"}, "Target modules nothing not found"),
+        ({"lora_bias": True}, r"not a plain LoRA adapter \(lora_bias is set\)"),
+        ({"trainable_token_indices": [3]}, r"\(trainable_token_indices is set\)"),
+        ({"target_parameters": ["W_pack.weight"]}, r"\(target_parameters is set\)"),
+        ({"layer_replication": [[0, 2], [1, 2]]}, r"\(layer_replication is set\)"),
+    ],
+)
+def test_one_line_for_an_adapter_that_cannot_be_merged(
+    checkpoint: Callable[..., Path], tmp_path: Path, settings: dict[str, object], said: str
+) -> None:
+    base, adapter = checkpoint(), tmp_path / "adapter"
+    tuning = TuningSection(method="lora", r=2, targets=("W_pack",))
+    add_lora(load_causal_lm(base, **CPU), tuning, "causal").save_pretrained(str(adapter))
+    assert find_source(base, adapter).adapter == adapter
+    config = adapter / "adapter_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | settings))
+    with pytest.raises(ValueError, match=said) as caught:
+        find_source(base, adapter)
+    assert "\n" not in str(caught.value) and str(adapter) in str(caught.value)
 
 
 def test_an_adapter_from_before_safetensors(

@@ -10,7 +10,9 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rlhf.config.schema import TuningSection
+from rlhf.data.chat_format import encode_conversation, encode_prompt
 from rlhf.models.adapter import add_lora
+from rlhf.models.chat import ChatTurn
 from rlhf.models.export import fold_adapter, merge_adapter, save_checkpoint, save_reward_model
 from rlhf.models.load import (
     checkpoint_hash,
@@ -19,6 +21,7 @@ from rlhf.models.load import (
     load_tokenizer,
     score_statistics,
 )
+from rlhf.models.registry import spec_of
 from tests.checkpoints import ARCHITECTURES
 
 CPU = {"dtype": torch.float32, "device": "cpu"}
@@ -70,6 +73,31 @@ def test_chat_template_is_saved(
     assert answered == f"Be brief.{user} Hi\n{assistant}Hello</s>"
     ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True)["input_ids"]
     assert ids.count(195) == 2 and ids.count(196) == 2 and ids[-1] == 196
+
+
+SPOKEN = [" Hi\n", "你好 <reserved_3> a", "  ", "", "Bye", " x"]
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_the_template_gives_the_ids_of_training(
+    checkpoint: Callable[..., Path], tmp_path: Path, architecture: str
+) -> None:
+    """Also those of the first generation, which reads a space in front of every text."""
+    path = checkpoint(architecture)
+    spec, ours = spec_of(path), load_tokenizer(path)
+    turns = [ChatTurn(*each) for each in zip(["user", "assistant"] * 3, SPOKEN, strict=True)]
+    whole = encode_conversation(spec, ours, turns).input_ids
+    asked = encode_prompt(spec, ours, turns[:-1])
+    save_checkpoint(load_causal_lm(path, **CPU), ours, tmp_path / "out")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
+    chat = [turn._asdict() for turn in turns]
+    assert tokenizer.apply_chat_template(chat)["input_ids"] == whole
+    prompt = tokenizer.apply_chat_template(chat[:-1], add_generation_prompt=True)
+    assert prompt["input_ids"] == asked
+    assert tokenizer(tokenizer.apply_chat_template(chat, tokenize=False))["input_ids"] == whole
+    for again in (ours, load_tokenizer(tmp_path / "out")):  # training goes on with what it had
+        assert encode_conversation(spec, again, turns).input_ids == whole
+        assert len(again) == 512
 
 
 @torch.no_grad()

@@ -72,9 +72,12 @@ def test_chunks_of_packed_rows() -> None:
     assert_same(model, **arguments, position_ids=places.expand(2, -1))
 
 
-@pytest.mark.parametrize("targets", ["all-linear", ("W_pack", "lm_head")])
-def test_chunks_under_adapters(targets: Any) -> None:
-    model = tiny_model("baichuan2-7b")
+@pytest.mark.parametrize(
+    ("architecture", "targets"),
+    [("baichuan2-7b", "all-linear"), ("baichuan-7b", ("W_pack", "lm_head"))],
+)
+def test_chunks_under_adapters(architecture: str, targets: Any) -> None:
+    model = tiny_model(architecture)
     model.config.z_loss_weight = 0.01
     tuned = add_lora(model, TuningSection(method="lora", r=2, targets=targets), "causal")
     for name, parameter in tuned.named_parameters():

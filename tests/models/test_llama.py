@@ -28,6 +28,12 @@ SCALED = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 16,
 }
+LONG = {
+    "rope_type": "longrope",
+    "short_factor": [1.0] * 8,
+    "long_factor": [2.0] * 8,
+    "original_max_position_embeddings": 64,
+}
 
 
 def tiny_llama(**fields: object) -> LlamaForCausalLM:
@@ -93,6 +99,8 @@ def test_from_llama(tmp_path: Path, fields: dict[str, object]) -> None:
         ({"attention_bias": True}, "attention_bias"),
         ({"mlp_bias": True}, "mlp_bias"),
         ({"head_dim": 32}, "4 heads of 32 are not the hidden size 64"),
+        ({"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}}, "rope_type dynamic: "),
+        ({"rope_scaling": LONG}, "rope_type longrope: "),
     ],
 )
 def test_what_the_layout_cannot_hold(fields: dict[str, object], reason: str) -> None:

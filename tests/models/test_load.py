@@ -74,6 +74,17 @@ def damage(path: Path, how: str) -> None:
         edit(path, torch_dtype="int9")
     elif how == "heads do not divide":
         edit(path, num_attention_heads=7)
+    elif how == "no heads":
+        edit(path, num_attention_heads=0)
+    elif how == "packed by others":
+        edit(path, quantization_config={"quant_method": "gptq", "bits": 4})
+    elif how == "packed by nobody":
+        edit(path, quantization_config=4)
+    elif how == "half a chat format":
+        edit(path, chat_turns={"opening": "<s>", "answer": "</s>"})
+    elif how == "another chat format":
+        parts = {"opening": "", "answer": "<a>", "question": "</s>", "closing": "x"}
+        edit(path, chat_turns=parts)
     elif how == "no such activation":
         edit(path, hidden_act="gelu_nwe")
     elif how == "broken generation config":
@@ -109,6 +120,11 @@ def damage(path: Path, how: str) -> None:
         ("a word for a number", "'hidden_size' expected int"),
         ("no such type", "has no attribute 'int9'"),
         ("heads do not divide", "not a multiple of the number of attention heads"),
+        ("no heads", "config.json: num_attention_heads is 0"),
+        ("packed by others", "weights quantised by 'gptq'.*load the plain checkpoint"),
+        ("packed by nobody", "weights quantised by 4"),
+        ("half a chat format", "chat_turns is not.*question"),
+        ("another chat format", "chat_turns is not.*closing"),
         ("no such activation", "no activation 'gelu_nwe'"),
         ("broken generation config", "generation_config.json: not valid JSON"),
         ("no new tokens", "generation_config.json: .*must be greater than 0, but is -5; correct"),

@@ -66,6 +66,18 @@ def test_conversation_is_the_prompt_and_the_answer() -> None:
     assert encode_conversation(spec, tokenizer, chat, 30).labels == labels[:30]
 
 
+def test_a_format_that_says_what_the_template_calls_its_parts() -> None:
+    """Written in their places one after another, they were found in one another."""
+    turns = Turns("<s>QUESTION: ", "\nANSWER: ", "</s>QUESTION: ", "BEFORE_SYSTEM ", " OPENING ")
+    tokenizer = byte_level_tokenizer(turns.template)
+    tokenizer.eos_token = "</s>"
+    parts = ["<s>QUESTION: Hi\nANSWER: Yo 12</s>QUESTION: 你好?", "\nANSWER: "]
+    text = tokenizer.apply_chat_template(ROUNDS, tokenize=False, add_generation_prompt=True)
+    assert text == "".join(parts)
+    asked = tokenizer.apply_chat_template(SYSTEM, tokenize=False)
+    assert asked == parts[0].replace("<s>QUESTION: ", "BEFORE_SYSTEM Rules OPENING ", 1)
+
+
 def test_the_oldest_rounds_are_left_out() -> None:
     spec, tokenizer = adopted(CHATML)
     newest = encode_prompt(spec, tokenizer, messages([SYSTEM[0], SYSTEM[3]]))

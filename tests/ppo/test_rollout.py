@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from rlhf.config.schema import SamplingSection
-from rlhf.ppo.rollout import fitting, sample, warn_of_another_policy
+from rlhf.ppo.rollout import fitting, prompt_limit, sample, warn_of_another_policy
 from rlhf.ppo.types import Rollout
 from tests.ppo.conftest import ppo_section
 from tests.ppo.fakes import EOS, FakeRoles
@@ -17,8 +17,18 @@ def test_fitting_drops_what_is_too_long() -> None:
 
 
 def test_no_prompt_left_is_refused_with_the_setting_to_change() -> None:
-    with pytest.raises(ValueError, match="ppo.max_prompt_tokens = 2 leaves none of the 1 prompts"):
+    with pytest.raises(ValueError, match="none of the 1 prompts has at most 2.*max_prompt_tokens"):
         fitting([[1, 2, 3]], limit=2)
+
+
+def test_prompts_are_as_long_as_the_context_leaves_beside_a_response(roles: FakeRoles) -> None:
+    """The fakes read 64 tokens."""
+    for most, new, expected in [(16, 8, 16), (64, 8, 56), (512, 63, 1)]:
+        sampling = SamplingSection(max_new_tokens=new)
+        section = ppo_section(max_prompt_tokens=most, sampling=sampling)
+        assert prompt_limit(roles, section) == expected
+    with pytest.raises(ValueError, match="max_new_tokens 64 leaves no room.*reads 64 tokens"):
+        prompt_limit(roles, ppo_section(sampling=SamplingSection(max_new_tokens=64)))
 
 
 def test_assembled_rollout_carries_the_stop_reason(rollout: Rollout) -> None:

@@ -12,7 +12,7 @@ from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from rlhf.apps.chat import plugins
 from rlhf.data.records import Message, PluginUse
-from rlhf.models.chat import Conversational, growing_text, prompt_room
+from rlhf.models.chat import Conversational, context_length, growing_text, prompt_room
 from rlhf.models.moss import prompts as moss
 from rlhf.models.prompts import encode_prompt
 from rlhf.models.registry import spec_of
@@ -51,7 +51,7 @@ class Conversation:
 
     def check(self) -> None:
         """Raises ValueError where this model takes no system message, or has room for no prompt."""
-        prompt_room(self.model, self.config)
+        self._room()
         system = [turn for turn in self.messages if turn.role == "system"]
         question = Message(role="user", content="?")
         encode_prompt(spec_of(self.model.config), self.tokenizer, [*system, question])
@@ -75,6 +75,10 @@ class Conversation:
         record = ",".join(turn.model_dump_json(exclude_none=True) for turn in self.messages)
         with file.open("a", encoding="utf-8") as stream:
             stream.write(f'{{"messages":[{record}]}}\n')
+
+    def _room(self) -> int:
+        new: int = self.config.max_new_tokens  # which answer_config sets
+        return prompt_room(context_length(self.model), new)
 
     def _keep(self, asked: Message, answer: str, use: PluginUse | None = None) -> None:
         if answer.strip():
@@ -132,7 +136,7 @@ class MossConversation(Conversation):
         """
         system = moss.encode_system(self.tokenizer, self.messages)
         rounds = [moss.encode_round(self.tokenizer, each) for each in moss.rounds_of(self.rounds)]
-        prompt = moss.fitting(system, rounds, newest, prompt_room(self.model, self.config))
+        prompt = moss.fitting(system, rounds, newest, self._room())
         ends = [moss.special_id(self.tokenizer, part[1]) for part in (moss.ANSWER, moss.COMMANDS)]
 
         def tokens() -> Iterator[int]:

@@ -22,6 +22,8 @@ class BaichuanTokenizer(SentencePieceBackend):
     """Adds no BOS or EOS; characters outside the vocabulary go through byte pieces and come back.
 
     Whether a space is put in front (Baichuan) or not (Baichuan 2) is written in `tokenizer.model`.
+    U+2581, which sentencepiece by itself takes for a space, is spelt in bytes; where a space is put
+    in front, what follows that character has one too, and comes back with it.
     """
 
     model_input_names = ["input_ids", "attention_mask"]
@@ -49,6 +51,11 @@ class BaichuanTokenizer(SentencePieceBackend):
             pad_token=unk_token if pad_token is None else pad_token,
             **kwargs,
         )
+
+    @property
+    def has_dummy_prefix(self) -> bool:
+        """Whether a space comes in front of every text."""
+        return self.tokenize("a")[0].startswith(SPACE_PIECE)
 
     def _encode_plus(  # type: ignore[override]
         self, text: Any, text_pair: Any = None, **options: Any

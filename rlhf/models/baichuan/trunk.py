@@ -98,10 +98,16 @@ class BaichuanModel(BaichuanPreTrainedModel):
         Without an attention mask, position_ids that start again mark packed sequences, which do not
         see each other. Where they lie in one row, cu_seq_lens_q [S + 1] and max_length_q, as for
         transformers' FlashAttention, keep them apart without a mask. With key_order [M] keys are
-        those tokens of the row, in this order, and cu_seq_lens_k and max_length_k are of them.
+        those tokens of the row, in this order, and cu_seq_lens_k and max_length_k are of them. Not
+        with ALiBi, for which the kernel has no place.
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("pass exactly one of input_ids and inputs_embeds")
+        if self.rotary_emb is None and kwargs.get("cu_seq_lens_q") is not None:
+            raise ValueError(
+                "cu_seq_lens_q leads to a kernel that has no ALiBi: pass position_ids that start "
+                "again with each sequence instead"
+            )
         hidden = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
         seen = 0 if past_key_values is None else past_key_values.get_query_offset()
         if position_ids is None:

@@ -57,8 +57,9 @@ def test_first_generation_has_a_dummy_prefix(
     first, second = (tokenizer(generation).tokenize("Hello")[0] for generation in (1, 2))
     assert first.startswith("\u2581") and not second.startswith("\u2581")
     made = tokenizer(1)
-    for text in ("你好\n🙂", "Hello  world 123"):
+    for text in ("你好\n🙂", "Hello  world 123", "a▁"):
         assert made.decode(made(text)["input_ids"]) == text
+    assert made.decode(made("a▁b")["input_ids"]) == "a▁ b"  # ids that models were trained on
 
 
 def test_ids_where_the_official_vocabulary_has_them(

@@ -48,6 +48,20 @@ def test_padding_on_the_left_attends_to_something(architecture: str) -> None:
     assert (seen[0, :, 7:, 7:] == torch.ones(13, 13).tril().bool()).all()
 
 
+@torch.no_grad()
+def test_alibi_is_never_left_out_of_rows_laid_end_to_end() -> None:
+    """The kernel that keeps them apart has no bias. Positions that start again keep them apart."""
+    model, ids = tiny_model("baichuan-13b"), IDS[:1]
+    with pytest.raises(ValueError, match="no ALiBi: pass position_ids") as error:
+        boundaries = torch.tensor([0, 8, 20], dtype=torch.int32)
+        model(ids, cu_seq_lens_q=boundaries, max_length_q=12)
+    assert "\n" not in str(error.value)
+    places = torch.cat([torch.arange(8), torch.arange(12)])[None]
+    packed = model(ids, position_ids=places).logits
+    alone = torch.cat([model(ids[:, :8]).logits, model(ids[:, 8:]).logits], dim=1)
+    assert torch.allclose(packed, alone, atol=1e-4)
+
+
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @torch.no_grad()
 def test_a_decoder_layer_compiles_to_one_graph(architecture: str) -> None:
