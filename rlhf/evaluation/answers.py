@@ -15,7 +15,7 @@ from rlhf.config.schema import SamplingSection
 from rlhf.data.chat_format import encode_prompt, encode_response
 from rlhf.data.records import PromptRecord
 from rlhf.generation import Completion, generate
-from rlhf.models.chat import prompt_room
+from rlhf.models.chat import answer_ends, prompt_room
 from rlhf.models.load import check_kind, load_causal_lm, load_reward_model, load_tokenizer
 from rlhf.models.registry import spec_of
 from rlhf.models.scoring import score_responses
@@ -61,6 +61,7 @@ class Answerer:
             sampling,
             pad_id=self.tokenizer.pad_token_id,
             eos_id=self.tokenizer.eos_token_id,
+            stop_ids=answer_ends(self.spec, self.tokenizer)[1:],
             generator=generator,
             batch_size=batch_size,
             tokenizer=self.tokenizer,

@@ -35,6 +35,7 @@ class Completion:
         return self.stop_reason != "length"
 
     def text(self, tokenizer: PreTrainedTokenizerBase) -> str:
-        """What a reader sees: the text before the stop string, without special tokens."""
-        text = said(tokenizer, self.token_ids)
+        """What a reader sees: the text before what stopped it, without special tokens."""
+        by_token = self.stop_reason == "stop" and self.stop is None
+        text = said(tokenizer, self.token_ids[:-1] if by_token else self.token_ids)
         return text if self.stop is None else text[: text.index(self.stop)]

@@ -61,6 +61,7 @@ def test_prompts_go_out_in_the_chat_format_and_come_back_in_order(answerer, monk
     assert seen["prompts"] == [[195, 97, 98, 196], [195, 99, 196]]
     assert seen["model"] is answerer.model and seen["generator"] is generator
     assert (seen["pad_id"], seen["eos_id"], seen["batch_size"]) == (0, 2, 7)
+    assert list(seen["stop_ids"]) == [195]  # the user's next turn is the user's, as in chat
     assert [completion.token_ids[1] for completion in completions] == [97, 99]
 
 
@@ -85,6 +86,7 @@ def test_a_prompt_that_is_too_long_beside_the_answer_loses_its_beginning(answere
 def test_people_do_not_read_the_end_token(answerer):
     assert answerer.text(Completion((72, 105, 2), (0.0, 0.0, 0.0), "eos")) == "Hi"
     assert answerer.text(Completion((72,), (0.0,), "length")) == "H"
+    assert answerer.text(Completion((72, 105, 195), (0.0, 0.0, 0.0), "stop")) == "Hi"
 
 
 def test_a_reward_model_reads_no_end_where_an_answer_was_cut_off(answerer, monkeypatch):
