@@ -40,6 +40,8 @@ CREATE TABLE IF NOT EXISTS work (
 );
 CREATE UNIQUE INDEX IF NOT EXISTS once_each ON work (task, annotator) WHERE state != 'rejected';
 CREATE INDEX IF NOT EXISTS work_of_annotator ON work (annotator, state);
+-- SQLite does not use once_each, which lacks the rejected rows, to find what has some other state.
+CREATE INDEX IF NOT EXISTS work_of_task ON work (task, state);
 CREATE TABLE IF NOT EXISTS verdicts (
     annotator TEXT NOT NULL,
     batch INTEGER NOT NULL,

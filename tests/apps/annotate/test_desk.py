@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -165,3 +166,32 @@ def test_sent_back_words_reach_the_annotator(desk: Desk) -> None:
     answer(desk, "ann", call(desk, "ann", "open")["task"]["key"])
     call(desk, "zoe", "judge", batch=["ann", 1], good=False, note="too quick")
     assert [batch["note"] for batch in call(desk, "ann", "open")["sent_back"]] == ["too quick"]
+
+
+def test_no_request_reads_all_work_for_every_task(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: set[str] = set()
+    connect = sqlite3.connect
+
+    def connected(*where: Any, **options: Any) -> sqlite3.Connection:
+        connection = connect(*where, **options)
+        connection.set_trace_callback(asked.add)
+        return connection
+
+    monkeypatch.setattr("rlhf.apps.annotate.database.sqlite3.connect", connected)
+    while task := call(desk, "ann", "open")["task"]:
+        answer(desk, "ann", task["key"])
+    add_user(desk.job.database, "zoe", "long enough", auditor=True)
+    call(desk, "zoe", "judge", batch=["ann", 1], good=False, note="too quick")
+    monkeypatch.undo()
+    repeated = []
+    with desk.job.database.reading() as connection:
+        for text in asked:
+            if text.split()[0] in ("SELECT", "UPDATE", "DELETE"):
+                # Infinity, which `progress` asks with, is traced in a form that cannot be asked.
+                plan = connection.execute(f"EXPLAIN QUERY PLAN {text.replace('Inf', '9e999')}")
+                # What has a parent is done again for every row of it.
+                inner = [row["detail"] for row in plan if row["parent"]]
+                repeated += [(text, step) for step in inner if step.startswith("SCAN work")]
+    assert any("NOT EXISTS" in text for text in asked) and repeated == []
