@@ -13,8 +13,12 @@ from typing import Any
 
 from pydantic_core import to_jsonable_python
 
+ANSWERS = "*annotation.sqlite"
+"""What people have answered (rlhf annotate). It is kept as a result is, and is none: it goes on
+changing, and the files beside it come and go with the page."""
 # Logs, records about a stage, and what only resuming needs: they differ between equal results.
 RECORDS = (
+    f"{ANSWERS}*",
     "manifest.json",
     "summary.json",
     "metrics.jsonl",

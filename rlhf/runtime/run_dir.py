@@ -18,7 +18,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from rlhf.runtime.files import CHECKPOINTS, hash_path, result_names, write_text
+from rlhf.runtime.files import ANSWERS, CHECKPOINTS, hash_path, result_names, write_text
 from rlhf.runtime.holder import this_process
 
 MANIFEST = "manifest.json"
@@ -276,9 +276,11 @@ def is_finished(directory: Path, config_hash: str, inputs: Mapping[str, Artifact
 
 
 def _holds_work(directory: Path) -> bool:
-    """Whether a stage directory has results in it, or a checkpoint to go on from."""
+    """Whether a stage directory has results in it, people's answers, or a checkpoint to go on
+    from."""
+    kept = [*result_names(directory), *directory.glob(ANSWERS)]
     checkpoints = directory / CHECKPOINTS
-    return bool(result_names(directory)) or (checkpoints.is_dir() and any(checkpoints.iterdir()))
+    return bool(kept) or (checkpoints.is_dir() and any(checkpoints.iterdir()))
 
 
 def outputs_of(directory: Path) -> dict[str, Artifact]:
