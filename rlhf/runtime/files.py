@@ -25,6 +25,7 @@ RECORDS = (
     "samples.jsonl",
     "README.md",
     "*.log",
+    "*.withdrawn",
     "*.png",
     ".*",
 )

@@ -56,6 +56,13 @@ CREATE TABLE IF NOT EXISTS checks (
     acceptable INTEGER NOT NULL,
     auditor TEXT NOT NULL
 );
+-- The answers in the rankings that lie beside a tasks file, while these are ours.
+CREATE TABLE IF NOT EXISTS exported (
+    source TEXT NOT NULL,
+    work INTEGER NOT NULL REFERENCES work (key),
+    by_hand INTEGER NOT NULL,           -- before the job was done, because somebody asked for it
+    PRIMARY KEY (source, work)
+);
 """
 
 
