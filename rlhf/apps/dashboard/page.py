@@ -16,6 +16,7 @@ from rlhf.apps.dashboard.runs import Run, find_runs, newest, signature
 from rlhf.apps.dashboard.talk import Speakers
 from rlhf.apps.dashboard.views import Say
 from rlhf.apps.dashboard.words import LANGUAGES, translator
+from rlhf.apps.local import ask_directly
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
 
@@ -132,6 +133,7 @@ def launch(
     environment opens (GRADIO_ALLOWED_PATHS), and a file of more than a byte is refused.
     """
     blocks = build(paths, Speakers())
+    ask_directly(host)
 
     def may_enter(name: str, given: str) -> bool:
         right = hmac.compare_digest(given.encode(), (password or "").encode())
@@ -156,7 +158,7 @@ def launch(
         ssr_mode=False,
         pwa=False,
         mcp_server=False,
-        _frontend=False,  # else it asks itself, and gives up on a busy machine or behind a proxy
+        _frontend=False,  # else it asks itself once more, and gives up on a busy machine
         theme=gr.themes.Base(font=FONT, font_mono=("ui-monospace", "monospace")),
         css_paths=[STATIC / "style.css"],
     )
