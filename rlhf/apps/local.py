@@ -3,6 +3,25 @@
 from __future__ import annotations
 
 import os
+import re
+from ipaddress import ip_address
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a name or an address is this machine's own, by which no other reaches it."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def calls_this_machine(header: str) -> bool:
+    """Whether the header Host of a request, port or not, is of this machine.
+
+    A page in a browser cannot send that: its own name stands there, even where its DNS leads here.
+    """
+    host = re.sub(r":\d*$", "", header.strip().lower())
+    return is_loopback(host[1:-1] if host.startswith("[") else host)
 
 
 def ask_directly(host: str) -> None:

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from rlhf.apps.annotate.accounts import add_user
-from rlhf.apps.local import ask_directly
+from rlhf.apps.local import ask_directly, calls_this_machine
 from tests.apps.annotate.worlds import collect_folder
 from tests.apps.dashboard.worlds import make_run
 
@@ -43,6 +43,26 @@ def test_this_machine_is_asked_directly(
             monkeypatch.delenv(name)
     ask_directly("::1")
     assert [os.environ.get(name) for name in names] == expected
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["localhost", "LocalHost:7860", "127.0.0.1", "127.0.0.1:80", "127.8.0.1", "[::1]", "[::1]:80"],
+)
+def test_names_of_this_machine(host: str) -> None:
+    assert calls_this_machine(host)
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "", "evil.example", "localhost.evil.example:7860", "127.0.0.1.evil.example",
+        "evil@localhost", "192.168.0.1:7860", "[::2]:80", "0.0.0.0", "127.1",
+        "localhost:80:80", "[", "[]",
+    ],
+)  # fmt: skip
+def test_names_of_others(host: str) -> None:
+    assert not calls_this_machine(host)
 
 
 @contextmanager
@@ -85,3 +105,18 @@ def commands(tmp_path: Path) -> dict[str, tuple[str, ...]]:
 def test_pages_start_behind_a_proxy(command: str, commands: dict[str, tuple[str, ...]]) -> None:
     with page(*commands[command], **NOWHERE) as address:
         assert status(address) == 200
+
+
+@pytest.mark.slow
+@needs_gradio
+def test_only_a_password_lets_a_page_be_called_otherwise(
+    commands: dict[str, tuple[str, ...]],
+) -> None:
+    """A website can have its own name lead here, and would read what has no password."""
+    with page(*commands["ui"]) as address:
+        port = urlsplit(address).port
+        for own in (f"localhost:{port}", "localhost:8888", f"[::1]:{port}"):
+            assert status(address, Host=own) == 200
+        assert status(address, Host=f"evil.example:{port}") == 403
+    with page(*commands["ui"], RLHF_UI_PASSWORD="long enough") as address:
+        assert status(address, Host="hub.example") == 200  # the page to sign in on

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import secrets
 import socket
 from collections.abc import Callable
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rlhf.apps.chat.command import load_speaker
+from rlhf.apps.local import is_loopback
 from rlhf.models.source import find_source
 from rlhf.runtime.quiet import quiet
 
@@ -129,7 +129,7 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 def _is_loopback(listener: socket.socket) -> bool:
-    return ipaddress.ip_address(listener.getsockname()[0].partition("%")[0]).is_loopback
+    return is_loopback(listener.getsockname()[0].partition("%")[0])
 
 
 def _introduce(
