@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 from ipaddress import ip_address
 
 
@@ -36,3 +37,27 @@ def ask_directly(host: str) -> None:
         if hosts != ["*"]:
             hosts += ["127.0.0.1", "localhost", host]
         os.environ[name] = ",".join(dict.fromkeys(filter(None, hosts)))
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A socket of that address, not yet listening; ValueError where it is taken or not there."""
+    listener = None
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        family, kind, protocol, _, address = found[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError as error:
+        if listener is not None:
+            listener.close()
+        raise ValueError(
+            f"{host}, port {port}: {error.strerror}; choose another with --host or --port"
+        ) from None
+    return listener
+
+
+def free_port(host: str) -> int:
+    """A port that nobody has there, for a server that takes nothing but a number."""
+    with bind(host, 0) as listener:
+        return int(listener.getsockname()[1])

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from rlhf.apps.annotate.accounts import add_user
-from rlhf.apps.local import ask_directly, calls_this_machine
+from rlhf.apps.local import ask_directly, calls_this_machine, free_port
 from tests.apps.annotate.worlds import collect_folder
 from tests.apps.dashboard.worlds import make_run
 
@@ -105,6 +105,27 @@ def commands(tmp_path: Path) -> dict[str, tuple[str, ...]]:
 def test_pages_start_behind_a_proxy(command: str, commands: dict[str, tuple[str, ...]]) -> None:
     with page(*commands[command], **NOWHERE) as address:
         assert status(address) == 200
+
+
+def has_ipv6() -> bool:
+    try:
+        return free_port("::1") > 0
+    except ValueError:
+        return False
+
+
+@pytest.mark.slow
+@needs_gradio
+@pytest.mark.parametrize("command", [("ui", "--host", "::1"), ("annotate",)])
+def test_port_0_is_a_free_one(
+    command: tuple[str, ...], commands: dict[str, tuple[str, ...]]
+) -> None:
+    if "::1" in command and not has_ipv6():
+        pytest.skip("this machine has no IPv6")
+    arguments = (*commands[command[0]], *command[1:], "--port", "0")
+    with page(*arguments) as first, page(*arguments) as second:
+        assert first != second and not urlsplit(first).netloc.endswith(":0")
+        assert status(first) == status(second) == 200
 
 
 @pytest.mark.slow

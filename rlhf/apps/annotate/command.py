@@ -12,6 +12,7 @@ from rlhf.apps.annotate.job import WITHDRAWN, Job, open_job
 from rlhf.apps.annotate.label_studio import interface, read_answers, write_tasks
 from rlhf.apps.annotate.notice import noted
 from rlhf.apps.annotate.store import Store
+from rlhf.apps.local import free_port
 from rlhf.config.paths import resource
 from rlhf.data.taxonomy import Taxonomy
 
@@ -72,6 +73,8 @@ def _serve(
         ) from None
     taxonomy = Taxonomy.load(resource("data_schemas/taxonomy.yaml"))
     desk = Desk(job, Store(job.database, overlap=overlap), Audit(job.database), taxonomy)
+    if port == 0:
+        port = free_port("127.0.0.1")
     try:
         application, address = launch(desk, port)
     except OSError:

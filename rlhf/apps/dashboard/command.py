@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rlhf.apps.dashboard.runs import find_runs
-from rlhf.apps.local import is_loopback
+from rlhf.apps.local import free_port, is_loopback
 
 SHORTEST = 8
 FEW = 4
@@ -43,6 +43,8 @@ def ui(
         if error.name not in ("gradio", "pandas"):
             raise
         raise ValueError("the page needs gradio: pip install 'baichuan-rlhf[ui]'") from None
+    if port == 0:
+        port = free_port(host)
     try:
         application, address = launch(paths, host, port, password)
     except OSError:

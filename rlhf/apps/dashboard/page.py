@@ -165,7 +165,7 @@ def launch(
         return name == USER and right
 
     _, address, _ = blocks.launch(
-        server_name=host,
+        server_name=f"[{host}]" if ":" in host else host,  # as it stands in the page's address
         server_port=port,
         auth=may_enter if password else None,
         app_kwargs=None if password else {"middleware": [Middleware(OwnNames)]},
