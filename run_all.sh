@@ -3,7 +3,13 @@
 # Without CONFIG it says what there is to say. The environment: see scripts/prepare_env.sh.
 set -euo pipefail
 
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+self=${BASH_SOURCE[0]}
+while [[ -L $self ]]; do # macOS came without readlink -f for long
+    link=$(readlink "$self")
+    [[ $link == /* ]] || link=$(dirname "$self")/$link
+    self=$link
+done
+root=$(CDPATH= cd -- "$(dirname "$self")" && pwd)
 export PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH}
 
 python=$("$root/scripts/prepare_env.sh")

@@ -1,5 +1,12 @@
 #!/usr/bin/env bash
 # Runs Python, with the arguments given, in the environment for development.
 set -euo pipefail
-python=$("$(dirname "${BASH_SOURCE[0]}")/prepare_env.sh" dev)
+
+self=${BASH_SOURCE[0]}
+while [[ -L $self ]]; do # macOS came without readlink -f for long
+    link=$(readlink "$self")
+    [[ $link == /* ]] || link=$(dirname "$self")/$link
+    self=$link
+done
+python=$("$(dirname "$self")/prepare_env.sh" dev)
 exec "$python" "$@"

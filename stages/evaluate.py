@@ -26,8 +26,8 @@ from rlhf.runtime.distributed import (
     own_turns,
 )
 from rlhf.runtime.files import write_text
+from rlhf.runtime.manifest import read_manifest
 from rlhf.runtime.metrics import progress
-from rlhf.runtime.run_dir import read_manifest
 from rlhf.runtime.steps import Step, Summary, execute
 from rlhf.training.fine_tune import fine_tune
 

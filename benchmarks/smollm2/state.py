@@ -34,7 +34,7 @@ from rlhf.models.adapter import cast_adapters
 from rlhf.models.export import ADAPTER, merge_adapter
 from rlhf.models.load import load_causal_lm
 from rlhf.runtime.files import CHECKPOINTS, hash_path
-from rlhf.runtime.run_dir import maker_of, read_manifest
+from rlhf.runtime.manifest import maker_of, read_manifest
 
 MIB = 2**20
 WEIGHTS = "adapter_model.safetensors"

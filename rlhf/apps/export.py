@@ -22,8 +22,8 @@ from rlhf.models.registry import read_config, spec_of
 from rlhf.models.source import find_source
 from rlhf.models.spec import ModelSpec
 from rlhf.runtime.files import hash_section, write_text
+from rlhf.runtime.manifest import MANIFEST, Artifact, StageManifest, outputs_of
 from rlhf.runtime.quiet import quiet
-from rlhf.runtime.run_dir import MANIFEST, Artifact, StageManifest, outputs_of
 from rlhf.runtime.usage import versions
 
 Layout = Literal["native", "llama", "official"]

@@ -45,7 +45,10 @@ def annotate(
     port: Annotated[
         int | None,
         typer.Option(
-            "--port", min=0, max=65535, help="Port on 127.0.0.1; the first free from 7860 on."
+            "--port",
+            min=0,
+            max=65535,
+            help="On 127.0.0.1; 0 takes a free one; without it the first free from 7860 on.",
         ),
     ] = None,
 ) -> None:

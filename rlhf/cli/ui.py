@@ -20,7 +20,12 @@ def ui(
     ] = "127.0.0.1",
     port: Annotated[
         int | None,
-        typer.Option("--port", min=0, max=65535, help="The first free from 7860 on without it."),
+        typer.Option(
+            "--port",
+            min=0,
+            max=65535,
+            help="0 takes a free one; without it the first free from 7860 on.",
+        ),
     ] = None,
     password: Annotated[
         str | None,

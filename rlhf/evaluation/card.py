@@ -14,7 +14,7 @@ from rlhf.models.spec import ModelSpec
 from rlhf.runtime.distributed import Runtime, StageResult
 from rlhf.runtime.files import write_text
 from rlhf.runtime.lineage import Origin, trace
-from rlhf.runtime.run_dir import maker_of
+from rlhf.runtime.manifest import maker_of
 
 CARD = "README.md"
 WHAT = {

@@ -19,7 +19,8 @@ from rlhf.evaluation.best_of_n import AnswerRow
 from rlhf.evaluation.capabilities import QuestionRow
 from rlhf.evaluation.policy import JudgeRow
 from rlhf.evaluation.preference import PairRow
-from rlhf.runtime.run_dir import RunDir, StageManifest
+from rlhf.runtime.manifest import StageManifest
+from rlhf.runtime.run_dir import RunDir
 
 Metrics = list[dict[str, float]]
 Source = tuple[str, str, str]  # family, size, stage

@@ -13,21 +13,26 @@ from typing import Any
 
 from pydantic_core import to_jsonable_python
 
+ANSWERS = "*annotation.sqlite"
+"""What people have answered (rlhf annotate). It is kept as a result is, and is none: it goes on
+changing, and the files beside it come and go with the page."""
 # Logs, records about a stage, and what only resuming needs: they differ between equal results.
 RECORDS = (
+    f"{ANSWERS}*",
     "manifest.json",
     "summary.json",
     "metrics.jsonl",
     "samples.jsonl",
     "README.md",
     "*.log",
+    "*.withdrawn",
     "*.png",
     ".*",
 )
 CHECKPOINTS = "checkpoints"
 """Folder in a stage's directory for what it resumes from; removed once the stage is done."""
 RECORD_FOLDERS = (CHECKPOINTS, "tensorboard", "wandb", "mlruns", "report")
-BY_HAND = ("*.sqlite", "*rankings.jsonl")
+BY_HAND = (ANSWERS, "*rankings.jsonl")
 """May be people's work of weeks: no folder with one of these is removed for another."""
 
 

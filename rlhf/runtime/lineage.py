@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from rlhf.runtime.files import hash_path
-from rlhf.runtime.run_dir import MANIFEST, Artifact, StageManifest, maker_of
+from rlhf.runtime.manifest import MANIFEST, Artifact, StageManifest, maker_of
 
 BASE_INPUTS = ("model", "actor")
 """Names of the input whose weights a stage trains on."""

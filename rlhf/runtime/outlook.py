@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from rlhf.runtime.distributed import Runtime
-from rlhf.runtime.run_dir import Artifact, StageManifest, is_finished, read_manifest
+from rlhf.runtime.manifest import Artifact, StageManifest, is_finished, read_manifest
 from rlhf.runtime.steps import Step, input_of
 
 

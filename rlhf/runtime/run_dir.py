@@ -15,76 +15,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-
-from rlhf.runtime.files import BY_HAND, CHECKPOINTS, hash_path, result_names, write_text
+from rlhf.runtime.files import BY_HAND, CHECKPOINTS, result_names, write_text
 from rlhf.runtime.holder import this_process
+from rlhf.runtime.manifest import MANIFEST, Artifact, StageManifest, is_finished, read_manifest
 
-MANIFEST = "manifest.json"
 BETWEEN = ".exchanged"
 STAGES = ("sft", "collect", "dpo", "rm", "ppo", "evaluate")
 EACH_ROUND = ("collect", "dpo", "rm", "ppo")
 """Stages that every round has for itself."""
-
-
-class Artifact(BaseModel):
-    """A file or folder that a stage read or wrote."""
-
-    model_config = ConfigDict(frozen=True)
-
-    path: str
-    hash: str
-
-    @classmethod
-    def of(cls, path: Path) -> Artifact:
-        """Raises ValueError when nothing is there."""
-        return cls(path=str(path), hash=hash_path(path))
-
-
-class StageManifest(BaseModel):
-    """What made a stage directory. Times are in UTC, ISO 8601.
-
-    resume_hash: of the config values that unfinished work depends on. resumed: config hashes of the
-    attempts that this one went on from, where they were others.
-    started: the first attempt. seconds, cpu_seconds: summed over the attempts, those that were
-    killed left out. peak_memory_gib: the largest of theirs.
-    """
-
-    model_config = ConfigDict(frozen=True)
-
-    stage: str
-    status: Literal["running", "waiting", "done"]
-    config_hash: str
-    resume_hash: str | None = None
-    resumed: tuple[str, ...] = ()
-    inputs: dict[str, Artifact]
-    outputs: dict[str, Artifact] = {}
-    versions: dict[str, str]
-    seconds: float = 0.0
-    cpu_seconds: float = 0.0
-    peak_memory_gib: float = 0.0
-    started: str
-    finished: str | None = None
-    summary: dict[str, float | int | str | None] = {}
-
-    def matches(self, config_hash: str, inputs: Mapping[str, Artifact]) -> bool:
-        """Whether the directory comes from this config and these inputs, wherever they lie."""
-        return self.config_hash == config_hash and self._reads(inputs)
-
-    def resumes(self, resume_hash: str, inputs: Mapping[str, Artifact]) -> bool:
-        """Whether unfinished work of such a config and of these inputs can go on from here."""
-        return self.status != "done" and self.resume_hash == resume_hash and self._reads(inputs)
-
-    def is_of(self, config_hash: str, resume_hash: str, inputs: Mapping[str, Artifact]) -> bool:
-        """Whether a step of these goes on in this directory, rather than afresh in another."""
-        return self.matches(config_hash, inputs) or self.resumes(resume_hash, inputs)
-
-    def _reads(self, inputs: Mapping[str, Artifact]) -> bool:
-        return {name: item.hash for name, item in self.inputs.items()} == {
-            name: item.hash for name, item in inputs.items()
-        }
 
 
 @dataclass(frozen=True)
@@ -284,31 +223,6 @@ class RunDir:
         write_text(self.root / MANIFEST, json.dumps(content, indent=2) + "\n")
 
 
-def read_manifest(directory: Path) -> StageManifest | None:
-    """The manifest of a stage directory; None when it is not one."""
-    try:
-        return StageManifest.model_validate_json((directory / MANIFEST).read_text("utf-8"))
-    except (OSError, ValidationError):
-        return None
-
-
-def maker_of(path: Path) -> tuple[Path, StageManifest] | None:
-    """The stage directory that `path` is or lies in, and its manifest; None outside of any."""
-    found = ((folder, read_manifest(folder)) for folder in (path, *path.parents))
-    return next(((folder, manifest) for folder, manifest in found if manifest is not None), None)
-
-
-def is_finished(directory: Path, config_hash: str, inputs: Mapping[str, Artifact]) -> bool:
-    """Whether the stage is done from this config and inputs, and its outputs are still there."""
-    manifest = read_manifest(directory)
-    return (
-        manifest is not None
-        and manifest.status == "done"
-        and manifest.matches(config_hash, inputs)
-        and all((directory / name).exists() for name in manifest.outputs)
-    )
-
-
 def _between(kept: Path) -> Path:
     """The name that results have while they change places."""
     return kept.with_name(f".{kept.name}{BETWEEN}")
@@ -319,11 +233,8 @@ def _made_by_hand(directory: Path) -> bool:
 
 
 def _holds_work(directory: Path) -> bool:
-    """Whether a stage directory has results in it, or a checkpoint to go on from."""
+    """Whether a stage directory has results in it, people's answers, or a checkpoint to go on
+    from."""
     checkpoints = directory / CHECKPOINTS
-    return bool(result_names(directory)) or (checkpoints.is_dir() and any(checkpoints.iterdir()))
-
-
-def outputs_of(directory: Path) -> dict[str, Artifact]:
-    """Every result in a stage directory, by name."""
-    return {name: Artifact.of(directory / name) for name in result_names(directory)}
+    trained = checkpoints.is_dir() and any(checkpoints.iterdir())
+    return trained or bool(result_names(directory)) or _made_by_hand(directory)

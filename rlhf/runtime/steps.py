@@ -25,9 +25,7 @@ from rlhf.runtime.distributed import (
     seed_everything,
 )
 from rlhf.runtime.files import CHECKPOINTS, hash_section, write_text
-from rlhf.runtime.metrics import stage_table
-from rlhf.runtime.quiet import warnings_on
-from rlhf.runtime.run_dir import (
+from rlhf.runtime.manifest import (
     MANIFEST,
     Artifact,
     StageManifest,
@@ -36,6 +34,8 @@ from rlhf.runtime.run_dir import (
     outputs_of,
     read_manifest,
 )
+from rlhf.runtime.metrics import stage_table
+from rlhf.runtime.quiet import warnings_on
 from rlhf.runtime.usage import Meter, Usage, versions
 
 __all__ = ["StageResult", "Step", "Summary", "Waiting", "execute"]

@@ -7,7 +7,8 @@ import torch
 
 from rlhf.apps.run import check_roles, planned, run, tell_of_idle_gpus
 from rlhf.config.load import load_config
-from rlhf.runtime.run_dir import RunDir, StageManifest
+from rlhf.runtime.manifest import StageManifest
+from rlhf.runtime.run_dir import RunDir
 
 ALL = [
     ("sft", 1),

@@ -18,7 +18,8 @@ from rlhf.models.adapter import add_lora
 from rlhf.models.export import save_checkpoint
 from rlhf.models.load import load_causal_lm, load_tokenizer
 from rlhf.runtime.files import hash_path
-from rlhf.runtime.run_dir import Artifact, RunDir, StageManifest
+from rlhf.runtime.manifest import Artifact, StageManifest
+from rlhf.runtime.run_dir import RunDir
 
 FOLDER = Path(__file__).parents[2] / "benchmarks/smollm2"
 

@@ -26,7 +26,8 @@ from rlhf.data.records import (
 from rlhf.evaluation.capabilities import QuestionRow
 from rlhf.evaluation.policy import JudgeRow, compare_rows
 from rlhf.evaluation.preference import pair_rows
-from rlhf.runtime.run_dir import RunDir, StageManifest
+from rlhf.runtime.manifest import StageManifest
+from rlhf.runtime.run_dir import RunDir
 
 CATEGORIES = (
     ("knowledge", "facts", "capital cities"),

@@ -33,6 +33,12 @@ def test_hash_leaves_records_and_checkpoints_out(tmp_path):
     results = fill(tmp_path / "one", {"weights": "1"})
     before = hash_path(results)
     records = ("manifest.json", "metrics.jsonl", "summary.json", "x.log", "x.png", ".hidden")
+    records += (
+        "annotation.sqlite",
+        "more.annotation.sqlite-wal",
+        "annotation.sqlite-shm",
+        "x.withdrawn",
+    )
     folders = ("checkpoints/a", "tensorboard/b", "report/c")
     fill(results, {name: "noise" for name in (*records, *folders)})
     assert hash_path(results) == before

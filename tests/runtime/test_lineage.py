@@ -7,7 +7,8 @@ import pytest
 
 from rlhf.runtime.files import hash_path
 from rlhf.runtime.lineage import recorded_hash, trace
-from rlhf.runtime.run_dir import Artifact, RunDir, StageManifest, outputs_of
+from rlhf.runtime.manifest import Artifact, StageManifest, outputs_of
+from rlhf.runtime.run_dir import RunDir
 
 
 def make(run: Path, key: str, **inputs: Path) -> Path:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from rlhf.runtime.run_dir import Artifact, RunDir, StageManifest, is_finished, read_manifest
+from rlhf.runtime.manifest import Artifact, StageManifest, is_finished, outputs_of, read_manifest
+from rlhf.runtime.run_dir import RunDir
 
 INPUTS = {"data": Artifact(path="anywhere", hash="h1")}
 
@@ -98,6 +99,20 @@ def test_set_aside_keeps_the_results_of_the_last_time(run):
         assert list(run.manifests()) == ["rm"]
     assert (run.root / "aside/sft/main/weights").read_text() == "second"
     run.set_aside(run.stage("absent"))
+
+
+def test_peoples_answers_are_no_result_and_are_never_removed(run):
+    collected = run.stage("collect")
+    for answers in (b"first", b"second"):
+        run.record(collected, manifest(stage="collect"))
+        for name in ("annotation.sqlite", "annotation.sqlite-wal", "annotation.sqlite-shm"):
+            (collected / name).write_bytes(answers)
+        assert outputs_of(collected) == {}
+        run.set_aside(collected)
+    assert (run.root / "aside/collect/annotation.sqlite").read_bytes() == b"second"
+    run.record(collected, manifest(stage="collect"))
+    run.set_aside(collected)  # an attempt that came to nothing
+    assert (run.root / "aside/collect/annotation.sqlite").read_bytes() == b"second"
 
 
 @pytest.mark.parametrize(("renames", "now"), [(0, "second"), (1, "second"), (2, "first")])

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 import torch
 
+from rlhf.runtime.manifest import read_manifest
 from rlhf.runtime.outlook import outlook
-from rlhf.runtime.run_dir import RunDir, read_manifest
+from rlhf.runtime.run_dir import RunDir
 from rlhf.runtime.steps import Step, Waiting, execute
 
 

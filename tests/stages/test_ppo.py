@@ -14,8 +14,9 @@ from rlhf.data.records import Message, PromptRecord, TextRecord
 from rlhf.models.load import load_causal_lm
 from rlhf.ppo import Stopped
 from rlhf.runtime.distributed import StageResult, is_main_process, make_runtime
+from rlhf.runtime.manifest import read_manifest
 from rlhf.runtime.metrics import read_rows
-from rlhf.runtime.run_dir import RunDir, read_manifest
+from rlhf.runtime.run_dir import RunDir
 from stages import ppo
 from tests.models.test_roles import World, world
 from tests.ppo.conftest import ppo_section

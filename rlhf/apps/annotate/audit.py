@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from rlhf.apps.annotate.accounts import has_auditor
 from rlhf.apps.annotate.database import Database
 from rlhf.apps.annotate.store import Refused, Work, work_of
 from rlhf.ops.intervals import wilson
@@ -58,6 +59,12 @@ class Audit:
                 "ORDER BY accepted IS NOT NULL, work.batch, work.annotator"
             ).fetchall()
             return [self._batch(connection, row) for row in rows]
+
+    def waits(self) -> bool:
+        """Whether a batch waits for the verdict of somebody."""
+        return has_auditor(self.database) and any(
+            batch.state == "waiting" for batch in self.batches()
+        )
 
     def to_check(self, annotator: str, number: int) -> list[tuple[Work, bool | None]]:
         """The sample of a batch, each with what an auditor found, None while nobody has looked.

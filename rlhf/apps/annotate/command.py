@@ -8,10 +8,11 @@ from pathlib import Path
 from rlhf.apps.annotate.accounts import add_user, count_users
 from rlhf.apps.annotate.audit import Audit
 from rlhf.apps.annotate.desk import Desk
-from rlhf.apps.annotate.job import Job, open_job
+from rlhf.apps.annotate.job import WITHDRAWN, Job, open_job
 from rlhf.apps.annotate.label_studio import interface, read_answers, write_tasks
 from rlhf.apps.annotate.notice import noted
 from rlhf.apps.annotate.store import Store
+from rlhf.apps.local import free_port
 from rlhf.config.paths import resource
 from rlhf.data.taxonomy import Taxonomy
 
@@ -41,6 +42,8 @@ def annotate(
     if new_user is not None:
         add_user(job.database, new_user, ask_password(f"Password for {new_user}"), auditor=auditor)
         say(f"{new_user} can sign in: rlhf annotate {tasks}")
+        for path in job.withdraw() if Audit(job.database).waits() else ():
+            say(f"{path} is {path.name}{WITHDRAWN} now: batches wait for their verdict")
     elif to_label_studio is not None:
         count = write_tasks(job, to_label_studio)
         say(f"{count} tasks -> {to_label_studio}; interface -> {interface(to_label_studio)}")
@@ -49,6 +52,8 @@ def annotate(
         if not written:
             raise ValueError(f"{tasks}: nothing has been ranked yet, so there is nothing to export")
         _report(written, say)
+        for path in written.keys() & job.used():
+            say(f"{path}: at its next call the run trains on it again, and what comes after")
     else:
         _serve(job, tasks, overlap, port, say)
 
@@ -68,6 +73,8 @@ def _serve(
         ) from None
     taxonomy = Taxonomy.load(resource("data_schemas/taxonomy.yaml"))
     desk = Desk(job, Store(job.database, overlap=overlap), Audit(job.database), taxonomy)
+    if port == 0:
+        port = free_port("127.0.0.1")
     try:
         application, address = launch(desk, port)
     except OSError:
@@ -76,7 +83,9 @@ def _serve(
     say(f"{address} waits for annotators; stop with Ctrl-C, every answer given is on disk")
     with noted(job.folder, address):
         application.block_thread()
-    _report(desk.export_when_done(), say)
+    _report(desk.update_export(), say)
+    for path in job.used():
+        say(f"{path} stays as its run has used it: --export writes it anew")
     progress = desk.store.progress()
     say(f"{progress.settled} of {progress.tasks} tasks settled")
 

@@ -40,6 +40,8 @@ CREATE TABLE IF NOT EXISTS work (
 );
 CREATE UNIQUE INDEX IF NOT EXISTS once_each ON work (task, annotator) WHERE state != 'rejected';
 CREATE INDEX IF NOT EXISTS work_of_annotator ON work (annotator, state);
+-- SQLite does not use once_each, which lacks the rejected rows, to find what has some other state.
+CREATE INDEX IF NOT EXISTS work_of_task ON work (task, state);
 CREATE TABLE IF NOT EXISTS verdicts (
     annotator TEXT NOT NULL,
     batch INTEGER NOT NULL,
@@ -53,6 +55,13 @@ CREATE TABLE IF NOT EXISTS checks (
     work INTEGER PRIMARY KEY REFERENCES work (key),
     acceptable INTEGER NOT NULL,
     auditor TEXT NOT NULL
+);
+-- The answers in the rankings that lie beside a tasks file, while these are ours.
+CREATE TABLE IF NOT EXISTS exported (
+    source TEXT NOT NULL,
+    work INTEGER NOT NULL REFERENCES work (key),
+    by_hand INTEGER NOT NULL,           -- before the job was done, because somebody asked for it
+    PRIMARY KEY (source, work)
 );
 """
 

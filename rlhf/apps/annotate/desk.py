@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from rlhf.apps.annotate.accounts import has_auditor, is_auditor
+from rlhf.apps.annotate.accounts import is_auditor
 from rlhf.apps.annotate.audit import Audit
 from rlhf.apps.annotate.job import Job
 from rlhf.apps.annotate.ranking import Answer, Note, as_shown
@@ -38,11 +38,11 @@ AUDITORS = frozenset({"batch", "check", "judge", "put_back"})
 
 
 class Desk:
-    """Serves annotators and auditors of one job; exports as soon as the job is done."""
+    """Serves annotators and auditors of one job; keeps the export true to the job."""
 
     def __init__(self, job: Job, store: Store, audit: Audit, taxonomy: Taxonomy) -> None:
         self.job, self.store, self.audit, self.taxonomy = job, store, audit, taxonomy
-        self.export_when_done()
+        self.update_export()
 
     def handle(self, user: str, data: str) -> View:
         """The view that a request (a Call as JSON) leads to, or {"error": one line or one word}."""
@@ -58,15 +58,14 @@ class Desk:
         except (Refused, ValueError) as error:
             return {"error": str(error)}
 
-    def export_when_done(self) -> dict[Path, int]:
-        """Export once every task is settled and, where somebody audits, every batch is judged."""
+    def update_export(self) -> dict[Path, int]:
+        """Export once the job is done; withdraw that when it no longer is."""
+        return self.job.keep_up(self._is_done)
+
+    def _is_done(self) -> bool:
+        """Every task is settled and, where somebody audits, every batch has its verdict."""
         progress = self.store.progress()
-        if progress.settled < progress.tasks:
-            return {}
-        audited = has_auditor(self.job.database)
-        if audited and any(batch.state == "waiting" for batch in self.audit.batches()):
-            return {}
-        return self.job.export()
+        return progress.settled == progress.tasks and not self.audit.waits()
 
     # --- annotators -------------------------------------------------------------------------------
 
@@ -83,7 +82,7 @@ class Desk:
         if call.answer is None:
             raise ValueError("answer: missing")
         self.store.answer(user, call.key, call.answer)
-        self.export_when_done()
+        self.update_export()
         return self._open(user, call)
 
     def _skip(self, user: str, call: Call) -> View:
@@ -92,7 +91,7 @@ class Desk:
 
     def _flag(self, user: str, call: Call) -> View:
         self.store.flag(user, call.key, call.note)
-        self.export_when_done()
+        self.update_export()
         return self._open(user, call)
 
     def _step(self, user: str, call: Call) -> View:
@@ -136,11 +135,12 @@ class Desk:
 
     def _judge(self, user: str, call: Call) -> View:
         self.audit.judge(user, *call.batch, accept=call.good, note=call.note)
-        self.export_when_done()
+        self.update_export()
         return self._overview(user)
 
     def _put_back(self, user: str, call: Call) -> View:
         self.audit.put_back(call.key)
+        self.update_export()
         return self._overview(user)
 
     # ----------------------------------------------------------------------------------------------

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,9 +13,25 @@ from rlhf.apps.annotate.ranking import to_record
 from rlhf.apps.annotate.store import Work, work_of
 from rlhf.data.jsonl import read_jsonl, write_jsonl
 from rlhf.data.records import RankingRecord, RankingTask
+from rlhf.runtime.manifest import read_manifest
 
 # Held-out tasks come first, so that an export before the end can be evaluated.
 SPLITS = ("eval_tasks.jsonl", "tasks.jsonl")
+WITHDRAWN = ".withdrawn"
+
+_COUNTING = """
+    SELECT work.key, time, (SELECT COUNT(*) FROM work WHERE task = tasks.key
+                            AND state = 'answered') AS answers
+    FROM work JOIN tasks ON tasks.key = task WHERE source = ? AND state = 'answered'
+    AND NOT EXISTS (SELECT 1 FROM work WHERE task = tasks.key AND state = 'flagged')
+    ORDER BY task, work.key
+"""
+# Rankings of a job that is not done are kept if somebody has asked for them, and all of them count.
+_UNDUE = """
+    SELECT 1 FROM exported JOIN work ON work.key = exported.work
+    WHERE source = ? AND (NOT by_hand OR state != 'answered' OR EXISTS (
+        SELECT 1 FROM work AS other WHERE other.task = work.task AND other.state = 'flagged'))
+"""
 
 
 @dataclass(frozen=True)
@@ -34,28 +51,76 @@ class Job:
         Answers of batches that were sent back and of flagged tasks stay out. Where nothing was
         ranked no file is written: an empty one would be taken for a result.
         """
+        with self.database.transaction() as connection:
+            return self._write(connection, self.sources, by_hand=True)
+
+    def keep_up(self, is_done: Callable[[], bool]) -> dict[Path, int]:
+        """Export if the job is done, else withdraw what was exported before its time.
+
+        Rankings that a run has used stay as they are: all that it trained since comes from them.
+        """
+        # Nobody else writes meanwhile, so that no verdict comes between the question and the file.
+        with self.database.transaction() as connection:
+            if not is_done():
+                self._withdraw(connection)
+                return {}
+            used = self.used()
+            unused = [source for source in self.sources if rankings_of(source) not in used]
+            return self._write(connection, unused, by_hand=False)
+
+    def withdraw(self) -> list[Path]:
+        """Withdraw what was exported of a job that is not done; returns what the files were."""
+        with self.database.transaction() as connection:
+            return self._withdraw(connection)
+
+    def used(self) -> list[Path]:
+        """Rankings that are the results of a run's finished stage."""
+        manifest = read_manifest(self.folder)
+        results = manifest.outputs if manifest is not None and manifest.status == "done" else {}
+        rankings = (rankings_of(source) for source in self.sources)
+        return [path for path in rankings if path.name in results]
+
+    def disown(self, connection: sqlite3.Connection, source: Path) -> None:
+        """What lies beside a tasks file from now on is somebody else's."""
+        connection.execute("DELETE FROM exported WHERE source = ?", (source.name,))
+
+    def _write(
+        self, connection: sqlite3.Connection, sources: Sequence[Path], *, by_hand: bool
+    ) -> dict[Path, int]:
         written = {}
-        for source in self.sources:
-            records = list(self._records(source.name))
-            if records:
-                path = source.with_name(rankings_name(source.name))
-                written[path] = write_jsonl(path, records)
+        for source in sources:
+            rows = connection.execute(_COUNTING, (source.name,)).fetchall()
+            if not rows:
+                self._put_away(connection, source)
+                continue
+            path = rankings_of(source)
+            written[path] = write_jsonl(path, _records(connection, rows))
+            self.disown(connection, source)
+            connection.executemany(
+                "INSERT INTO exported VALUES (?, ?, ?)",
+                [(source.name, row["key"], by_hand) for row in rows],
+            )
         return written
 
-    def _records(self, source: str) -> Iterator[RankingRecord]:
-        answered = "FROM work WHERE task = tasks.key AND state = 'answered'"
-        with self.database.reading() as connection:
-            rows = connection.execute(
-                f"SELECT work.key, time, (SELECT COUNT(*) {answered}) AS answers "
-                "FROM work JOIN tasks ON tasks.key = task WHERE source = ? AND state = 'answered' "
-                "AND NOT EXISTS (SELECT 1 FROM work WHERE task = tasks.key AND state = 'flagged') "
-                "ORDER BY task, work.key",
-                (source,),
-            ).fetchall()
-            for row in rows:
-                work = work_of(connection, row["key"])
-                time = datetime.fromtimestamp(row["time"], UTC)
-                yield _record(work, time, alone=row["answers"] == 1)
+    def _withdraw(self, connection: sqlite3.Connection) -> list[Path]:
+        undue = [
+            source
+            for source in self.sources
+            if connection.execute(_UNDUE, (source.name,)).fetchone()
+        ]
+        return [rankings_of(source) for source in undue if self._put_away(connection, source)]
+
+    def _put_away(self, connection: sqlite3.Connection, source: Path) -> bool:
+        """Rename the rankings of a tasks file, if they are ours and no run has used them."""
+        path = rankings_of(source)
+        ours = connection.execute("SELECT 1 FROM exported WHERE source = ?", (source.name,))
+        if ours.fetchone() is None or path in self.used():
+            return False
+        there = path.is_file()
+        if there:
+            path.replace(path.with_name(path.name + WITHDRAWN))
+        self.disown(connection, source)
+        return there
 
 
 def open_job(tasks: Path) -> Job:
@@ -93,6 +158,19 @@ def rankings_name(tasks_name: str) -> str:
     stem = tasks_name.removesuffix(".gz").removesuffix(".jsonl")
     head = stem.removesuffix("tasks")
     return f"{head}rankings.jsonl" if head != stem else f"{stem}_rankings.jsonl"
+
+
+def rankings_of(source: Path) -> Path:
+    """Where the rankings of a tasks file lie."""
+    return source.with_name(rankings_name(source.name))
+
+
+def _records(
+    connection: sqlite3.Connection, rows: Sequence[sqlite3.Row]
+) -> Iterator[RankingRecord]:
+    for row in rows:
+        time = datetime.fromtimestamp(row["time"], UTC)
+        yield _record(work_of(connection, row["key"]), time, alone=row["answers"] == 1)
 
 
 def _record(work: Work, time: datetime, alone: bool) -> RankingRecord:

@@ -13,7 +13,7 @@ from typing import Annotated, Any, get_args
 
 from pydantic import AwareDatetime, BaseModel, Field, TypeAdapter, ValidationError, model_validator
 
-from rlhf.apps.annotate.job import Job, rankings_name
+from rlhf.apps.annotate.job import Job, rankings_of
 from rlhf.apps.annotate.ranking import as_given, shown_order
 from rlhf.data.formats.label_studio import unfold
 from rlhf.data.jsonl import in_one_line, read_jsonl, whole_files, write_jsonl
@@ -127,10 +127,11 @@ def read_answers(job: Job, path: Path) -> dict[Path, int]:
         except ValueError as error:
             raise ValueError(f"{path}: task {name!r}: {error}") from None
     written = {}
-    for source in job.sources:
-        if own := records[source.name]:
-            target = source.with_name(rankings_name(source.name))
-            written[target] = write_jsonl(target, own)
+    with job.database.transaction() as connection:
+        for source in job.sources:
+            if own := records[source.name]:
+                written[rankings_of(source)] = write_jsonl(rankings_of(source), own)
+                job.disown(connection, source)
     return written
 
 

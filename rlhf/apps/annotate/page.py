@@ -12,11 +12,13 @@ from typing import Any
 
 from rlhf.apps.annotate.accounts import is_password
 from rlhf.apps.annotate.desk import Desk, View
+from rlhf.apps.local import ask_directly
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
 
 import gradio as gr  # noqa: E402
 
+HOST = "127.0.0.1"
 STATIC = Path(__file__).with_name("static")
 SCRIPTS = ("words.js", "dom.js", "ranking.js", "task.js", "moves.js", "audit.js", "desk.js")
 FONT = (
@@ -70,8 +72,9 @@ def launch(desk: Desk, port: int | None) -> tuple[Any, str]:
     environment opens (GRADIO_ALLOWED_PATHS), and a file of more than a byte is refused.
     """
     blocks = build(desk)
+    ask_directly(HOST)
     _, address, _ = blocks.launch(
-        server_name="127.0.0.1",
+        server_name=HOST,
         server_port=port,
         auth=lambda name, password: is_password(desk.job.database, name, password),
         auth_message=WELCOME,
@@ -89,6 +92,7 @@ def launch(desk: Desk, port: int | None) -> tuple[Any, str]:
         ssr_mode=False,
         pwa=False,
         mcp_server=False,
+        _frontend=False,  # else it asks itself once more, and gives up on a busy machine
         theme=gr.themes.Base(font=FONT, font_mono=("ui-monospace", "monospace")),
         css_paths=[STATIC / "style.css"],
     )

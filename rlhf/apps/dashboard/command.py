@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from ipaddress import ip_address
 from pathlib import Path
 
 from rlhf.apps.dashboard.runs import find_runs
+from rlhf.apps.local import free_port, is_loopback
 
 SHORTEST = 8
 FEW = 4
@@ -32,7 +32,7 @@ def ui(
     runs = find_runs(paths)
     if password is not None and len(password) < SHORTEST:
         raise ValueError(f"--password: too short; use at least {SHORTEST} characters")
-    if password is None and not _is_loopback(host):
+    if password is None and not is_loopback(host):
         raise ValueError(
             f"--host {host}: others could look in and use the models; set a password in "
             "RLHF_UI_PASSWORD, or leave --host out and reach the page through ssh -L"
@@ -43,6 +43,8 @@ def ui(
         if error.name not in ("gradio", "pandas"):
             raise
         raise ValueError("the page needs gradio: pip install 'baichuan-rlhf[ui]'") from None
+    if port == 0:
+        port = free_port(host)
     try:
         application, address = launch(paths, host, port, password)
     except OSError:
@@ -51,10 +53,3 @@ def ui(
     names = ", ".join(run.name for run in runs) if len(runs) <= FEW else f"{len(runs)} runs"
     say(f"{address} shows {names}; stop with Ctrl-C, the runs go on by themselves")
     application.block_thread()
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -16,16 +16,24 @@ from rlhf.apps.dashboard.runs import Run, find_runs, newest, signature
 from rlhf.apps.dashboard.talk import Speakers
 from rlhf.apps.dashboard.views import Say
 from rlhf.apps.dashboard.words import LANGUAGES, translator
+from rlhf.apps.local import ask_directly, calls_this_machine
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
 
 import gradio as gr  # noqa: E402
+from starlette.middleware import Middleware  # noqa: E402
+from starlette.requests import HTTPConnection  # noqa: E402
+from starlette.responses import PlainTextResponse  # noqa: E402
 
 STATIC = Path(__file__).with_name("static")
 USER = "rlhf"
 WELCOME = (
     f"User name: {USER}. Password: the one that rlhf ui was given.<br>"
     f"用户名:{USER}。密码:启动 rlhf ui 时所设的密码。"
+)
+MISCALLED = (
+    "call this page localhost, as through ssh -L 7860:127.0.0.1:7860 HOST; where a proxy has "
+    "another name for it, start rlhf ui with a password in RLHF_UI_PASSWORD"
 )
 EVERY = 4.0
 """Seconds between two looks at the runs' files."""
@@ -123,6 +131,24 @@ def _fill(blocks: Any, paths: Sequence[Path], speakers: Speakers, say: Say) -> N
     )
 
 
+class OwnNames:
+    """Lets through who calls this machine by a name of its own.
+
+    Starlette's TrustedHostMiddleware tells nobody what to do instead.
+    """
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        app = self.app
+        if scope["type"] in ("http", "websocket"):
+            host = HTTPConnection(scope).headers.get("host", "")
+            if not calls_this_machine(host):
+                app = PlainTextResponse(f"{host}: {MISCALLED}", status_code=403)
+        await app(scope, receive, send)
+
+
 def launch(
     paths: Sequence[Path], host: str, port: int | None, password: str | None
 ) -> tuple[Any, str]:
@@ -132,15 +158,17 @@ def launch(
     environment opens (GRADIO_ALLOWED_PATHS), and a file of more than a byte is refused.
     """
     blocks = build(paths, Speakers())
+    ask_directly(host)
 
     def may_enter(name: str, given: str) -> bool:
         right = hmac.compare_digest(given.encode(), (password or "").encode())
         return name == USER and right
 
     _, address, _ = blocks.launch(
-        server_name=host,
+        server_name=f"[{host}]" if ":" in host else host,  # as it stands in the page's address
         server_port=port,
         auth=may_enter if password else None,
+        app_kwargs=None if password else {"middleware": [Middleware(OwnNames)]},
         auth_message=WELCOME,
         prevent_thread_lock=True,
         share=False,
@@ -156,7 +184,7 @@ def launch(
         ssr_mode=False,
         pwa=False,
         mcp_server=False,
-        _frontend=False,  # else it asks itself, and gives up on a busy machine or behind a proxy
+        _frontend=False,  # else it asks itself once more, and gives up on a busy machine
         theme=gr.themes.Base(font=FONT, font_mono=("ui-monospace", "monospace")),
         css_paths=[STATIC / "style.css"],
     )

@@ -16,8 +16,9 @@ import yaml
 from rlhf.apps.annotate.notice import NOTE
 from rlhf.evaluation.capabilities import FOLDER as CAPABILITIES
 from rlhf.runtime.holder import is_there
+from rlhf.runtime.manifest import MANIFEST
 from rlhf.runtime.metrics import SAMPLES
-from rlhf.runtime.run_dir import MANIFEST, STAGES
+from rlhf.runtime.run_dir import STAGES
 
 Row = dict[str, Any]
 CONFIG = "config.yaml"

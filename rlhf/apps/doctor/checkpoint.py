@@ -12,7 +12,7 @@ from rlhf.models.files import weight_files
 from rlhf.models.load import check_checkpoint, is_adapter, load_tokenizer
 from rlhf.models.registry import spec_of
 from rlhf.runtime.files import hash_path
-from rlhf.runtime.run_dir import StageManifest, maker_of
+from rlhf.runtime.manifest import StageManifest, maker_of
 from rlhf.runtime.usage import GIB
 
 PUBLISHED = ".cache/huggingface/download"

@@ -17,6 +17,7 @@ from starlette.requests import Request as HTTPRequest
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from rlhf.apps.local import calls_this_machine
 from rlhf.apps.serve.engine import Engine, Job
 from rlhf.apps.serve.protocol import ChatRequest, CompletionRequest, Refused, read
 from rlhf.apps.serve.replies import CHAT, DONE, TEXT, Reply, Shape, event
@@ -62,8 +63,8 @@ class Gate:
 
     def _refusal(self, headers: Any) -> Refused | None:
         if self.key is None:
-            host = headers.get("host", "").rsplit(":", 1)[0]
-            if host in ("127.0.0.1", "localhost", "[::1]"):
+            host = headers.get("host", "")
+            if calls_this_machine(host):
                 return None
             return Refused(f"{host}: call this server localhost", status=403)
         given = headers.get("authorization", "").encode()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import secrets
 import socket
 from collections.abc import Callable
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rlhf.apps.chat.command import load_speaker
+from rlhf.apps.local import bind, is_loopback
 from rlhf.models.source import find_source
 from rlhf.runtime.quiet import quiet
 
@@ -73,7 +73,7 @@ def make_server(
         ) from None
     key = choose_key(door.key, door.keyless)
     source = find_source(model, adapter)
-    listener = bind(door.host, door.port)
+    listener = bind(door.host, door.port)  # before the minutes that loading takes
     try:
         if not _is_loopback(listener):
             if key is None:
@@ -109,27 +109,8 @@ def choose_key(key: str | None, keyless: bool) -> str | None:
     return key
 
 
-def bind(host: str, port: int) -> socket.socket:
-    """A socket of that address, before the minutes that loading takes; ValueError where it is taken
-    or not there."""
-    listener = None
-    try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        family, kind, protocol, _, address = found[0]
-        listener = socket.socket(family, kind, protocol)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-    except OSError as error:
-        if listener is not None:
-            listener.close()
-        raise ValueError(
-            f"{host}, port {port}: {error.strerror}; choose another with --host or --port"
-        ) from None
-    return listener
-
-
 def _is_loopback(listener: socket.socket) -> bool:
-    return ipaddress.ip_address(listener.getsockname()[0].partition("%")[0]).is_loopback
+    return is_loopback(listener.getsockname()[0].partition("%")[0])
 
 
 def _introduce(

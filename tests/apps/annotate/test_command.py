@@ -52,6 +52,19 @@ def test_export(tmp_path: Path) -> None:
     assert run(tmp_path, export=True) == [f"1 rankings -> {tmp_path / 'rankings.jsonl'}"]
 
 
+def test_an_auditor_who_comes_later_withdraws_the_rankings(tmp_path: Path) -> None:
+    job = collect_folder(tmp_path, tasks=1)
+    store = Store(job.database)
+    work = store.claim("ann")
+    assert work is not None
+    store.answer("ann", work.key, Answer(ranks=(1, 1, 1, 1), label="helpful"))
+    job.keep_up(lambda: True)
+    assert len(run(tmp_path, new_user="bob")) == 1 and (tmp_path / "rankings.jsonl").is_file()
+    told = run(tmp_path, new_user="zoe", auditor=True)[1]
+    assert told.startswith(f"{tmp_path / 'rankings.jsonl'} is rankings.jsonl.withdrawn now")
+    assert not (tmp_path / "rankings.jsonl").exists()
+
+
 def test_nobody_can_sign_in(tmp_path: Path) -> None:
     collect_folder(tmp_path)
     with pytest.raises(ValueError, match="--add-user NAME"):

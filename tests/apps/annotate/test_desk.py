@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ from rlhf.apps.annotate.audit import Audit
 from rlhf.apps.annotate.desk import Desk
 from rlhf.apps.annotate.job import Job
 from rlhf.apps.annotate.store import Store
+from rlhf.data.records import RankingRecord, read_jsonl
 from rlhf.data.taxonomy import Taxonomy
+from rlhf.runtime.manifest import MANIFEST, StageManifest, outputs_of
 from tests.apps.annotate.worlds import collect_folder
 
 TAXONOMY = """
@@ -119,6 +122,88 @@ def test_with_an_auditor_the_export_waits_for_verdicts(desk: Desk, tmp_path: Pat
     assert (tmp_path / "rankings.jsonl").exists()
 
 
+def answer_all(desk: Desk, user: str = "ann") -> None:
+    while task := call(desk, user, "open")["task"]:
+        answer(desk, user, task["key"])
+
+
+def exports(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.glob("*rankings*"))
+
+
+def test_what_is_sent_back_after_the_export_is_withdrawn(desk: Desk, tmp_path: Path) -> None:
+    answer_all(desk)
+    before = (tmp_path / "rankings.jsonl").read_bytes()
+    add_user(desk.job.database, "zoe", "long enough", auditor=True)
+    call(desk, "zoe", "judge", batch=["ann", 1], good=True)
+    assert exports(tmp_path) == ["rankings.jsonl"]
+    call(desk, "zoe", "judge", batch=["ann", 1], good=False, note="too quick")
+    assert exports(tmp_path) == ["rankings.jsonl.withdrawn"]
+    assert (tmp_path / "rankings.jsonl.withdrawn").read_bytes() == before
+    make_desk(desk.job)
+    assert exports(tmp_path) == ["rankings.jsonl.withdrawn"]
+    answer_all(desk)
+    assert exports(tmp_path) == ["rankings.jsonl.withdrawn"]
+    call(desk, "zoe", "judge", batch=["ann", 2], good=True)
+    assert exports(tmp_path) == ["rankings.jsonl", "rankings.jsonl.withdrawn"]
+
+
+def test_a_flagged_task_put_back_withdraws_the_export(desk: Desk, tmp_path: Path) -> None:
+    add_user(desk.job.database, "zoe", "long enough", auditor=True)
+    flagged = call(desk, "ann", "open")["task"]["key"]
+    answer(desk, "ann", call(desk, "ann", "flag", key=flagged, note="garbled")["task"]["key"])
+    call(desk, "zoe", "judge", batch=["ann", 1], good=True)
+    assert exports(tmp_path) == ["rankings.jsonl"]
+    call(desk, "zoe", "put_back", key=flagged)
+    assert exports(tmp_path) == ["rankings.jsonl.withdrawn"]
+
+
+def test_more_answers_wanted_withdraw_the_export(desk: Desk, tmp_path: Path) -> None:
+    answer_all(desk)
+    Desk(desk.job, Store(desk.job.database, overlap=2), desk.audit, desk.taxonomy)
+    assert exports(tmp_path) == ["rankings.jsonl.withdrawn"]
+
+
+def test_an_early_export_stays_while_all_of_it_counts(desk: Desk, tmp_path: Path) -> None:
+    add_user(desk.job.database, "zoe", "long enough", auditor=True)
+    task = answer(desk, "ann", call(desk, "ann", "open")["task"]["key"])["task"]
+    desk.job.export()
+    early = (tmp_path / "rankings.jsonl").read_bytes()
+    answer(desk, "ann", task["key"])
+    make_desk(desk.job)
+    assert (tmp_path / "rankings.jsonl").read_bytes() == early
+    call(desk, "zoe", "judge", batch=["ann", 1], good=False, note="too quick")
+    assert exports(tmp_path) == ["rankings.jsonl.withdrawn"]
+
+
+def test_a_task_flagged_after_an_early_export(job: Job, tmp_path: Path) -> None:
+    desk = Desk(job, Store(job.database, overlap=2), Audit(job.database), make_desk(job).taxonomy)
+    answer(desk, "ann", call(desk, "ann", "open")["task"]["key"])
+    job.export()
+    call(desk, "bob", "flag", key=call(desk, "bob", "open")["task"]["key"], note="garbled")
+    assert exports(tmp_path) == ["rankings.jsonl.withdrawn"]
+
+
+def test_rankings_that_a_run_has_used_stay(desk: Desk, tmp_path: Path) -> None:
+    """Else the run would train reward model and PPO again, unasked."""
+    answer_all(desk)
+    used = (tmp_path / "rankings.jsonl").read_bytes()
+    manifest = StageManifest(
+        stage="collect", status="done", config_hash="", inputs={}, outputs=outputs_of(tmp_path),
+        versions={}, started="2026-01-01T00:00:00+00:00",
+    )  # fmt: skip
+    (tmp_path / MANIFEST).write_text(manifest.model_dump_json(), encoding="utf-8")
+    add_user(desk.job.database, "zoe", "long enough", auditor=True)
+    call(desk, "zoe", "judge", batch=["ann", 1], good=False, note="too quick")
+    answer_all(desk, "bob")
+    call(desk, "zoe", "judge", batch=["bob", 1], good=True)
+    assert exports(tmp_path) == ["rankings.jsonl"]
+    assert (tmp_path / "rankings.jsonl").read_bytes() == used
+    desk.job.export()  # somebody asks for it
+    records = read_jsonl(tmp_path / "rankings.jsonl", RankingRecord)
+    assert {record.annotator for record in records} == {"bob"}
+
+
 def test_flag_skip_and_put_back(desk: Desk) -> None:
     add_user(desk.job.database, "zoe", "long enough", auditor=True)
     flagged = call(desk, "ann", "open")["task"]["key"]
@@ -165,3 +250,32 @@ def test_sent_back_words_reach_the_annotator(desk: Desk) -> None:
     answer(desk, "ann", call(desk, "ann", "open")["task"]["key"])
     call(desk, "zoe", "judge", batch=["ann", 1], good=False, note="too quick")
     assert [batch["note"] for batch in call(desk, "ann", "open")["sent_back"]] == ["too quick"]
+
+
+def test_no_request_reads_all_work_for_every_task(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: set[str] = set()
+    connect = sqlite3.connect
+
+    def connected(*where: Any, **options: Any) -> sqlite3.Connection:
+        connection = connect(*where, **options)
+        connection.set_trace_callback(asked.add)
+        return connection
+
+    monkeypatch.setattr("rlhf.apps.annotate.database.sqlite3.connect", connected)
+    while task := call(desk, "ann", "open")["task"]:
+        answer(desk, "ann", task["key"])
+    add_user(desk.job.database, "zoe", "long enough", auditor=True)
+    call(desk, "zoe", "judge", batch=["ann", 1], good=False, note="too quick")
+    monkeypatch.undo()
+    repeated = []
+    with desk.job.database.reading() as connection:
+        for text in asked:
+            if text.split()[0] in ("SELECT", "UPDATE", "DELETE"):
+                # Infinity, which `progress` asks with, is traced in a form that cannot be asked.
+                plan = connection.execute(f"EXPLAIN QUERY PLAN {text.replace('Inf', '9e999')}")
+                # What has a parent is done again for every row of it.
+                inner = [row["detail"] for row in plan if row["parent"]]
+                repeated += [(text, step) for step in inner if step.startswith("SCAN work")]
+    assert any("NOT EXISTS" in text for text in asked) and repeated == []

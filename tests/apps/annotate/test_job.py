@@ -91,6 +91,7 @@ def test_what_was_sent_back_or_flagged_stays_out(tmp_path: Path) -> None:
     assert job.export() == {tmp_path / "rankings.jsonl": 1}
     Audit(job.database).judge("zoe", "ann", 1, False, "no")
     assert job.export() == {}
+    assert sorted(path.name for path in tmp_path.glob("rankings*")) == ["rankings.jsonl.withdrawn"]
 
 
 def test_opening_again_keeps_answers_and_adds_new_tasks(tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import save_file
 
 from rlhf.apps.doctor import checkpoint as model
-from rlhf.runtime.run_dir import Artifact, RunDir, StageManifest, outputs_of
+from rlhf.runtime.manifest import Artifact, StageManifest, outputs_of
+from rlhf.runtime.run_dir import RunDir
 
 
 def faults(directory: Path) -> list[str]:

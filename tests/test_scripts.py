@@ -1,0 +1,60 @@
+"""The scripts find the checkout that they lie in, however they are called."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+SCRIPTS = ("run_all.sh", "scripts/prepare_env.sh", "scripts/in_env.sh")
+# Lacks nothing, needs no extras, and writes down what else it is asked for.
+PYTHON = """#!/bin/sh
+echo "$PYTHONPATH $*" >>"$0.log"
+"""
+
+
+@pytest.fixture
+def python(tmp_path: Path) -> Path:
+    path = tmp_path / "python"
+    path.write_text(PYTHON, encoding="utf-8")
+    path.chmod(0o755)
+    return path
+
+
+def asked(python: Path, script: Path | str, cwd: Path, **environment: str) -> list[str]:
+    """What `python` is asked for by a script that is called with one argument."""
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    subprocess.run(
+        [script, "dev"],
+        cwd=cwd,
+        env={**kept, "PYTHON": str(python), **environment},
+        check=True,
+        capture_output=True,
+    )
+    return python.with_name("python.log").read_text("utf-8").splitlines()
+
+
+def expected(script: str) -> list[str]:
+    lacks = f" {ROOT / 'scripts/missing_requirements.py'}"
+    if script == "run_all.sh":
+        return [f"{ROOT}{lacks}", f"{ROOT} -m rlhf.config.extras dev", f"{ROOT} -m rlhf run dev"]
+    return [f"{lacks} dev"] if script.endswith("prepare_env.sh") else [f"{lacks} dev", " dev"]
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_through_symbolic_links(script: str, python: Path, tmp_path: Path) -> None:
+    for folder in ("bin", "links"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "links/second").symlink_to(ROOT / script)
+    (tmp_path / "bin/first").symlink_to("../links/second")
+    assert asked(python, "bin/first", tmp_path) == expected(script)
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_with_a_path_for_cd(script: str, python: Path) -> None:
+    """With CDPATH, cd looks elsewhere first, and prints where it went."""
+    called = f"{ROOT.name}/{script}"
+    assert asked(python, called, ROOT.parent, CDPATH=str(ROOT.parent)) == expected(script)
