@@ -36,10 +36,16 @@ KEPT = 4
 def run(config: Config, runtime: Runtime) -> StageResult:
     """Train the actor, saved in `ppo/actor`, and the critic, saved in `ppo/critic`; with
     `ppo.ema_decay` also `ppo/actor_ema`, the average of the actor's weights."""
-    check_multiple("ppo.minibatch", config.ppo.minibatch, "the number of processes", world_size())
-    _check_spread(config.ppo, _zero(config))
+    check(config)
     result = execute(steps(config, runtime)[0], runtime)
     return with_cards(result, config, runtime)
+
+
+def check(config: Config) -> None:
+    """Raises ValueError for what PPO cannot do with so many processes, or with DeepSpeed's
+    configuration; for the beginning of a run, before other stages have trained for it."""
+    check_multiple("ppo.minibatch", config.ppo.minibatch, "the number of processes", world_size())
+    _check_spread(config.ppo, _zero(config))
 
 
 def steps(config: Config, runtime: Runtime) -> list[Step]:
@@ -118,14 +124,17 @@ def _save(roles: Roles, averaged_actor: Mapping[str, Tensor] | None, directory: 
 
 
 def _zero(config: Config) -> ZeroStage | None:
-    """How the weights are spread: by the stage that the DeepSpeed configuration names."""
+    """How the weights are spread: by the stage that the DeepSpeed configuration names. One trunk
+    for all roles is whole in every process."""
     engine = read_engine(config.runtime)
-    if engine is None or world_size() == 1:
+    if engine is None or world_size() == 1 or config.ppo.roles == "shared":
         return None
     options = engine.get("zero_optimization", {})
     if options.get("offload_optimizer", {}).get("device", "none") != "none":
         raise ValueError(
-            "runtime.deepspeed puts the optimiser on the CPU, which ppo cannot; set zero3 for ppo"
+            "runtime.deepspeed puts the optimiser on the CPU, which ppo with separate roles "
+            "cannot; name the stages before it in stages, and run it with --only ppo --set "
+            "stages=null --set runtime.deepspeed=zero3"
         )
     return options["stage"] if options.get("stage") in (2, 3) else None
 
@@ -133,7 +142,7 @@ def _zero(config: Config) -> ZeroStage | None:
 def _check_spread(section: PPOSection, zero: ZeroStage | None) -> None:
     """Raises ValueError where processes would compute differently often: each would wait for
     weights that the others do not send."""
-    if zero is None or section.roles == "shared":
+    if zero is None:
         return
     if section.microbatch_tokens is not None:
         raise ValueError(

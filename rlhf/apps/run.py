@@ -77,6 +77,7 @@ def run(
         check_compilers(config, coming, choose_device(config.runtime).type)
         if "ppo" in coming:
             check_machine(config)
+            ppo.check(config)
         for step in capabilities.before(config, runtime := make_runtime(config, run_dir), plan):
             execute(step, runtime)
         for stage, number in plan:

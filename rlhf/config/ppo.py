@@ -199,6 +199,11 @@ class PPOSection(Section):
                 f"critic_warmup = {self.critic_warmup} leaves the actor none of iterations = "
                 f"{self.iterations}; lower the one or raise the other"
             )
+        if self.kl.target is not None and self.kl.horizon < self.episodes:
+            raise ValueError(
+                f"kl.horizon = {self.kl.horizon} is in responses, of which an iteration has "
+                f"{self.episodes}: raise it, to many times that"
+            )
         if self.roles == "shared" and self.tuning.method == "full":
             raise ValueError(
                 "roles: shared needs ppo.tuning.method lora or qlora; use roles: separate for full"

@@ -50,7 +50,7 @@ class RMSection(Section):
     centering: NonNegative = 0.0
     grade_margins: tuple[float, float, float, float, float] | None = None
     eval_every: Positive = 50
-    checkpoint_every: Positive = 200
+    checkpoint_every: Positive = 50
     gradient_checkpointing: bool = False
     share_prompt: bool = True
     compile: bool = False

@@ -116,8 +116,13 @@ class ScoreNormaliser:
         """scores: [B] raw -> [B]. A running scale takes them in first."""
         if self._running:
             self._take_in(scores.double())
-        shifted = (scores - self._mean) / math.sqrt(self._variance + 1e-8)
-        return shifted if self._clip is None else shifted.clamp(-self._clip, self._clip)
+        scaled = self.rescale(scores)
+        return scaled if self._clip is None else scaled.clamp(-self._clip, self._clip)
+
+    def rescale(self, raw: Tensor) -> Tensor:
+        """Raw scores, or what a critic says that began as the reward model, on the scale of the
+        rewards; not clipped."""
+        return (raw - self._mean) / math.sqrt(self._variance + 1e-8)
 
     def _take_in(self, scores: Tensor) -> None:
         """Merge two samples' moments (Chan et al. 1979)."""

@@ -34,6 +34,11 @@ def make_experience(
 ) -> Experience:
     """Logprobs, values and scores of a rollout, and from them rewards, advantages and returns.
 
+    The critic began as the reward model, so that its values are brought to the rewards' scale as
+    the scores are: a ranking loss leaves the scores' mean open, and a critic that far from the
+    returns would first teach the actor about the ends of its answers, from where nothing but the
+    difference is left.
+
     recompute: old_logprobs come from the training forward, in the very groups of the first epoch,
         so that the first ratio is exactly 1. Without it they are the engine's, which saves a pass,
         and what stands for the entropy is its unbiased estimate by the sampled tokens.
@@ -44,10 +49,12 @@ def make_experience(
     if not recompute:
         read["old_logprobs"] = rollout.engine_logprobs * mask
         read["entropy"] = -read["old_logprobs"]
+    normalised = normaliser.normalise(read["scores"])  # first: a running scale takes them in
+    read["old_values"] = normaliser.rescale(read["old_values"]) * mask
     kl = estimate(read["old_logprobs"], read["ref_logprobs"], section.kl.estimator)
     missing_eos = section.score.missing_eos_penalty * (~rollout.ended).float()
     too_long = section.score.length_penalty * mask.sum(dim=1).float()
-    shaped = normaliser.normalise(read["scores"]) - missing_eos - too_long
+    shaped = normalised - missing_eos - too_long
     rewards = token_rewards(shaped, kl, mask, kl_coef)
     advantages, returns = gae(rewards, read["old_values"], mask, section.gamma, section.lam)
     if section.whiten_advantages:

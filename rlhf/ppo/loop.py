@@ -222,6 +222,7 @@ def _iterate(run: _Run, state: TrainingState) -> dict[str, float]:
         section,
         actor=state.actor if train_actor else None,
         critic=state.critic,
+        normaliser=state.normaliser,
         random_order=generator(run.seed, "minibatches", iteration),
         dump=run.output_dir / REFUSED,
         mix=run.mix,

@@ -13,6 +13,7 @@ from rlhf.ops.logprobs import token_logprobs
 from rlhf.ops.masking import masked_sum
 from rlhf.ops.padding import pad_right
 from rlhf.ppo.batching import passes
+from rlhf.ppo.learner import Learner
 from rlhf.runtime.distributed import gather, rank, world_size
 
 
@@ -25,17 +26,18 @@ class PretrainingMix:
     microbatch: int
     seed: int
 
-    def backward(self, roles: Roles, step: int) -> float:
+    def backward(self, roles: Roles, actor: Learner) -> float:
         """Add the weighted loss's gradient to the actor's.
 
         Args:
             roles: whose actor learns.
-            step: the actor's optimiser steps so far, which say where in the texts this one reads.
+            actor: its optimiser steps so far say where in the texts this one reads.
 
         Returns:
             The mean loss of a predicted token, unweighted, in nats.
         """
-        chosen = passes(len(self.texts), self.section.rows, self.seed, step, "pretraining")
+        rows, step = self.section.rows, actor.taken
+        chosen = passes(len(self.texts), rows, self.seed, step, "pretraining")
         texts = [self.texts[index][: self.section.max_length] for index in chosen]
         predicted = sum(len(text) - 1 for text in texts)
         texts = texts[rank() :: world_size()]
@@ -43,6 +45,7 @@ class PretrainingMix:
         for start in range(0, len(texts), self.microbatch):
             loss = _summed_loss(roles, texts[start : start + self.microbatch]) / predicted
             (self.section.weight * loss).backward()  # type: ignore[no-untyped-call]
+            actor.collect_gradient()
             total += loss.item()
         return sum(gather(total))
 

@@ -19,6 +19,7 @@ from rlhf.ops.logprobs import token_logprobs
 from rlhf.ops.losses import clip_fraction, policy_loss, ratio_deviation, value_loss
 from rlhf.ops.masking import masked_mean
 from rlhf.ppo.batching import epoch_orders, microbatches
+from rlhf.ppo.controllers import ScoreNormaliser
 from rlhf.ppo.learner import Learner
 from rlhf.ppo.pretraining import PretrainingMix
 from rlhf.ppo.types import Experience
@@ -39,6 +40,7 @@ def update(
     *,
     actor: Learner | None,
     critic: Learner,
+    normaliser: ScoreNormaliser,
     random_order: torch.Generator,
     dump: Path,
     mix: PretrainingMix | None = None,
@@ -51,6 +53,7 @@ def update(
         section: epochs, sizes and clips.
         actor: None while the critic warms up.
         critic: always learns.
+        normaliser: has the scale of the experience's rewards, to which values are brought.
         random_order: shuffles the epochs after the first.
         dump: where the minibatch goes if its loss or gradient is not finite.
         mix: text that the actor's steps learn from too.
@@ -70,9 +73,9 @@ def update(
             groups = microbatches(widths, rows, section.microbatch, section.microbatch_tokens)
             parts = [experience.take(group) for group in groups]
             tokens = int(experience.mask[rows].sum())
-            found = _accumulate(roles, parts, tokens, section, actor, critic)
+            found = _accumulate(roles, parts, tokens, section, actor, critic, normaliser)
             if mix:
-                found["pretraining_loss"] = mix.backward(roles, actor.taken) if actor else 0.0
+                found["pretraining_loss"] = mix.backward(roles, actor) if actor else 0.0
             found["grad_norm"] = actor.clip_gradient() if actor else 0.0
             found["critic_grad_norm"] = critic.clip_gradient()
             if not all(map(math.isfinite, found.values())):
@@ -93,6 +96,7 @@ def _accumulate(
     section: PPOSection,
     actor: Learner | None,
     critic: Learner,
+    normaliser: ScoreNormaliser,
 ) -> Statistics:
     """Backward passes of this process's parts of a minibatch; statistics are means over all of its
     tokens, the other processes' included.
@@ -109,7 +113,7 @@ def _accumulate(
             loss, statistics = _actor_loss(roles, part, section)
             (share * loss).backward()  # type: ignore[no-untyped-call]
             actor.collect_gradient()
-        loss = _critic_loss(roles, part, section)
+        loss = _critic_loss(roles, part, section, normaliser)
         (share * loss).backward()  # type: ignore[no-untyped-call]
         critic.collect_gradient()
         found.append({**statistics, "value_loss": loss.detach()})
@@ -148,10 +152,12 @@ def _actor_loss(
         }
 
 
-def _critic_loss(roles: Roles, part: Experience, section: PPOSection) -> Tensor:
+def _critic_loss(
+    roles: Roles, part: Experience, section: PPOSection, normaliser: ScoreNormaliser
+) -> Tensor:
     sequences, mask = part.sequences, part.mask
     read = roles.values(sequences.input_ids, sequences.attention_mask, mask.shape[1] + 1)
-    values = sequences.states(read).float()
+    values = normaliser.rescale(sequences.states(read).float())
     return value_loss(values, part.old_values, part.returns, mask, section.value_clip)
 
 

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 import torch
 
-from rlhf.apps.run import check_roles, planned, run, tell_of_idle_gpus
+from rlhf.apps.run import STAGES, check_roles, planned, run, tell_of_idle_gpus
 from rlhf.config.load import load_config
 from rlhf.runtime.manifest import StageManifest
 from rlhf.runtime.run_dir import RunDir
@@ -120,3 +121,14 @@ def test_gpus_that_one_process_leaves_idle(monkeypatch, capsys):
     monkeypatch.setattr("rlhf.apps.run.choose_device", lambda section: torch.device("cuda", 0))
     tell_of_idle_gpus(config)
     assert capsys.readouterr().err == "rlhf: one GPU of this host's 8; --nproc 8 takes all\n"
+
+
+def test_what_ppo_cannot_do_is_told_before_the_stages_in_front_of_it(run_dir, monkeypatch):
+    config = load_config("tiny", ["ppo.roles=separate", "runtime.deepspeed=zero3_offload"])
+    prepared = nullcontext((config, run_dir))
+    monkeypatch.setattr("rlhf.apps.run.prepared_run", lambda *_, **__: prepared)
+    monkeypatch.setattr("stages.ppo.world_size", lambda: 2)
+    for stage in ("sft", "collect", "rm"):
+        monkeypatch.setitem(STAGES, stage, lambda *_: pytest.fail("was begun"))
+    with pytest.raises(ValueError, match="which ppo with separate roles cannot"):
+        run(config, start=None, only=None, redo=None, rehearsal=False)

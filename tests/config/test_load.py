@@ -140,6 +140,10 @@ def test_unknown_key_under_a_model_whose_name_is_a_field_name(write):
         ("runtime: {timeout: 1000000000}", "runtime.timeout = 1000000000; expected less than or"),
         ("ppo: {clip: .nan}", "ppo.clip = NaN; expected a finite number"),
         ("ppo: {clip: -0.5}", "ppo.clip = -0.5; expected greater than 0"),
+        (
+            "ppo: {kl: {schedule: adaptive, target: 6, horizon: 20}}",
+            "ppo: kl.horizon = 20 is in responses, of which an iteration has 64",
+        ),
         ("ppo: {minibatch: 48}", "ppo: rollout_batch x responses_per_prompt = 64 is not"),
         ("sft: {tuning: {targets: 5}}", "sft.tuning.targets = 5; expected a list or 'all-linear'"),
         ("models: {main: {path: p}}", "models.main.architecture is missing; add it (and 1 more"),

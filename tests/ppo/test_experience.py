@@ -67,6 +67,17 @@ def test_logprobs_and_values_belong_to_their_tokens(roles: FakeRoles, rollout: R
             assert experience.old_values[b, r] == pytest.approx(value, abs=1e-5)
 
 
+def test_values_are_on_the_scale_of_the_rewards(roles: FakeRoles, rollout: Rollout) -> None:
+    """A reward model whose scores lie around 3, and a critic that began as it."""
+    raw = _make(roles, rollout)
+    for clip in (None, 0.01):  # which is for scores alone
+        fixed = ScoreNormaliser(ScoreSection(normalisation="fixed", clip=clip), (3.0, 2.0))
+        scaled = make_experience(roles, rollout, ppo_section(), kl_coef=0.0, normaliser=fixed)
+        expected = (raw.old_values - 3) / 2 * raw.mask
+        torch.testing.assert_close(scaled.old_values, expected, rtol=1e-6, atol=1e-6)
+        assert (scaled.old_values[~raw.mask] == 0).all()
+
+
 def test_the_score_lands_on_the_last_token_and_eos_is_missed(
     roles: FakeRoles, rollout: Rollout
 ) -> None:

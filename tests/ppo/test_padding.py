@@ -65,6 +65,7 @@ def test_extra_padding_changes_nothing_through_the_whole_update(
             section,
             actor=Learner(roles.actor_parameters(), section.actor_optimiser, 4),
             critic=Learner(roles.critic_parameters(), section.critic_optimiser, 4),
+            normaliser=ScoreNormaliser(section.score, (None, None)),
             random_order=generator(0, "minibatches", 0),
             dump=tmp_path / "refused.safetensors",
         )

@@ -5,6 +5,7 @@ import torch
 
 from rlhf.config.schema import PretrainingSection
 from rlhf.ppo.batching import passes
+from rlhf.ppo.learner import Learner
 from rlhf.ppo.pretraining import PretrainingMix, pretraining_mix
 from tests.ppo.conftest import ppo_section
 from tests.ppo.fakes import FakeRoles
@@ -17,8 +18,10 @@ def _mix(microbatch: int) -> PretrainingMix:
     return PretrainingMix(TEXTS, PretrainingSection(**SECTION), microbatch, seed=1)
 
 
-def _gradients(roles: FakeRoles) -> list[torch.Tensor]:
-    return [parameter.grad.clone() for parameter in roles.actor_parameters()]
+def _actor(roles: FakeRoles, steps: int) -> Learner:
+    actor = Learner(roles.actor_parameters(), ppo_section().actor_optimiser, 10)
+    actor.taken = steps
+    return actor
 
 
 @pytest.mark.parametrize("microbatch", [1, 2, 3])
@@ -33,14 +36,25 @@ def test_loss_and_gradient_are_the_mean_over_predicted_tokens(
         negative += [-logprobs[r, token] for r, token in enumerate(ids[0, 1:])]
     loss = torch.stack(negative).mean()
     expected = torch.autograd.grad(2.5 * loss, roles.actor_parameters())
-    found = _mix(microbatch).backward(roles, step=4)
+    found = _mix(microbatch).backward(roles, _actor(roles, 4))
     assert found == pytest.approx(loss.item(), rel=1e-5)
-    for gradient, one in zip(_gradients(roles), expected, strict=True):
-        torch.testing.assert_close(gradient, one, rtol=1e-4, atol=1e-6)
+    for parameter, one in zip(roles.actor_parameters(), expected, strict=True):
+        torch.testing.assert_close(parameter.grad, one, rtol=1e-4, atol=1e-6)
+
+
+def test_passes_add_up_in_float32(roles: FakeRoles) -> None:
+    roles.actor.bfloat16()
+    actor = _actor(roles, 0)
+    collected = []
+    collect = actor.collect_gradient
+    actor.collect_gradient = lambda: (collected.append(1), collect())[1]  # type: ignore[method-assign]
+    _mix(1).backward(roles, actor)
+    assert len(collected) == 3  # after every pass, none of which has left a gradient
+    assert all(parameter.grad is None for parameter in roles.actor_parameters())
 
 
 def test_the_step_says_where_it_reads(roles: FakeRoles) -> None:
-    losses = [_mix(3).backward(roles, step) for step in (0, 1, 0)]
+    losses = [_mix(3).backward(roles, _actor(roles, step)) for step in (0, 1, 0)]
     assert losses[0] == losses[2] != losses[1]
 
 

@@ -35,6 +35,7 @@ def _update(
         section,
         actor=actor if warm else None,
         critic=critic,
+        normaliser=ScoreNormaliser(section.score, (None, None)),
         random_order=generator(0, "minibatches", 0),
         dump=dump / "refused.safetensors",
     )
@@ -157,3 +158,26 @@ def test_with_compile_the_logprobs_are_compiled_wherever_they_are_read(
     section = ppo_section(minibatch=6, microbatch=6, compile=True)
     _update(roles, section, _experience(roles, section, rollout), tmp_path)
     assert asked == 2 * [(token_logprobs, True)]
+
+
+def test_the_critic_learns_on_the_scale_of_the_rewards(
+    roles: FakeRoles, rollout: Rollout, tmp_path: Path
+) -> None:
+    """Its loss is of (value - mean) / std, as that of the experience is."""
+    section = ppo_section(minibatch=6, microbatch=6, value_clip=None)
+    normaliser = ScoreNormaliser(
+        section.score.model_copy(update={"normalisation": "fixed"}), (3, 2)
+    )
+    experience = make_experience(roles, rollout, section, kl_coef=0.1, normaliser=normaliser)
+    found = update(
+        roles,
+        experience,
+        section,
+        actor=None,
+        critic=Learner(roles.critic_parameters(), section.critic_optimiser, 10),
+        normaliser=normaliser,
+        random_order=generator(0, "minibatches", 0),
+        dump=tmp_path / "refused.safetensors",
+    )
+    gaps = (experience.old_values - experience.returns)[experience.mask]
+    assert found["value_loss"] == pytest.approx(0.5 * gaps.square().mean().item(), rel=1e-5)

@@ -119,6 +119,7 @@ def gradients() -> dict[str, Any]:
         section.model_copy(update={"minibatch": section.episodes, "epochs": 1}),
         actor=actor,
         critic=critic,
+        normaliser=normaliser,
         random_order=torch.Generator(),
         dump=Path("refused"),
         mix=pretraining_mix(PROMPTS, section, 0),

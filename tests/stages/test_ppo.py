@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from rlhf.config.load import load_config
 from rlhf.config.schema import Config
 from rlhf.data.jsonl import write_jsonl
 from rlhf.data.records import Message, PromptRecord, TextRecord
@@ -119,6 +120,17 @@ def test_what_spread_weights_cannot_do_is_refused(
     world = World(tmp_path / "sft", tmp_path / "rm")
     with pytest.raises(ValueError, match=message):
         run_stage(world, tmp_path, minibatch=6, **changes)
+
+
+def test_one_trunk_is_whole_everywhere_whatever_deepspeed_spreads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The optimiser of other stages on the CPU is none of PPO's business then."""
+    monkeypatch.setattr("stages.ppo.world_size", lambda: 2)
+    offload = "runtime.deepspeed=zero3_offload"
+    ppo.check(load_config("baichuan2_13b", [offload]))
+    with pytest.raises(ValueError, match="on the CPU, which ppo with separate roles cannot"):
+        ppo.check(load_config("baichuan2_13b", [offload, "ppo.roles=separate"]))
 
 
 def test_processes_that_cannot_share_a_minibatch_are_refused(
