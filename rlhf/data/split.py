@@ -6,6 +6,9 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from random import Random
 
+import numpy as np
+from numpy.typing import NDArray
+
 from rlhf.data.dedup import NearDuplicateIndex, near_duplicates, normalise
 
 
@@ -81,23 +84,41 @@ def check_leakage(
 
 
 def _groups(texts: Sequence[str], threshold: float) -> list[list[int]]:
-    """Near-duplicates, and their near-duplicates in turn, as one group."""
+    """Near-duplicates, and their near-duplicates in turn, as one group; by their first texts."""
     index = NearDuplicateIndex(texts, threshold)
     exact: dict[str, int] = {}
-    group_of = list(range(len(texts)))
+    group_of = np.arange(len(texts))
     members = {i: [i] for i in range(len(texts))}
     for i, text in enumerate(texts):
         original = exact.setdefault(normalise(text), i)
-        similar = [other for other, _ in index.similar(i)] if original == i else [original]
         if original == i:
+            joined = _groups_of_similar(index, i, group_of)
             index.add(i)
-        for other in similar:
-            if group_of[i] != group_of[other]:
-                moved = members.pop(group_of[i])
-                members[group_of[other]] += moved
-                for member in moved:
-                    group_of[member] = group_of[other]
-    return list(members.values())
+        else:
+            joined = [int(group_of[original])]
+        largest, *others = sorted({i, *joined}, key=lambda group: -len(members[group]))
+        for other in others:
+            moved = members.pop(other)
+            members[largest] += moved
+            group_of[moved] = largest
+    return sorted(members.values(), key=min)
+
+
+def _groups_of_similar(
+    index: NearDuplicateIndex, text: int, group_of: NDArray[np.int64]
+) -> list[int]:
+    """The groups of the texts in the index that are like this one.
+
+    One like it is enough: of many from one template the first of the group is nearly always.
+    """
+    candidates = index.candidates(text)
+    groups, firsts = np.unique(group_of[candidates], return_index=True)
+    alike, _ = index.alike(text, candidates[firsts])
+    open_groups = np.setdiff1d(groups, group_of[alike])
+    rest = candidates[np.isin(group_of[candidates], open_groups)]
+    further, _ = index.alike(text, rest)
+    joined: list[int] = group_of[np.concatenate([alike, further])].tolist()
+    return joined
 
 
 def _short(text: str) -> str:

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+from random import Random
+
 import pytest
 
 from rlhf.data.dedup import near_duplicates
-from rlhf.data.split import check_leakage, held_out_split
+from rlhf.data.split import _groups, check_leakage, held_out_split
 
 BASE = "one two three four five six seven eight nine ten"
 
@@ -28,6 +30,27 @@ def test_chains_of_near_duplicates_stay_together() -> None:
     for seed in range(8):
         train, held_out = held_out_split([*chain, "same text", "Same text"], 0.6, 0.75, seed)
         assert {tuple(train), tuple(held_out)} == {(0, 1, 2), (3, 4)}
+
+
+def test_groups_are_all_that_near_duplicates_connect() -> None:
+    random = Random(0)
+    templates = [[f"t{k}{i}" for i in range(12)] for k in range(6)]
+    data = []
+    for _ in range(150):
+        words = list(random.choice(templates))
+        for _ in range(random.randint(1, 4)):
+            words[random.randrange(12)] = f"v{random.randrange(9)}"
+        data.append(" ".join(words))
+    data += data[:10]
+    pairs = near_duplicates(data, data, 0.35)
+    group_of = list(range(len(data)))
+    for first, second, _ in pairs:
+        one, other = group_of[first], group_of[second]
+        group_of = [min(one, other) if g in (one, other) else g for g in group_of]
+    expected = [[i for i, g in enumerate(group_of) if g == group] for group in set(group_of)]
+    found = _groups(data, 0.35)
+    assert [sorted(group) for group in found] == sorted(expected)
+    assert 20 < len(found) < 120 and max(map(len, found)) > 4
 
 
 def test_the_seed_decides() -> None:
