@@ -35,6 +35,43 @@ def test_tokens_are_ideographs_and_words() -> None:
     assert tokens("?!") == ["?!"]
 
 
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("is C++ older than c#, or F#?", "is c++ older than c# or f#"),
+        ("用C#写，用 C++ 写", "用 c# 写 用 c++ 写"),
+        ("12+30, 12 + 30, x+y, c++17", "12 + 30 12 + 30 x + y c ++ 17"),
+        ("5 - 3, 5-3, a - b, (-5)", "5 - 3 5 - 3 a - b - 5"),
+        ("state-of-the-art, covid-19, x-1, 一-二", "state of the art covid 19 x 1 一 二"),
+        ("x>=5 ≠ y，５％ ＆ €3", "x >= 5 ≠ y 5 % & € 3"),
+        ("《书》“a”…—·、 [b] {c} it's 3.5 `d`", "书 a b c it s 3 5 d"),
+        ("a/b @c ~ d^2 | **e**", "a / b @ c ~ d ^ 2 | ** e **"),
+        ("翻译😀🚀 ☀️ 👍🏿", "翻 译 😀🚀 ☀ 👍"),
+        ("+", "+"),
+    ],
+)
+def test_symbols_count_and_punctuation_does_not(text: str, found: str) -> None:
+    assert tokens(normalise(text)) == found.split()
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "index"),
+    [
+        # Of runs of three tokens those differ that the symbol is in: here the last of four.
+        ("What is a pointer in C?", "What is a pointer in C++?", 3 / 5),
+        ("用C写快速排序", "用C#写快速排序", 3 / 7),
+        ("计算 12 + 30", "计算 12 - 30", 1 / 5),
+        ("x>5 的解集", "x<5 的解集", 2 / 6),
+        ("👍", "👎", 0),
+        ("A state-of-the-art model: which?", "a state of the art model, which", 1),
+    ],
+)
+def test_what_differs_in_a_symbol_is_another_text(one: str, other: str, index: float) -> None:
+    assert jaccard(one, other) == index
+    found = near_duplicates([one], [other], 0.8)
+    assert found == ([NearDuplicate(0, 0, 1.0)] if index == 1 else [])
+
+
 def test_each_text_has_its_own_shingles() -> None:
     texts = ["a b c d", "x", "", "a b", "a b c a b c"]
     found = Shingler()(texts)

@@ -6,6 +6,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from hashlib import blake2b
 from itertools import chain
 
@@ -18,7 +19,13 @@ BATCH = 4096
 SHINGLE_BITS = 64 - 12
 """A text's number within its batch and a shingle fit in 64 bits, and are sorted as one."""
 _IDEOGRAPHS = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
-_TOKEN = re.compile(rf"[{_IDEOGRAPHS}]|[^\W{_IDEOGRAPHS}]+")
+_LETTER = rf"[^\W{_IDEOGRAPHS}]"
+# C++ and C# are words; in x+y the sign stands by itself, as in x + y.
+_WORD = rf"{_LETTER}+(?:(?<!\d)[+#]+(?![+#]|{_LETTER}))?"
+# The operator: between numbers, or not between characters of words. In state-of-the-art it is none.
+_MINUS = r"-(?:(?!\w)|(?<!\w-)|(?<=\d-)(?=\d))"
+_SYMBOLS = ("Sm", "Sc", "So")  # categories: mathematics, currencies, and others, such as emoji
+_OPERATORS = "#%&*/@^"  # Unicode has them among punctuation and modifiers
 _WORDS_KEPT = 2_000_000  # hashes of words in memory, about 150 bytes each
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # odd: 2**64 over the golden ratio (Knuth)
 
@@ -29,8 +36,25 @@ def normalise(text: str) -> str:
 
 
 def tokens(text: str) -> list[str]:
-    """Of a normalised text: an ideograph or a word is one, punctuation does not count."""
-    return _TOKEN.findall(text) or [text]
+    """Of a normalised text: an ideograph, a word or a run of symbols is one.
+
+    Punctuation does not count. A text of nothing else is a token itself.
+    """
+    return _token().findall(text) or [text]
+
+
+@cache
+def _token() -> re.Pattern[str]:
+    """Made when first used, from Unicode's own table, which has symbols up to U+1FFFF."""
+    characters = map(chr, range(0x20000))
+    symbols = [c for c in characters if c in _OPERATORS or unicodedata.category(c) in _SYMBOLS]
+    low, high = (
+        re.escape("".join(c for c in symbols if (c > "\uffff") == beyond))
+        for beyond in (False, True)
+    )
+    # Classes of characters over U+FFFF are searched one by one: for nothing else, then.
+    symbol = rf"[{low}]|(?![\0-\uffff])[{high}]|{_MINUS}"
+    return re.compile(rf"[{_IDEOGRAPHS}]|{_WORD}|(?:{symbol})+")
 
 
 @dataclass(frozen=True)
