@@ -53,3 +53,24 @@ def test_what_other_stages_read_need_not_be_there(config, tmp_path, monkeypatch)
     (tmp_path / "prompts.jsonl").unlink()
     with pytest.raises(ValueError, match="not there: .*prompts.jsonl;"):
         data_of(config, "sft")
+
+
+def test_the_run_says_what_can_not_be_held_out(config, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(world, "check_checkpoint", lambda path: None)
+    (tmp_path / "base").mkdir()
+    asked = ["translate the sentence that follows into good French for a child of"] * 30
+    asked += [f"{n} {n}a {n}b" for n in range(30)]
+    records = [
+        SFTRecord(
+            id=str(n),
+            messages=(Message(role="user", content=text), Message(role="assistant", content="yes")),
+            source="test",
+        )
+        for n, text in enumerate(asked)
+    ]
+    write_jsonl(tmp_path / "sft.jsonl", records)
+    data_of(config, "sft")
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "30 of 60 questions (50%) lie in groups of near-duplicates too large to hold" in shown
+    data_of(config, "sft")  # prepared before
+    assert capsys.readouterr().out == ""
