@@ -107,7 +107,7 @@ class NearDuplicateIndex:
         """Positions, ascending, of the added texts that may reach the threshold."""
         buckets = self._buckets_of(position)
         filled = self._filled[buckets]
-        if not filled.any():
+        if not len(buckets) or not filled.any():  # of most texts the first, which is soon told
             return np.empty(0, np.int64)
         added = self._added[ranges(self._begins[buckets], filled)]
         others, shared = np.unique(added, return_counts=True)

@@ -52,9 +52,10 @@ def _token() -> re.Pattern[str]:
         re.escape("".join(c for c in symbols if (c > "\uffff") == beyond))
         for beyond in (False, True)
     )
-    # Classes of characters over U+FFFF are searched one by one: for nothing else, then.
+    # Characters over U+FFFF are searched one by one: for nothing else, then. White space, of which
+    # there is most, is none of it.
     symbol = rf"[{low}]|(?![\0-\uffff])[{high}]|{_MINUS}"
-    return re.compile(rf"[{_IDEOGRAPHS}]|{_WORD}|(?:{symbol})+")
+    return re.compile(rf"[{_IDEOGRAPHS}]|{_WORD}|(?!\s)(?:{symbol})+")
 
 
 @dataclass(frozen=True)
