@@ -91,7 +91,7 @@ def prepare(sources: Path, out: Path, seed: int = 0) -> dict[str, object]:
 def held_out_turns(turns: Iterable[str], seed: int) -> set[str]:
     """The first turns to hold out; near-duplicates stay together."""
     distinct = sorted({normalise(turn): turn for turn in turns}.values())
-    held = held_out_split(distinct, HELD_OUT, THRESHOLD, seed)[1]
+    held = held_out_split(distinct, HELD_OUT, THRESHOLD, seed).held_out
     chosen = {normalise(distinct[index]) for index in held}
     return {turn for turn in turns if normalise(turn) in chosen}
 

@@ -6,6 +6,8 @@ from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from rich.console import Console
+
 from rlhf.config.load import dump_config
 from rlhf.config.paths import resource
 from rlhf.config.resolve import resolve_paths
@@ -16,6 +18,7 @@ from rlhf.demo import annotators, build
 from rlhf.models.load import check_checkpoint
 from rlhf.runtime.distributed import once
 from rlhf.runtime.files import write_text
+from rlhf.runtime.quiet import warnings_on
 from rlhf.runtime.run_dir import STAGES, RunDir
 
 DEMO = "demo"
@@ -50,7 +53,8 @@ def prepared_run(
         write_text(run_dir.root / "config.yaml", dump_config(config))
         auditor = annotators.authoritative if config.demo and not config.data.audits else None
         text = mixed_text(config)
-        prepare(data, config.sft.curation, auditor, run_dir.data, config.seed, text)
+        with warnings_on(Console()):
+            prepare(data, config.sft.curation, auditor, run_dir.data, config.seed, text)
 
     with ExitStack() as stack:
         once(lambda: stack.enter_context(run_dir.lock()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -16,6 +17,8 @@ from rlhf.data.records import PromptRecord, RankingRecord, SFTRecord, TextRecord
 from rlhf.data.split import check_leakage, held_out_split
 from rlhf.runtime.files import hash_path, hash_section, write_text
 
+logger = logging.getLogger(__name__)
+
 AnyRecord = SFTRecord | PromptRecord | RankingRecord
 KINDS: dict[str, type[AnyRecord]] = {
     "sft": SFTRecord,
@@ -25,6 +28,8 @@ KINDS: dict[str, type[AnyRecord]] = {
 # (held out, learnt from): rankings are about answers, and are tested against rankings alone. What
 # PPO is tested on, no stage has learnt from.
 _MAY_MEET = {("sft", "rankings"), ("rankings", "sft"), ("rankings", "prompts")}
+_TOO_LIKE = 0.1
+"""Share of the texts in groups too large to hold out from which the run says so."""
 STAMP = "sources.sha256"
 """File that says what the others were made from."""
 OURS = (STAMP, "curation.json", *(f"{kind}{end}.jsonl" for kind in KINDS for end in ("", "_eval")))
@@ -173,8 +178,8 @@ def _split(
 ) -> tuple[Files, Files]:
     """Split the kinds without a held-out file together: a question is held out in all of them.
 
-    None is held out that the others' training files have, where the two may not meet, nor a prompt
-    that stands in the text that PPO mixes in.
+    Each kind gives its own share. None is held out that the others' training files have, where the
+    two may not meet, nor a prompt that stands in the text that PPO mixes in.
     """
     if not kinds:
         return train, {}
@@ -192,10 +197,11 @@ def _split(
         # Questions of the other kinds go where prompts like them go.
         known = quoted(read_jsonl(pretraining, TextRecord), texts, threshold)
         keep |= {index for index in known if pool[index][0] == "prompts"}
-    kept, held_out = held_out_split(texts, section.held_out, threshold, seed, keep)
+    owners = [kind for kind, _ in pool]
+    split = held_out_split(texts, section.held_out, threshold, seed, keep, owners)
     parts: list[Files] = [
         {kind: [pool[index][1] for index in chosen if pool[index][0] == kind] for kind in kinds}
-        for chosen in (kept, held_out)
+        for chosen in (split.train, split.held_out)
     ]
     for kind in kinds:
         if not parts[0][kind] or not parts[1][kind]:
@@ -203,6 +209,15 @@ def _split(
                 f"{getattr(section, kind)}: {len(train[kind])} records are too few to hold out "
                 f"{section.held_out:.0%}; add data, raise data.held_out or name data.{kind}_eval"
             )
+    if len(split.too_like) > _TOO_LIKE * len(texts):
+        logger.warning(
+            "%d of %d questions (%.0f%%) lie in groups of near-duplicates too large to hold out, "
+            "and nothing like them is tested on: name held-out files of your own in %s",
+            len(split.too_like),
+            len(texts),
+            100 * len(split.too_like) / len(texts),
+            " and ".join(f"data.{kind}_eval" for kind in kinds),
+        )
     return train | parts[0], parts[1]
 
 

@@ -5,8 +5,23 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from random import Random
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from rlhf.data.dedup import NearDuplicateIndex, near_duplicates, normalise
+
+
+class Split(NamedTuple):
+    """Indices of texts for training and held out, both sorted.
+
+    too_like: of the training ones, those in groups of near-duplicates too large to hold out.
+    """
+
+    train: list[int]
+    held_out: list[int]
+    too_like: list[int]
 
 
 def held_out_split(
@@ -15,33 +30,66 @@ def held_out_split(
     threshold: float,
     seed: int,
     keep: Collection[int] = (),
-) -> tuple[list[int], list[int]]:
-    """Indices for training and held out, both sorted. Near-duplicates stay on one side.
+    kinds: Sequence[str] | None = None,
+) -> Split:
+    """Near-duplicates stay on one side, also those of different kinds.
 
     Args:
         texts: what must not leak, such as prompts.
-        fraction: of the texts to hold out, rounded, at least one text.
+        fraction: of the texts of each kind to hold out, rounded, at least one text.
         threshold: Jaccard index from which two texts are near-duplicates.
         keep: indices of texts that stay in training, with what is like them.
+        kinds: of data that each text is of, such as sft; one kind where it is left out.
 
     Raises:
         ValueError: no group of near-duplicates is small enough to be held out.
     """
+    kinds = kinds or [""] * len(texts)
     groups = _groups(texts, threshold)
     Random(seed).shuffle(groups)
-    wanted, kept = max(1, round(fraction * len(texts))), set(keep)
-    held_out: list[int] = []
-    for group in groups:
-        if len(held_out) + len(group) <= wanted and kept.isdisjoint(group):
-            held_out += group
+    wanted = {kind: max(1, round(fraction * count)) for kind, count in Counter(kinds).items()}
+    kept = set(keep)
+    held_out = _chosen([group for group in groups if kept.isdisjoint(group)], kinds, wanted)
     if not held_out or len(held_out) == len(texts):
         raise ValueError(
-            f"cannot hold out {wanted} of {len(texts)} texts in {len(groups)} groups of "
-            f"near-duplicates, {len(kept)} of them also in other training files; name a held-out "
-            "file of your own, or add data"
+            f"cannot hold out {sum(wanted.values())} of {len(texts)} texts in {len(groups)} groups "
+            f"of near-duplicates, {len(kept)} of them also in other training files; name a "
+            "held-out file of your own, or add data"
         )
-    chosen = set(held_out)
-    return [i for i in range(len(texts)) if i not in chosen], sorted(held_out)
+    train = [i for i in range(len(texts)) if i not in held_out]
+    large = {i for group in groups if not _fits(group, kinds, wanted) for i in group}
+    return Split(train, sorted(held_out), [i for i in train if i in large])
+
+
+def _chosen(
+    groups: Sequence[Sequence[int]], kinds: Sequence[str], wanted: Mapping[str, int]
+) -> set[int]:
+    """As many texts of each kind as are wanted, or fewer, in whole groups, the first that fit.
+
+    The scarcest kind comes first, before the others have left no room for what is like it. A kind
+    without a group so small gives its smallest, within what is wanted of all.
+    """
+    left, chosen = dict(wanted), set[int]()
+    for kind in sorted(wanted, key=wanted.__getitem__):
+        having = [group for group in groups if any(kinds[i] == kind for i in group)]
+        for group in having:
+            if chosen.isdisjoint(group) and _fits(group, kinds, left):
+                chosen.update(group)
+                left = _less(left, group, kinds)
+        smallest = min(having, key=len, default=[])
+        if left[kind] == wanted[kind] and len(smallest) <= sum(left.values()):
+            chosen.update(smallest)
+            left = _less(left, smallest, kinds)
+    return chosen
+
+
+def _fits(group: Sequence[int], kinds: Sequence[str], room: Mapping[str, int]) -> bool:
+    return all(count <= room[kind] for kind, count in Counter(kinds[i] for i in group).items())
+
+
+def _less(room: Mapping[str, int], group: Sequence[int], kinds: Sequence[str]) -> dict[str, int]:
+    taken = Counter(kinds[i] for i in group)
+    return {kind: count - taken[kind] for kind, count in room.items()}
 
 
 def check_leakage(
@@ -81,23 +129,41 @@ def check_leakage(
 
 
 def _groups(texts: Sequence[str], threshold: float) -> list[list[int]]:
-    """Near-duplicates, and their near-duplicates in turn, as one group."""
+    """Near-duplicates, and their near-duplicates in turn, as one group; by their first texts."""
     index = NearDuplicateIndex(texts, threshold)
     exact: dict[str, int] = {}
-    group_of = list(range(len(texts)))
+    group_of = np.arange(len(texts))
     members = {i: [i] for i in range(len(texts))}
     for i, text in enumerate(texts):
         original = exact.setdefault(normalise(text), i)
-        similar = [other for other, _ in index.similar(i)] if original == i else [original]
         if original == i:
+            joined = _groups_of_similar(index, i, group_of)
             index.add(i)
-        for other in similar:
-            if group_of[i] != group_of[other]:
-                moved = members.pop(group_of[i])
-                members[group_of[other]] += moved
-                for member in moved:
-                    group_of[member] = group_of[other]
-    return list(members.values())
+        else:
+            joined = [int(group_of[original])]
+        largest, *others = sorted({i, *joined}, key=lambda group: -len(members[group]))
+        for other in others:
+            moved = members.pop(other)
+            members[largest] += moved
+            group_of[moved] = largest
+    return sorted(members.values(), key=min)
+
+
+def _groups_of_similar(
+    index: NearDuplicateIndex, text: int, group_of: NDArray[np.int64]
+) -> list[int]:
+    """The groups of the texts in the index that are like this one.
+
+    One like it is enough: of many from one template the first of the group is nearly always.
+    """
+    candidates = index.candidates(text)
+    groups, firsts = np.unique(group_of[candidates], return_index=True)
+    alike, _ = index.alike(text, candidates[firsts])
+    open_groups = np.setdiff1d(groups, group_of[alike])
+    rest = candidates[np.isin(group_of[candidates], open_groups)]
+    further, _ = index.alike(text, rest)
+    joined: list[int] = group_of[np.concatenate([alike, further])].tolist()
+    return joined
 
 
 def _short(text: str) -> str:

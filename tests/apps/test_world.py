@@ -84,3 +84,24 @@ def test_text_that_ppo_mixes_in_is_searched_where_it_is_there(tmp_path, monkeypa
         data_of(config, "rm")
     write_jsonl(paths["texts"], [TextRecord(id="t", text="He began. Nobody knows.")])
     assert data_of(config, "rm") == {"prompts.jsonl", "prompts_eval.jsonl"}
+
+
+def test_the_run_says_what_can_not_be_held_out(config, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(world, "check_checkpoint", lambda path: None)
+    (tmp_path / "base").mkdir()
+    asked = ["translate the sentence that follows into good French for a child of"] * 30
+    asked += [f"{n} {n}a {n}b" for n in range(30)]
+    records = [
+        SFTRecord(
+            id=str(n),
+            messages=(Message(role="user", content=text), Message(role="assistant", content="yes")),
+            source="test",
+        )
+        for n, text in enumerate(asked)
+    ]
+    write_jsonl(tmp_path / "sft.jsonl", records)
+    data_of(config, "sft")
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "30 of 60 questions (50%) lie in groups of near-duplicates too large to hold" in shown
+    data_of(config, "sft")  # prepared before
+    assert capsys.readouterr().out == ""

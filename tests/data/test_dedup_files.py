@@ -7,8 +7,12 @@ from typing import Any
 
 import pytest
 
+from rlhf.data import jsonl
+from rlhf.data.dedup import documents
+from rlhf.data.dedup.documents import read_documents
 from rlhf.data.dedup.files import dedup_files
 from rlhf.data.dedup.scores import RepeatCounter
+from rlhf.data.jsonl import Rejection
 
 NEAR = "one two three four five six seven eight nine ten {}"
 Write = Callable[..., Path]
@@ -115,6 +119,55 @@ def test_rankings_are_documents_too(write: Write, tmp_path: Path) -> None:
     prompt = {"id": "p1", "messages": [{"role": "user", "content": NEAR.format("y")}]}
     report = dedup_files([train], tmp_path / "out", 0.8, [write("held.jsonl", prompt)])
     assert (report.kept, report.same, report.leaked, report.rejected) == (2, 1, 1, 0)
+
+
+def test_the_kind_is_told_by_the_keys_of_the_line_itself(write: Write, tmp_path: Path) -> None:
+    turns = [{"role": "user", "content": "responses"}, {"role": "assistant", "content": "messages"}]
+    ranking = {"prompt": {"messages": turns[:1]}, "responses": [{"text": "text"}]}
+    file = write(
+        "mixed.jsonl",
+        {"id": "a", "messages": turns, "metadata": {"responses": "[1]", "text": 1}},
+        {"id": "b", "messages": turns[:1]},
+        {"id": "c", "text": "plain", "metadata": {"messages": [], "responses": []}},
+        {"id": "d", "text": "messages", "source": "messages"},
+        {"id": "e", **ranking},
+        {"id": "f", "messages": [], "metadata": {"responses": 1}},
+        {"id": "g", "metadata": {"responses": 1, "messages": 1}},
+        {"id": "h", "responses": [{"text": "a"}]},
+        b'{"id": "i", "responses": [',
+        b'["responses", "messages"]',
+    )
+    bad: list[Rejection] = []
+    found = [(line.document.id, line.document.whole()) for line in read_documents([file], bad)]
+    assert found == [
+        ("a", "responses\nmessages"),
+        ("b", "responses"),
+        ("c", "plain"),
+        ("d", "messages"),
+        ("e", "responses\ntext"),
+    ]
+    reasons = [rejection.reason for rejection in bad]
+    assert reasons[:3] == [
+        "messages: has 0 items where at least 1 must be",
+        "text: Field required",
+        "prompt: Field required",
+    ]
+    assert reasons[3].startswith("not JSON: ") and reasons[4] == "Input should be an object"
+
+
+def test_nearly_every_line_is_read_once(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = []
+
+    def parse(raw: bytes, model: Any) -> Any:
+        read.append(raw)
+        return jsonl.parse(raw, model)
+
+    monkeypatch.setattr(documents, "parse", parse)
+    ranking = {"prompt": {"messages": [{"role": "user", "content": "a"}]}, "responses": []}
+    file = write("a.jsonl", sft("s", "what", "that"), ranking, {"text": 'he said "messages"'})
+    assert len(list(read_documents([file]))) == len(read) == 3
 
 
 def test_nothing_to_do_and_nothing_overwritten(write: Write, tmp_path: Path) -> None:

@@ -43,6 +43,16 @@ def prompt(number: int, text: str | None = None) -> PromptRecord:
     )
 
 
+def many(count: int) -> list[SFTRecord]:
+    """Demonstrations that have nothing in common."""
+    answer = Message(role="assistant", content="yes")
+    asked = [Message(role="user", content=f"{n} {n}a {n}b") for n in range(count)]
+    return [
+        SFTRecord(id=f"m{n}", messages=(question, answer), source="crowd")
+        for n, question in enumerate(asked)
+    ]
+
+
 def ranking(number: int) -> RankingRecord:
     origin = {"family": "baichuan", "model": "m", "size": "7b", "stage": "sft"}
     responses = [{"id": str(k), "text": f"answer {k}", "provenance": origin} for k in range(2)]
@@ -96,6 +106,30 @@ def test_questions_of_a_file_that_is_not_split_stay_in_training(world):
     )
     world.prepare(section)
     assert world.ids("sft_eval") == ["s0", "s8"]  # of the 3 wanted, all that may be
+
+
+def test_a_template_too_common_to_be_held_out_is_told(world, caplog):
+    words = "translate the sentence that follows into good French for a child of"
+    texts = [f"{words} {n}" for n in range(10)] + [f"{n} {n}a {n}b" for n in range(80)]
+    prompts = [prompt(n, text) for n, text in enumerate(texts)]
+    section = DataSection(prompts=world.file("prompts.jsonl", prompts))
+    world.prepare(section.model_copy(update={"held_out": 0.2}))
+    assert not caplog.messages
+    world.prepare(section)
+    assert caplog.messages == [
+        "10 of 90 questions (11%) lie in groups of near-duplicates too large to hold out, and "
+        "nothing like them is tested on: name held-out files of your own in data.prompts_eval"
+    ]
+
+
+def test_rankings_are_held_out_beside_many_demonstrations(world):
+    section = DataSection(
+        sft=world.file("sft.jsonl", many(400)),
+        rankings=world.file("rankings.jsonl", map(ranking, range(10))),
+    )
+    for seed in range(5):
+        prepare(section, None, None, world.out, seed)
+        assert len(world.ids("rankings_eval")) == 1 and len(world.ids("sft_eval")) == 20
 
 
 def test_a_given_held_out_file_is_left_as_it_is(world):

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+from collections import Counter
+from random import Random
+
 import pytest
 
 from rlhf.data.dedup import near_duplicates
-from rlhf.data.split import check_leakage, held_out_split
+from rlhf.data.split import _groups, check_leakage, held_out_split
 
 BASE = "one two three four five six seven eight nine ten"
 
@@ -15,7 +18,7 @@ def texts() -> list[str]:
 
 def test_nothing_is_lost_and_near_duplicates_stay_together() -> None:
     data = texts()
-    train, held_out = held_out_split(data, 0.1, threshold=0.7, seed=0)
+    train, held_out, _ = held_out_split(data, 0.1, threshold=0.7, seed=0)
     assert sorted(train + held_out) == list(range(120))
     assert len(held_out) == 12
     assert near_duplicates([data[i] for i in train], [data[i] for i in held_out], 0.7) == []
@@ -26,8 +29,29 @@ def test_chains_of_near_duplicates_stay_together() -> None:
     words = [f"w{i}" for i in range(30)]
     chain = [" ".join(words[i : i + 20]) for i in (0, 2, 4)]
     for seed in range(8):
-        train, held_out = held_out_split([*chain, "same text", "Same text"], 0.6, 0.75, seed)
+        train, held_out, _ = held_out_split([*chain, "same text", "Same text"], 0.6, 0.75, seed)
         assert {tuple(train), tuple(held_out)} == {(0, 1, 2), (3, 4)}
+
+
+def test_groups_are_all_that_near_duplicates_connect() -> None:
+    random = Random(0)
+    templates = [[f"t{k}{i}" for i in range(12)] for k in range(6)]
+    data = []
+    for _ in range(150):
+        words = list(random.choice(templates))
+        for _ in range(random.randint(1, 4)):
+            words[random.randrange(12)] = f"v{random.randrange(9)}"
+        data.append(" ".join(words))
+    data += data[:10]
+    pairs = near_duplicates(data, data, 0.35)
+    group_of = list(range(len(data)))
+    for first, second, _ in pairs:
+        one, other = group_of[first], group_of[second]
+        group_of = [min(one, other) if g in (one, other) else g for g in group_of]
+    expected = [[i for i, g in enumerate(group_of) if g == group] for group in set(group_of)]
+    found = _groups(data, 0.35)
+    assert [sorted(group) for group in found] == sorted(expected)
+    assert 20 < len(found) < 120 and max(map(len, found)) > 4
 
 
 def test_the_seed_decides() -> None:
@@ -37,8 +61,8 @@ def test_the_seed_decides() -> None:
 
 def test_what_must_stay_in_training_takes_its_group_along() -> None:
     data = texts()
-    _, held_out = held_out_split(data, 0.1, 0.7, seed=0)
-    train, other = held_out_split(data, 0.1, 0.7, seed=0, keep=[held_out[0]])
+    held_out = held_out_split(data, 0.1, 0.7, seed=0).held_out
+    train, other, _ = held_out_split(data, 0.1, 0.7, seed=0, keep=[held_out[0]])
     group = held_out[0] // 3
     assert {3 * group, 3 * group + 1, 3 * group + 2} <= set(train) and len(other) == 12
     with pytest.raises(ValueError, match="2 of them also in other training files"):
@@ -46,12 +70,51 @@ def test_what_must_stay_in_training_takes_its_group_along() -> None:
 
 
 def test_at_least_one_is_held_out() -> None:
-    assert len(held_out_split(["a", "b", "c"], 0.01, 0.8, seed=0)[1]) == 1
+    assert len(held_out_split(["a", "b", "c"], 0.01, 0.8, seed=0).held_out) == 1
 
 
 def test_one_big_group_cannot_be_split() -> None:
     with pytest.raises(ValueError, match="1 groups of near-duplicates"):
         held_out_split([BASE] * 10, 0.2, 0.8, seed=0)
+
+
+def test_what_is_too_alike_to_hold_out_is_told() -> None:
+    data = [f"{BASE} {i}" for i in range(12)] + [f"text of its own {i}{i}{i}" for i in range(8)]
+    train, held_out, too_like = held_out_split(data, 0.2, 0.8, seed=0)
+    assert too_like == list(range(12)) and len(held_out) == 4 and min(held_out) >= 12
+    assert held_out_split(data, 0.6, 0.8, seed=0).too_like == []  # 12 texts may be held out
+
+
+def test_every_kind_gives_its_share_whatever_the_seed() -> None:
+    data = [f"{i} {i}a {i}b" for i in range(440)]
+    kinds = ["sft"] * 300 + ["prompts"] * 100 + ["rankings"] * 40
+    for seed in range(20):
+        held_out = held_out_split(data, 0.05, 0.8, seed, kinds=kinds).held_out
+        assert Counter(kinds[i] for i in held_out) == {"sft": 15, "prompts": 5, "rankings": 2}
+
+
+def test_kinds_that_share_texts_keep_them_on_one_side() -> None:
+    """Every ranking is about a prompt; a prompt has three demonstrations."""
+    prompts = [f"{i} {i}a {i}b" for i in range(100)]
+    data = [text + "!" for text in prompts for _ in range(3)] + prompts + prompts[:40]
+    kinds = ["sft"] * 300 + ["prompts"] * 100 + ["rankings"] * 40
+    question = [*(i // 3 for i in range(300)), *range(100), *range(40)]
+    for seed in range(20):
+        train, held_out, _ = held_out_split(data, 0.05, 0.8, seed, kinds=kinds)
+        assert {question[i] for i in train}.isdisjoint(question[i] for i in held_out)
+        assert Counter(kinds[i] for i in held_out) == {"sft": 15, "prompts": 5, "rankings": 2}
+
+
+def test_a_kind_without_a_small_group_gives_its_smallest() -> None:
+    """20 rankings of 5 prompts, where one would be held out."""
+    prompts = [f"{i} {i}a {i}b" for i in range(5)]
+    data = [*(text for text in prompts for _ in range(4)), *(f"other {i}" for i in range(100))]
+    kinds = ["rankings"] * 20 + ["sft"] * 100
+    held_out = held_out_split(data, 0.05, 0.8, seed=0, kinds=kinds).held_out
+    assert Counter(kinds[i] for i in held_out) == {"rankings": 4, "sft": 5}
+    # Of 4 sft texts one is wanted, and two in all: there is no room for four rankings.
+    held_out = held_out_split(data[:24], 0.05, 0.8, seed=0, kinds=kinds[:24]).held_out
+    assert Counter(kinds[i] for i in held_out) == {"sft": 1}
 
 
 def test_leakage_names_the_closest_pair() -> None:

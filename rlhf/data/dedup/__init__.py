@@ -1,8 +1,7 @@
 """Exact and near duplicates of Chinese and English text.
 
-Two texts are as similar as the Jaccard index of their shingles. MinHash (Broder 1997) with
-locality-sensitive hashing finds candidates; each is verified, so that a reported index is exact and
-only recall is approximate.
+Two texts are as similar as the Jaccard index of their shingles. Texts that share some of their
+rarest shingles are candidates; each is compared. The pairs found, and their indices, are exact.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 from pydantic import BaseModel, Field
 
@@ -93,8 +93,27 @@ def read_documents(files: Iterable[Path], bad: list[Rejection] | None = None) ->
                 bad.append(Rejection(str(file), damage.line, damage.reason, ""))
 
 
+class _Keys(BaseModel):
+    """The keys of a line itself, not of what is in it, that tell its kind."""
+
+    messages: Any = None
+    responses: Any = None
+
+
 def _document(raw: bytes) -> Document:
-    # A text that says "messages" has its quotes escaped: these belong to a key.
-    if b'"responses"' in raw:
-        return parse(raw, _Ranking)
-    return parse(raw, _Conversation) if b'"messages"' in raw else parse(raw, _Plain)
+    guess = _kind({key for key in ("messages", "responses") if f'"{key}"'.encode() in raw})
+    try:
+        return parse(raw, guess)
+    except ValueError:
+        # The quotes may be of a word, or of a key in the metadata. Seldom: read again for that.
+        kind = _kind(parse(raw, _Keys).model_fields_set)
+        if kind is guess:
+            raise
+    return parse(raw, kind)
+
+
+def _kind(keys: Collection[str]) -> type[Document]:
+    """What a line with these keys, at any depth, is: a ranking has the messages of its prompt."""
+    if "responses" in keys:
+        return _Ranking
+    return _Conversation if "messages" in keys else _Plain

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Iterator
-from itertools import islice
-from operator import itemgetter
+from collections.abc import Iterable
+from itertools import chain, islice
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rlhf.data.dedup.minhash import BandHasher
-from rlhf.data.dedup.shingles import Shingler, Shingles, normalise
+from rlhf.data.dedup.prefixes import SLACK, needed, prefixes
+from rlhf.data.dedup.shingles import BATCH, Shingler, Shingles, normalise, ranges
 
-_BATCH = 4096  # texts; their shingles stay in the processor's cache
+_AT_ONCE = 2**20  # shingles that are compared with a text's, 8 bytes each
 
 
 class NearDuplicate(NamedTuple):
@@ -29,14 +27,17 @@ def near_duplicates(
     train: Iterable[str], held_out: Iterable[str], threshold: float
 ) -> list[NearDuplicate]:
     """Pairs (train index, held-out index) whose Jaccard index reaches the threshold, sorted."""
-    trained, train_keys = _fingerprints(train, threshold)
-    held, held_keys = _fingerprints(held_out, threshold)
+    held = list(held_out)
+    index = NearDuplicateIndex(chain(train, held), threshold)
+    trained = len(index) - len(held)
+    for position in range(trained):
+        index.add(position)
     pairs = []
-    for first, second in _between(train_keys, held_keys):
-        similarity = _jaccard(trained.of(first), held.of(second))
-        if similarity >= threshold:
-            pairs.append(NearDuplicate(first, second, similarity))
-    return pairs
+    for second in range(len(held)):
+        firsts, similarities = index.similar(trained + second)
+        found = zip(firsts.tolist(), similarities.tolist(), strict=True)
+        pairs += [NearDuplicate(first, second, similarity) for first, similarity in found]
+    return sorted(pairs)
 
 
 def deduplicate(texts: Iterable[str], threshold: float) -> tuple[list[int], list[NearDuplicate]]:
@@ -50,10 +51,12 @@ def deduplicate(texts: Iterable[str], threshold: float) -> tuple[list[int], list
     kept: list[int] = []
     dropped: list[NearDuplicate] = []
     for position in range(len(index)):
-        similar = index.similar(position)
-        if similar:
-            first, similarity = max(similar, key=itemgetter(1))
-            dropped.append(NearDuplicate(first, position, similarity))
+        others, similarities = index.similar(position)
+        if len(others):
+            closest = np.argmax(similarities)
+            dropped.append(
+                NearDuplicate(int(others[closest]), position, float(similarities[closest]))
+            )
         else:
             index.add(position)
             kept.append(position)
@@ -63,96 +66,113 @@ def deduplicate(texts: Iterable[str], threshold: float) -> tuple[list[int], list
 class NearDuplicateIndex:
     """Texts by position, each of which can be added and asked for those added that are similar.
 
-    All are hashed at once, as a stream; what stays in memory is 8 bytes a shingle and a band.
+    All are hashed at once, as a stream; what stays in memory is 8 bytes a shingle, and about 40 for
+    each of the rarest that another text has among its rarest too.
+
+    Raises:
+        ValueError: the threshold is not above 0 and at most 1.
     """
 
     def __init__(self, texts: Iterable[str], threshold: float) -> None:
+        if not 0 < threshold <= 1:
+            raise ValueError(f"near-duplicate threshold {threshold}: use one above 0, at most 1")
         self._threshold = threshold
-        self._shingles, keys = _fingerprints(texts, threshold)
-        self._buckets, self._starts = _shared_buckets(keys)
-        self._added: defaultdict[int, list[int]] = defaultdict(list)
+        self._shingles = _shingles(texts)
+        self._sizes = self._shingles.sizes
+        owners, buckets = _shared_buckets(*prefixes(self._shingles, threshold))
+        # The buckets of a text are _buckets[_starts[text] : _starts[text + 1]].
+        self._buckets = buckets[np.argsort(owners, kind="stable")]
+        self._starts = np.searchsorted(np.sort(owners), np.arange(len(self) + 1))
+        # The texts added to a bucket are _added[_begins[bucket] :], as many as _filled[bucket].
+        room = np.bincount(buckets)
+        self._begins = np.cumsum(room) - room
+        self._filled = np.zeros_like(room)
+        self._added = np.empty(len(buckets), np.int64)
 
     def __len__(self) -> int:
-        return len(self._starts) - 1
+        return len(self._sizes)
 
     def add(self, position: int) -> None:
         """Adds a text, once."""
-        for bucket in self._buckets_of(position):
-            self._added[bucket].append(position)
+        buckets = self._buckets_of(position)
+        if len(buckets):
+            self._added[self._begins[buckets] + self._filled[buckets]] = position
+            self._filled[buckets] += 1
 
-    def similar(self, position: int) -> list[tuple[int, float]]:
-        """(position, Jaccard index) of the added texts that reach the threshold, by position."""
-        filled = (self._added.get(bucket, ()) for bucket in self._buckets_of(position))
-        candidates = sorted(set().union(*filled))
-        if not candidates:
-            return []
-        own = self._shingles.of(position)
-        found = [(other, _jaccard(self._shingles.of(other), own)) for other in candidates]
-        return [(other, similarity) for other, similarity in found if similarity >= self._threshold]
+    def similar(self, position: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Positions, ascending, of the added texts that reach the threshold; Jaccard indices."""
+        return self.alike(position, self.candidates(position))
 
-    def _buckets_of(self, position: int) -> list[int]:
-        buckets: list[int] = self._buckets[slice(*self._starts[position : position + 2])].tolist()
-        return buckets
+    def candidates(self, position: int) -> NDArray[np.int64]:
+        """Positions, ascending, of the added texts that may reach the threshold."""
+        buckets = self._buckets_of(position)
+        filled = self._filled[buckets]
+        if not len(buckets) or not filled.any():  # of most texts the first, which is soon told
+            return np.empty(0, np.int64)
+        added = self._added[ranges(self._begins[buckets], filled)]
+        others, shared = np.unique(added, return_counts=True)
+        own, sizes = self._sizes[position], self._sizes[others]
+        larger = np.maximum(own, sizes)
+        # n shingles in common are t of the union of a + b - n from n = t (a + b) / (1 + t) on.
+        # Those of a pair are among the rarest of both, or behind those of the text whose rarest
+        # end first, which leaves over one less than it needs.
+        behind = needed(larger, self._threshold) - 1
+        least = (own + sizes) * (self._threshold / (1 + self._threshold)) - SLACK
+        may = (np.minimum(own, sizes) >= larger * self._threshold - SLACK) & (
+            shared + behind >= least
+        )
+        chosen: NDArray[np.int64] = others[may]
+        return chosen
+
+    def alike(
+        self, position: int, others: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Those of the other positions that reach the threshold, and their Jaccard indices."""
+        if not len(others):
+            return others, np.empty(0, np.float64)
+        own, sizes = self._shingles.of(position), self._sizes[others]
+        step = 1 + _AT_ONCE * len(others) // int(sizes.sum())
+        parts = [others[start : start + step] for start in range(0, len(others), step)]
+        common = np.concatenate([self._common(own, part) for part in parts])
+        similarities = common / (len(own) + sizes - common)
+        reached = similarities >= self._threshold
+        return others[reached], similarities[reached]
+
+    def _common(self, own: NDArray[np.uint64], others: NDArray[np.int64]) -> NDArray[np.int64]:
+        """How many of a text's shingles each of the others has."""
+        sizes = self._sizes[others]
+        values = self._shingles.values[ranges(self._shingles.starts[others], sizes)]
+        nearest = np.minimum(np.searchsorted(own, values), len(own) - 1)
+        counts: NDArray[np.int64] = np.add.reduceat(
+            own[nearest] == values, np.cumsum(sizes) - sizes, dtype=np.int64
+        )
+        return counts
+
+    def _buckets_of(self, position: int) -> NDArray[np.int64]:
+        return self._buckets[self._starts[position] : self._starts[position + 1]]
 
 
-def _jaccard(first: set[int], second: set[int]) -> float:
-    """Size of the intersection over size of the union."""
-    common = len(first & second)
-    return common / (len(first) + len(second) - common)
-
-
-def _fingerprints(texts: Iterable[str], threshold: float) -> tuple[Shingles, NDArray[np.uint64]]:
-    """Shingles of the texts, and their numbers by band [bands, texts]."""
-    shingler, hasher = Shingler(), BandHasher(threshold)
-    stream = iter(texts)
-    batches = []
-    keys = [np.empty((hasher.bands, 0), np.uint64)]
-    while batch := list(islice(stream, _BATCH)):
+def _shingles(texts: Iterable[str]) -> Shingles:
+    shingler, stream, batches = Shingler(), iter(texts), []
+    while batch := list(islice(stream, BATCH)):
         batches.append(shingler(map(normalise, batch)))
-        keys.append(hasher(batches[-1]))
-    return Shingles.join(batches), np.concatenate(keys, axis=1)
+    return Shingles.join(batches)
 
 
-def _shared_buckets(keys: NDArray[np.uint64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The buckets of each text that hold another text as well.
-
-    Args:
-        keys: [bands, texts].
-
-    Returns:
-        Numbers of buckets, text after text, and [texts + 1] where each text's begin.
-    """
-    bands, count = keys.shape
-    texts, buckets = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
-    for band in range(bands):
-        order = np.argsort(keys[band])
-        ordered = keys[band][order]
-        first = np.concatenate([[True], ordered[1:] != ordered[:-1]])[:count]
-        bucket = np.cumsum(first) - 1
-        shared = np.bincount(bucket)[bucket] > 1
-        texts.append(order[shared])
-        buckets.append(bucket[shared] + band * count)
-    owners = np.concatenate(texts)
-    starts = np.concatenate([[0], np.cumsum(np.bincount(owners, minlength=count))])
-    return np.concatenate(buckets)[np.argsort(owners, kind="stable")], starts
-
-
-def _between(train: NDArray[np.uint64], held_out: NDArray[np.uint64]) -> Iterator[tuple[int, int]]:
-    """Pairs (train index, held-out index) that share a bucket, each once and sorted.
+def _shared_buckets(
+    values: NDArray[np.uint64], starts: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """A bucket for each value that two texts have; texts and buckets, by bucket.
 
     Args:
-        train: [bands, N]. held_out: [bands, M].
+        values: of all texts, end to end. starts: [texts + 1] where each text's begin.
     """
-    count = held_out.shape[1]
-    codes = np.empty(0, np.int64)
-    for trained, held in zip(train, held_out, strict=True):
-        order = np.argsort(trained)
-        low = np.searchsorted(trained, held, side="left", sorter=order)
-        matches = np.searchsorted(trained, held, side="right", sorter=order) - low
-        # The n matches of a held-out text are order[low], ..., order[low + n - 1].
-        ends = np.cumsum(matches)
-        steps = np.arange(matches.sum()) - np.repeat(ends - matches, matches)
-        firsts = order[np.repeat(low, matches) + steps]
-        codes = np.union1d(codes, firsts * count + np.repeat(np.arange(count), matches))
-    for code in codes.tolist():
-        yield divmod(code, count)
+    order = np.argsort(values)
+    ordered = values[order]
+    differs = ordered[1:] != ordered[:-1]
+    # Neighbours of an equal value are of two texts, as a text has each value once.
+    shared = np.concatenate([[False], ~differs]) | np.concatenate([~differs, [False]])
+    shared = shared[: len(values)]
+    first = np.concatenate([[True], differs])[: len(values)]
+    owners = np.searchsorted(starts, order[shared], side="right") - 1
+    return owners, np.cumsum(first[shared]) - 1

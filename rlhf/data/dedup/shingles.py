@@ -1,4 +1,4 @@
-"""Texts as sets of shingles, each shingle a 64-bit number."""
+"""Texts as sets of shingles, each shingle a 52-bit number."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from hashlib import blake2b
 from itertools import chain
 
@@ -13,8 +14,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 TOKENS_A_SHINGLE = 3
+BATCH = 4096
+"""Texts that are taken at once; their shingles stay in the processor's cache."""
+SHINGLE_BITS = 64 - 12
+"""A text's number within its batch and a shingle fit in 64 bits, and are sorted as one."""
 _IDEOGRAPHS = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
-_TOKEN = re.compile(rf"[{_IDEOGRAPHS}]|[^\W{_IDEOGRAPHS}]+")
+_LETTER = rf"[^\W{_IDEOGRAPHS}]"
+# C++ and C# are words; in x+y the sign stands by itself, as in x + y.
+_WORD = rf"{_LETTER}+(?:(?<!\d)[+#]+(?![+#]|{_LETTER}))?"
+# The operator: between numbers, or not between characters of words. In state-of-the-art it is none.
+_MINUS = r"-(?:(?!\w)|(?<!\w-)|(?<=\d-)(?=\d))"
+_SYMBOLS = ("Sm", "Sc", "So")  # categories: mathematics, currencies, and others, such as emoji
+_OPERATORS = "#%&*/@^"  # Unicode has them among punctuation and modifiers
 _WORDS_KEPT = 2_000_000  # hashes of words in memory, about 150 bytes each
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # odd: 2**64 over the golden ratio (Knuth)
 
@@ -25,24 +36,47 @@ def normalise(text: str) -> str:
 
 
 def tokens(text: str) -> list[str]:
-    """Of a normalised text: an ideograph or a word is one, punctuation does not count."""
-    return _TOKEN.findall(text) or [text]
+    """Of a normalised text: an ideograph, a word or a run of symbols is one.
+
+    Punctuation does not count. A text of nothing else is a token itself.
+    """
+    return _token().findall(text) or [text]
+
+
+@cache
+def _token() -> re.Pattern[str]:
+    """Made when first used, from Unicode's own table, which has symbols up to U+1FFFF."""
+    characters = map(chr, range(0x20000))
+    symbols = [c for c in characters if c in _OPERATORS or unicodedata.category(c) in _SYMBOLS]
+    low, high = (
+        re.escape("".join(c for c in symbols if (c > "\uffff") == beyond))
+        for beyond in (False, True)
+    )
+    # Characters over U+FFFF are searched one by one: for nothing else, then. White space, of which
+    # there is most, is none of it.
+    symbol = rf"[{low}]|(?![\0-\uffff])[{high}]|{_MINUS}"
+    return re.compile(rf"[{_IDEOGRAPHS}]|{_WORD}|(?!\s)(?:{symbol})+")
 
 
 @dataclass(frozen=True)
 class Shingles:
     """The shingles of some texts, end to end.
 
-    values: [S] of all texts; a text's own are in any order and may repeat.
+    values: [S] of all texts; a text's own ascend, each once, and are at least one.
     starts: [texts + 1] where each text begins, and S.
     """
 
     values: NDArray[np.uint64]
     starts: NDArray[np.int64]
 
-    def of(self, text: int) -> set[int]:
-        """The set of shingles of one text, by its index."""
-        return set(self.values[self.starts[text] : self.starts[text + 1]].tolist())
+    @property
+    def sizes(self) -> NDArray[np.int64]:
+        """[texts] how many shingles each has."""
+        return np.diff(self.starts)
+
+    def of(self, text: int) -> NDArray[np.uint64]:
+        """The shingles of one text, by its index."""
+        return self.values[self.starts[text] : self.starts[text + 1]]
 
     @classmethod
     def join(cls, batches: Sequence[Shingles]) -> Shingles:
@@ -54,6 +88,12 @@ class Shingles:
         return cls(values, np.concatenate([[0], np.cumsum(sizes)]))
 
 
+def ranges(begins: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    """begins[0], begins[0] + 1, ... as many as lengths[0], then those from begins[1], and so on."""
+    ends = np.cumsum(lengths)
+    return np.repeat(begins - ends + lengths, lengths) + np.arange(lengths.sum())
+
+
 class Shingler:
     """Hashes tokens, each word once. Equal texts have equal shingles in every process."""
 
@@ -63,7 +103,7 @@ class Shingler:
     def __call__(self, normalised: Iterable[str]) -> Shingles:
         """Runs of three tokens of each text; a text of one or two tokens has one shingle.
 
-        At least one text.
+        From one text to BATCH.
         """
         if len(self._hashes) > _WORDS_KEPT:
             self._hashes.clear()
@@ -81,8 +121,17 @@ class Shingler:
         values = np.zeros(runs, np.uint64)
         for offset in range(TOKENS_A_SHINGLE):
             values = _mix(values ^ flat[offset : runs + offset])
-        counts = lengths - (TOKENS_A_SHINGLE - 1)
-        return Shingles(values[inside[:runs]], np.concatenate([[0], np.cumsum(counts)]))
+        return _sets(values[inside[:runs]], lengths - (TOKENS_A_SHINGLE - 1))
+
+
+def _sets(values: NDArray[np.uint64], sizes: NDArray[np.int64]) -> Shingles:
+    """Each text's shingles sorted, without repeats."""
+    owners = np.repeat(np.arange(len(sizes), dtype=np.uint64), sizes) << np.uint64(SHINGLE_BITS)
+    ordered = np.sort(owners | values >> np.uint64(64 - SHINGLE_BITS))
+    ordered = ordered[np.concatenate([[True], ordered[1:] != ordered[:-1]])]
+    owned = np.bincount((ordered >> np.uint64(SHINGLE_BITS)).astype(np.int64))
+    starts = np.concatenate([[0], np.cumsum(owned)])
+    return Shingles(ordered & np.uint64(2**SHINGLE_BITS - 1), starts)
 
 
 class _Hashes(dict[str, int]):
