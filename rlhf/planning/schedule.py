@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from rlhf.config.schema import DPOSection, RMSection, SFTSection, TuningSection
+from rlhf.config.schema import Config, DPOSection, RMSection, SFTSection, TuningSection
 from rlhf.models.spec import ModelSpec
 from rlhf.planning.cost import Cost
 from rlhf.planning.engines import Engine
@@ -62,10 +63,23 @@ def rm_duration(setting: Setting, sizes: tuple[int, int]) -> Duration:
     tokens = prompts * (prompt * (1 if section.shares_prompts else count) + count * response)
     cost = _cost(setting, section, setting.main)
     seconds = cost.training(tokens, sum(sizes), prompts // section.microbatch_size, projected=0)
-    steps = section.max_steps
-    if steps is None and config.annotation.source != "file":
-        steps = max(1, round(section.epochs * config.collect.prompts / section.batch_size))
-    return Duration("step", seconds, steps)
+    return Duration("step", seconds, _rm_steps(config))
+
+
+def _rm_steps(config: Config) -> int | None:
+    """Of all rounds: each trains anew, on what it and those before it have collected."""
+    section, collected = config.rm, config.collect.prompts
+    if section.max_steps is not None:
+        return section.max_steps * config.rounds
+    if config.annotation.source == "file":
+        return None
+    rounds = range(1, config.rounds + 1)
+    return sum(_epochs(section, number * collected) for number in rounds)
+
+
+def _epochs(section: SFTSection | RMSection, items: int) -> int:
+    """Steps, as the Trainer counts them: the last of an epoch takes what is left."""
+    return math.ceil(section.epochs * -(-items // section.batch_size))
 
 
 def dpo_duration(setting: Setting) -> Duration:
@@ -76,7 +90,8 @@ def dpo_duration(setting: Setting) -> Duration:
     cost = _cost(setting, section, setting.main)
     tokens = 2 * pairs * longest
     seconds = cost.training(tokens, longest, pairs // section.microbatch_size)
-    return Duration("step", seconds, section.max_steps)
+    steps = section.max_steps  # of every round
+    return Duration("step", seconds, None if steps is None else steps * setting.config.rounds)
 
 
 def ppo_duration(setting: Setting, slots: int) -> Duration:

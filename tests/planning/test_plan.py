@@ -54,6 +54,19 @@ def test_every_stage_of_a_run(whole):
     assert whole.hours == pytest.approx(sum(stage.duration.hours for stage in whole.stages))
 
 
+@pytest.mark.parametrize(
+    ("keys", "rm", "dpo"),
+    [
+        (["collect.prompts=4001"], 126 + 251, None),  # of 32 prompts; the second round has both's
+        (["rm.max_steps=7", "dpo.max_steps=9"], 14, 18),
+    ],
+)
+def test_every_round_trains_anew(keys, rm, dpo):
+    config, specs = small("rounds=2", "stages=[dpo, rm]", "dpo={}", *keys)
+    counts = [stage.duration.count for stage in plan(config, specs=specs).stages]
+    assert counts == [dpo, rm]
+
+
 def test_roles_of_a_shared_trunk(whole):
     loading, sampling = whole.stages[3].phases[:2]
     assert {part.role for part in loading.parts} == {"trunk"}
