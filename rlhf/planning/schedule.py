@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rlhf.config.schema import Config, DPOSection, RMSection, SFTSection, TuningSection
+from rlhf.data.jsonl import read_lines
 from rlhf.models.spec import ModelSpec
 from rlhf.planning.cost import Cost
 from rlhf.planning.engines import Engine
@@ -47,12 +48,22 @@ def sft_duration(setting: Setting, spec: ModelSpec) -> Duration:
     seconds = cost.training(
         rows * section.max_length, section.max_length, rows // section.microbatch_size
     )
-    steps = section.max_steps
-    size = _size(setting.config.data.sft)
-    if steps is None and size is not None:
-        tokens = section.epochs * size / BYTES_A_TOKEN
-        steps = max(1, round(tokens / (section.batch_size * section.max_length)))
-    return Duration("step", seconds, steps)
+    return Duration("step", seconds, section.max_steps or _sft_steps(setting.config))
+
+
+def _sft_steps(config: Config) -> int | None:
+    """Of all epochs over the user's file, nothing held out or curated; None where it is not there.
+
+    Packed rows are full ones, of about as many tokens as the file's bytes hold; others are its
+    records.
+    """
+    section, path = config.sft, Path(config.data.sft or "")
+    if not path.is_file():
+        return None
+    if not section.packing:
+        return _epochs(section, sum(1 for _ in read_lines(path)))
+    tokens = section.epochs * path.stat().st_size / BYTES_A_TOKEN
+    return max(1, round(tokens / (section.batch_size * section.max_length)))
 
 
 def rm_duration(setting: Setting, sizes: tuple[int, int]) -> Duration:
@@ -158,8 +169,3 @@ def _cost(setting: Setting, section: SFTSection | DPOSection | RMSection, spec: 
         in_8_bits=section.optimiser.kind == "adamw-8bit",
         wait=RM_WAIT if isinstance(section, RMSection) and method != "qlora" else None,
     )
-
-
-def _size(path: str | None) -> int | None:
-    """Bytes of a file of the user's that is there."""
-    return Path(path).stat().st_size if path and Path(path).is_file() else None

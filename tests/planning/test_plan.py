@@ -67,6 +67,19 @@ def test_every_round_trains_anew(keys, rm, dpo):
     assert counts == [dpo, rm]
 
 
+@pytest.mark.parametrize(("packing", "steps"), [("true", 8), ("false", 6)])
+def test_steps_of_a_file(tmp_path, packing, steps):
+    """130 records of 1,008 bytes, 64 rows a step: in two epochs 65,520 tokens at 4 bytes each, in
+    rows of 128 tokens when packed; else three steps an epoch, the last of 2 records."""
+    path = tmp_path / "sft.jsonl"
+    path.write_text("\n".join([json.dumps("x" * 1005)] * 130) + "\n")
+    keys = [f"data.sft={path}", f"sft.packing={packing}", "sft.epochs=2", "stages=[sft]"]
+    config, specs = small(*keys, "sft.max_length=128")
+    assert plan(config, specs=specs).stages[0].duration.count == steps
+    path.unlink()
+    assert plan(config, specs=specs).stages[0].duration.count is None
+
+
 def test_roles_of_a_shared_trunk(whole):
     loading, sampling = whole.stages[3].phases[:2]
     assert {part.role for part in loading.parts} == {"trunk"}
