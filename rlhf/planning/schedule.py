@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from rlhf.config.schema import Config, DPOSection, RMSection, SFTSection, TuningSection
+from rlhf.config.schema import Config, DPOSection, PPOSection, RMSection, SFTSection, TuningSection
 from rlhf.data.jsonl import read_lines
 from rlhf.models.spec import ModelSpec
 from rlhf.planning.cost import Cost
@@ -64,6 +64,24 @@ def _sft_steps(config: Config) -> int | None:
         return _epochs(section, sum(1 for _ in read_lines(path)))
     tokens = section.epochs * path.stat().st_size / BYTES_A_TOKEN
     return max(1, round(tokens / (section.batch_size * section.max_length)))
+
+
+def extra_sft_duration(setting: Setting) -> Duration:
+    """The SFT model trained on for what the last PPO used, in SFT's steps (6N a token, whatever is
+    tuned, as the run reckons it)."""
+    section = setting.config.sft
+    tokens = ppo_flops(setting.config.ppo) / 6
+    steps = max(1, int(tokens / (section.batch_size * section.max_length)))
+    return replace(sft_duration(setting, setting.main), count=steps)
+
+
+def ppo_flops(section: PPOSection) -> float:
+    """FLOPs a weight of one round, every answer as long as may be: the sum of
+    `rlhf.ppo.flops.iteration_flops`, which this layer does not see, over the iterations."""
+    tokens = section.episodes * (section.max_prompt_tokens + section.sampling.max_new_tokens)
+    per_step = 6 if section.tuning.method == "full" else 4
+    learners = 2 * section.iterations - section.critic_warmup
+    return tokens * (section.iterations * (2 + 4 * 2) + section.epochs * learners * per_step)
 
 
 def rm_duration(setting: Setting, sizes: tuple[int, int]) -> Duration:

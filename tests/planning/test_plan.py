@@ -4,34 +4,14 @@ import json
 
 import pytest
 
-from rlhf.config.load import load_config
-from rlhf.config.paths import resource
 from rlhf.planning import plan
 from rlhf.planning.deepspeed import decide
 from rlhf.planning.models import layer_sizes
 from rlhf.planning.setting import GIB, Setting
-from tests.planning.sizes import SMALL
-
-WHOLE = "configs/baichuan2_7b.yaml"
-TUNED = (
-    "configs/baichuan2_7b.yaml",
-    "stages=[sft]",
-    "sft.tuning.method=full",
-    "sft.microbatch_size=1",
-)
+from tests.planning.sizes import TUNED, WHOLE, config_of, small
 
 BLOCKS = 5 * (4 * 64**2 + 3 * 64 * 96 + 2 * 64) + 64
 """Weights of the small model but for the embedding and the head."""
-
-
-def config_of(name, *overrides):
-    return load_config(resource(name), overrides)
-
-
-def small(*overrides):
-    """The user's config on a small model."""
-    config = config_of(WHOLE, "collect.models=[]", "sft.max_length=64", *overrides)
-    return config, {entry.path: SMALL for entry in config.models.values()}
 
 
 @pytest.fixture(scope="module")
@@ -52,32 +32,6 @@ def test_every_stage_of_a_run(whole):
     sft, _, rm, ppo, _ = whole.stages
     assert (sft.duration.count, rm.duration.count, ppo.duration.count) == (10, 125, 350)
     assert whole.hours == pytest.approx(sum(stage.duration.hours for stage in whole.stages))
-
-
-@pytest.mark.parametrize(
-    ("keys", "rm", "dpo"),
-    [
-        (["collect.prompts=4001"], 126 + 251, None),  # of 32 prompts; the second round has both's
-        (["rm.max_steps=7", "dpo.max_steps=9"], 14, 18),
-    ],
-)
-def test_every_round_trains_anew(keys, rm, dpo):
-    config, specs = small("rounds=2", "stages=[dpo, rm]", "dpo={}", *keys)
-    counts = [stage.duration.count for stage in plan(config, specs=specs).stages]
-    assert counts == [dpo, rm]
-
-
-@pytest.mark.parametrize(("packing", "steps"), [("true", 8), ("false", 6)])
-def test_steps_of_a_file(tmp_path, packing, steps):
-    """130 records of 1,008 bytes, 64 rows a step: in two epochs 65,520 tokens at 4 bytes each, in
-    rows of 128 tokens when packed; else three steps an epoch, the last of 2 records."""
-    path = tmp_path / "sft.jsonl"
-    path.write_text("\n".join([json.dumps("x" * 1005)] * 130) + "\n")
-    keys = [f"data.sft={path}", f"sft.packing={packing}", "sft.epochs=2", "stages=[sft]"]
-    config, specs = small(*keys, "sft.max_length=128")
-    assert plan(config, specs=specs).stages[0].duration.count == steps
-    path.unlink()
-    assert plan(config, specs=specs).stages[0].duration.count is None
 
 
 def test_roles_of_a_shared_trunk(whole):
