@@ -47,6 +47,12 @@ def ppo_phases(setting: Setting) -> list[Phase]:
         "actor's update": ("actor", traces.actor_step(learning["actor"], rows, sizes)),
         "critic's update": ("critic", traces.trunk_step(learning["critic"], rows, sum(sizes))),
     }
+    texts, longest = mixed_text(setting)
+    if texts:  # logits of all tokens that another precedes
+        seen = traces.actor_step(
+            learning["actor"], min(texts, section.microbatch), (1, longest - 1)
+        )
+        passes["mixed text"] = ("actor", seen)
     return [
         loading_roles(setting, setting.engine if spreads(setting) else Engine(setting.gpus)),
         Phase("sampling", (*at_rest, *whole, *passing("actor", kinds))),
@@ -89,6 +95,15 @@ def microbatch(section: PPOSection, gpus: int) -> int:
         longest = section.max_prompt_tokens + section.sampling.max_new_tokens
         most = max(1, section.microbatch_tokens // longest)
     return min(most, -(-section.minibatch // gpus))
+
+
+def mixed_text(setting: Setting) -> tuple[int, int]:
+    """Texts of `ppo.pretraining` that one GPU takes in at a step of the actor's, `microbatch` at a
+    time, and tokens of each, all as long as may be."""
+    section = setting.config.ppo.pretraining
+    if section is None:
+        return 0, 0
+    return -(-section.rows // setting.gpus), min(section.max_length, setting.main.context)
 
 
 def scoring_microbatch(section: PPOSection, gpus: int) -> int:

@@ -12,7 +12,7 @@ from rlhf.models.spec import ModelSpec
 from rlhf.planning.cost import Cost
 from rlhf.planning.engines import Engine
 from rlhf.planning.memory import Rollout
-from rlhf.planning.ppo_phases import microbatch, scoring_microbatch, spreads
+from rlhf.planning.ppo_phases import microbatch, mixed_text, scoring_microbatch, spreads
 from rlhf.planning.ppo_phases import rollout as ppo_rollout
 from rlhf.planning.setting import Setting
 
@@ -153,18 +153,29 @@ def ppo_parts(setting: Setting, slots: int) -> tuple[float, float, float]:
     reading = speaking * cost.reading(tokens, length, answered) + 2 * cost.reading(
         tokens, length, 0
     )
-    mine, rows = section.minibatch // setting.gpus, microbatch(section, setting.gpus)
     batches = -(-work.sequences // scoring_microbatch(section, setting.gpus))
     reading += (speaking + 2) * batches * cost.gathering(setting.gpus)
-    microbatches = max(1, mine // rows)
-    steps = max(1, section.episodes // section.minibatch)
-    update = sum(
-        cost.passes(tokens, length, steps * microbatches, projected)
-        + steps * (cost.step() + cost.exchange(microbatches))
-        for projected in (answered, 0)
-    )
+    update = _update(setting, cost, work)
     sampling = cost.sampling(work, slots, adapted=section.tuning.method != "full")
     return sampling, reading, section.epochs * update
+
+
+def _update(setting: Setting, cost: Cost, work: Rollout) -> float:
+    """An epoch's steps of both learners; the actor's take text in, too, where some is mixed in."""
+    section, gpus = setting.config.ppo, setting.gpus
+    steps = max(1, section.episodes // section.minibatch)
+    microbatches = max(1, section.minibatch // gpus // microbatch(section, gpus))
+    texts, longest = mixed_text(setting)
+    mixed = -(-texts // section.microbatch)
+    seconds = cost.passes(steps * texts * longest, longest, steps * mixed)
+    length = work.prompt + work.response
+    learners = ((microbatches + mixed, work.response), (microbatches, 0))
+    for passes, projected in learners:
+        seconds += cost.passes(
+            work.sequences * length, length, steps * microbatches, work.sequences * projected
+        )
+        seconds += steps * (cost.step() + cost.exchange(passes))
+    return seconds
 
 
 def sampling_seconds(setting: Setting, spec: ModelSpec, work: Rollout, slots: int) -> float:

@@ -5,10 +5,13 @@ import json
 import pytest
 
 from rlhf.planning import plan
-from rlhf.planning.schedule import ppo_flops
+from rlhf.planning.models import weights
+from rlhf.planning.rates import H100
+from rlhf.planning.schedule import ppo_flops, ppo_parts
+from rlhf.planning.setting import Setting
 from rlhf.planning.stages import EXTRA_SFT
 from rlhf.ppo.flops import iteration_flops
-from tests.planning.sizes import TUNED, WHOLE, config_of, small
+from tests.planning.sizes import SMALL, TUNED, WHOLE, config_of, small
 
 
 @pytest.mark.parametrize(
@@ -72,3 +75,37 @@ def test_further_sft_is_made_smaller_as_sft_is():
     found = plan(config).options
     sft, extra = ([o for o in found if o.stage == name] for name in ("sft/main", EXTRA_SFT))
     assert [option.keys for option in extra] == [option.keys for option in sft] != []
+
+
+def test_text_that_ppo_mixes_in_takes_time():
+    """At least the operations of its tokens, 4N each under LoRA, in every step of the actor's."""
+
+    def update(rows, gpus=1):
+        text = f"{{data: text.jsonl, rows: {rows}, max_length: 512}}" if rows else "null"
+        config, specs = small(f"ppo.pretraining={text}", "ppo.epochs=2")
+        return ppo_parts(Setting(config, gpus=gpus, specs=specs), 16)[2]
+
+    section = config_of(WHOLE).ppo
+    tokens = 2 * section.episodes // section.minibatch * 16 * 512
+    added = update(16) - update(0)
+    assert added > 4 * tokens * weights(SMALL, "causal", None).multiplied / H100.product
+    assert update(32) - update(0) == pytest.approx(2 * added)
+    assert update(32, gpus=2) - update(0, gpus=2) == pytest.approx(added)  # 16 rows of each GPU
+
+
+def test_text_that_ppo_mixes_in_takes_memory():
+    """Logits of every token that follows another, of a microbatch of texts as of one of answers."""
+    text = "ppo.pretraining={data: text.jsonl, rows: 16, max_length: 1025}"
+    config, specs = small(text, "stages=[ppo]", "ppo.microbatch=8")
+    answer = config.ppo.sampling.max_new_tokens
+
+    def logits(gpus):
+        phases = {
+            p.name: p.of("logits") for p in plan(config, gpus=gpus, specs=specs).stages[0].phases
+        }
+        return phases["mixed text"], phases["actor's update"]
+
+    mixed, answers = logits(1)
+    assert mixed / answers == pytest.approx(1024 / answer, rel=0.01)
+    mixed, answers = logits(8)  # two texts a GPU, and eight answers of 64
+    assert mixed / answers == pytest.approx(2 / 8 * 1024 / answer, rel=0.01)
