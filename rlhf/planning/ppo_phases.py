@@ -84,8 +84,9 @@ def ppo_slots(setting: Setting) -> int:
 
 def spreads(setting: Setting) -> bool:
     """Whether models are spread over the GPUs (`rlhf.models.spread`): by ZeRO-2 the two that learn,
-    by ZeRO-3 all four. A shared trunk never is."""
-    return setting.config.ppo.roles == "separate" and setting.engine.stage > 0
+    by ZeRO-3 all four. A shared trunk never is, and by no other stage, nor in one process."""
+    separate = setting.config.ppo.roles == "separate"
+    return separate and setting.gpus > 1 and setting.engine.stage in (2, 3)
 
 
 def microbatch(section: PPOSection, gpus: int) -> int:

@@ -85,10 +85,37 @@ def test_a_batch_that_the_gpus_do_not_divide():
         plan(config, gpus=3, specs=specs)
 
 
-def test_zero_3_is_refused_what_a_run_refuses():
-    config, specs = small("runtime.deepspeed=zero3", "stages=[sft]")
-    with pytest.raises(ValueError, match="loss_chunk: null"):
-        plan(config, gpus=2, specs=specs)
+@pytest.mark.parametrize("gpus", [1, 2])
+@pytest.mark.parametrize(
+    ("keys", "refusal"),
+    [
+        ([], "loss_chunk: null"),
+        (["sft.loss_chunk=null", "sft.tuning.method=qlora"], "tuning.method to lora"),
+    ],
+)
+def test_zero_3_is_refused_what_a_run_refuses(gpus, keys, refusal):
+    config, specs = small("runtime.deepspeed=zero3", "stages=[sft]", *keys)
+    with pytest.raises(ValueError, match=refusal):
+        plan(config, gpus=gpus, specs=specs)
+
+
+def test_one_gpu_with_its_optimiser_on_the_cpu():
+    """16 bits of each weight and gradient on the GPU; in float32 on the host weight, gradient and
+    two averages."""
+    keys = ["stages=[sft]", "runtime.deepspeed=zero3_offload"]
+    (stage,) = plan(config_of("configs/baichuan2_7b_full.yaml", *keys)).stages
+    assert stage.engine == "ZeRO-3 + offload" and stage.fits
+    training = stage.phases[1]
+    assert training.of("weights") >= 2 * 7_505_973_248 and training.of("optimiser") == 0
+    assert training.host == 16 * 7_505_973_248
+
+
+def test_ppo_in_one_process_is_spread_over_nothing():
+    """What runtime.deepspeed names is not PPO's then."""
+    keys = ["ppo.roles=separate", "ppo.tuning.method=full", "stages=[ppo]"]
+    config, specs = small(*keys, "runtime.deepspeed=zero3")
+    plain = config.model_copy(update={"runtime": small()[0].runtime})
+    assert plan(config, specs=specs).stages == plan(plain, specs=specs).stages
 
 
 def test_ppo_spreads_four_models():
