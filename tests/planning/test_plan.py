@@ -202,6 +202,43 @@ def kept_layers(zero, layer) -> int:
     return whole
 
 
+PPO_APART = ("ppo.roles=separate", "ppo.tuning.method=full", "stages=[sft, ppo]")
+PPO_REFUSES = {
+    "ppo.microbatch_tokens=4096": "ppo.microbatch_tokens gives processes differently many",
+    "ppo.actor_optimiser.kind=adamw-8bit": "kind adamw-8bit is not spread by ZeRO; set adamw",
+    "ppo.pretraining={data: text.jsonl, rows: 9}": "rows = 9 is not a multiple of .* processes = 2",
+    "ppo.tuning.method=qlora": "ZeRO does not spread 4-bit weights; set it to lora, or ppo.roles",
+}
+
+
+@pytest.mark.parametrize(("key", "refusal"), PPO_REFUSES.items())
+def test_what_a_run_refuses_of_ppo_that_is_spread(key, refusal):
+    """By any ZeRO, also one that is to be decided; not on one trunk, nor in one process."""
+    config, specs = small(*PPO_APART, "runtime.deepspeed=zero2", key)
+    with pytest.raises(ValueError, match=refusal):
+        plan(config, gpus=2, specs=specs)
+    with pytest.raises(ValueError, match=refusal):
+        decide(config, gpus=2, specs=specs)
+    assert plan(config, gpus=1, specs=specs).fits
+    shared = ("ppo.roles=shared", "ppo.tuning.method=lora", "stages=[ppo]")
+    config, specs = small(*shared, "runtime.deepspeed=zero2", key)
+    assert plan(config, gpus=2, specs=specs).fits
+
+
+def test_ppo_with_roles_apart_takes_no_optimiser_on_the_cpu():
+    """So none is written for it: on one trunk, or without PPO, it is the last resort."""
+    keys = ("runtime.deepspeed=zero3_offload", "sft.loss_chunk=null", *PPO_APART)
+    config, specs = small(*keys)
+    with pytest.raises(ValueError, match="optimiser on the CPU, which ppo cannot; set zero3"):
+        plan(config, gpus=2, specs=specs)
+    tight = {"gpus": 2, "gpu_memory": 48}
+    tuned = (*TUNED, "ppo.roles=separate", "ppo.tuning.method=full")
+    with pytest.raises(ValueError, match=r"no engine fits 2 GPUs .* with ppo\.roles: shared"):
+        decide(config_of(*tuned, "stages=[sft, ppo]"), **tight)
+    assert decide(config_of(*tuned), **tight).engine.offload
+    assert decide(config_of(*TUNED, "stages=[sft, ppo]"), **tight).engine.offload
+
+
 def test_deepspeed_needs_gpus_and_a_stage():
     with pytest.raises(ValueError, match="give --gpus 2"):
         decide(config_of(*TUNED), gpus=1)
