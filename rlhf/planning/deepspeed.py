@@ -2,7 +2,8 @@
 
 ZeRO-2 where it fits, for it moves no weights. Else ZeRO-3, with as many layers left whole on every
 GPU as there is room for; the optimiser goes to the host's memory only where nothing else helps. On
-several hosts ZeRO-3 keeps a copy of the weights in each (hpZ) where that fits too.
+several hosts ZeRO-3 keeps a copy of the weights in each (hpZ) where that fits too. What the run's
+PPO would refuse is not chosen.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from rlhf.models.adapter import Task
 from rlhf.models.spec import ModelSpec
 from rlhf.planning.engines import HALF, Engine
 from rlhf.planning.models import layer_sizes
+from rlhf.planning.ppo_phases import check_spread
 from rlhf.planning.setting import GIB, Setting
 from rlhf.planning.stages import stage_plans
 
@@ -51,7 +53,8 @@ def decide(
         specs: as in `rlhf.planning.plan`.
 
     Raises:
-        ValueError: one GPU only, no supervised stage, or no engine makes the stages fit.
+        ValueError: one GPU only, no supervised stage, PPO would refuse every engine, or none makes
+            the stages fit.
     """
     if gpus < 2:
         raise ValueError("--deepspeed spreads a model over GPUs: give --gpus 2 or more")
@@ -61,13 +64,20 @@ def decide(
         raise ValueError(
             f"{config.name}: DeepSpeed is for sft, dpo and rm, and it has none of them"
         )
+    spread = "ppo" in setting.stages and config.ppo.roles == "separate"
+    if spread:
+        check_spread(replace(setting, chosen=Engine(gpus, stage=2)))
     for engine in _engines(gpus, per_host):
+        if engine.offload and spread:
+            break
         peak = _peak(replace(setting, chosen=engine), stages)
         if peak is not None and peak <= setting.usable:
             return _whole_layers(replace(setting, chosen=engine), stages[-1], peak)
     raise ValueError(
         f"{config.name}: no engine fits {gpus} GPUs of {gpu_memory:g} GiB; more GPUs, a smaller "
         "microbatch_size or gradient_checkpointing would (rlhf plan shows by how much)"
+        + "; with ppo.roles: shared, or without ppo in stages, the optimiser could be on the CPU"
+        * spread
     )
 
 

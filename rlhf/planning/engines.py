@@ -110,11 +110,12 @@ class Engine:
 
 
 def read_engine(deepspeed: str | None, gpus: int, hidden_size: int) -> Engine:
-    """The engine of `runtime.deepspeed`: a DeepSpeed JSON, or the name of a packaged one.
+    """The engine of `runtime.deepspeed`: a DeepSpeed JSON, or the name of a packaged one. One
+    process uses it, too: the optimiser may be on the CPU.
 
     Raises ValueError for a file that is not there or no DeepSpeed configuration.
     """
-    if deepspeed is None or gpus == 1:
+    if deepspeed is None:
         return Engine(gpus)
     path = Path(deepspeed)
     if not path.is_file():

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from rlhf.config.schema import Config
 from rlhf.planning.setting import Setting
-from rlhf.planning.stages import stage_plans
+from rlhf.planning.stages import EXTRA_SFT, stage_plans
 
 Change = dict[str, Any]
 """Dotted keys below a stage's section -> values."""
@@ -32,7 +32,7 @@ class Option:
 def smaller(setting: Setting, name: str) -> list[Option]:
     """Options for a stage that does not fit: each harmless change and all of them together, then
     other methods and then more GPUs, up to the first of each that fits."""
-    stage = name.partition("/")[0]
+    stage = _section_of(name)
     section: Any = getattr(setting.config, stage)
     changes = list(_harmless(setting.config, stage))
     harmless = {key: value for change in changes for key, value in change.items()}
@@ -47,6 +47,11 @@ def smaller(setting: Setting, name: str) -> list[Option]:
         zero = {"runtime.deepspeed": "zero3"}
         found += _until_one_fits(_tried(one, name, spread, zero) for one in more)
     return found
+
+
+def _section_of(name: str) -> str:
+    """The config's section that this stage's plan follows."""
+    return "sft" if name == EXTRA_SFT else name.partition("/")[0]
 
 
 def _harmless(config: Config, stage: str) -> Iterator[Change]:
@@ -91,11 +96,10 @@ def _tried(
     setting: Setting, name: str, change: Change, top: Change | None = None
 ) -> Iterator[Option]:
     """The option, unless the config refuses the change."""
-    stage = name.partition("/")[0]
-    keys = {f"{stage}.{key}": value for key, value in change.items()} | (top or {})
+    keys = {f"{_section_of(name)}.{key}": value for key, value in change.items()} | (top or {})
     try:
         changed = replace(setting, config=_changed(setting.config, keys))
-        found = {one.name: one for one in stage_plans(changed, stage)}[name]
+        found = {one.name: one for one in stage_plans(changed, name.partition("/")[0])}[name]
     except (ValidationError, ValueError):
         return
     told = tuple(f"{key}={_as_yaml(value)}" for key, value in keys.items())

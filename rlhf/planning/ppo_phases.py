@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from rlhf.config.base import check_multiple
 from rlhf.config.schema import PPOSection
 from rlhf.models.adapter import Task
 from rlhf.planning import traces
@@ -19,7 +20,11 @@ FLOAT32 = 4
 
 
 def ppo_phases(setting: Setting) -> list[Phase]:
-    """Loading, sampling, reading, the two backward passes, the steps."""
+    """Loading, sampling, reading, the two backward passes, the steps.
+
+    Raises ValueError for what a run refuses.
+    """
+    check_spread(setting)
     section, spec, width = setting.config.ppo, setting.main, setting.dtype.itemsize
     sizes = (section.max_prompt_tokens, section.sampling.max_new_tokens)
     rows = microbatch(section, setting.gpus)
@@ -47,6 +52,12 @@ def ppo_phases(setting: Setting) -> list[Phase]:
         "actor's update": ("actor", traces.actor_step(learning["actor"], rows, sizes)),
         "critic's update": ("critic", traces.trunk_step(learning["critic"], rows, sum(sizes))),
     }
+    texts, longest = mixed_text(setting)
+    if texts:  # logits of all tokens that another precedes
+        seen = traces.actor_step(
+            learning["actor"], min(texts, section.microbatch), (1, longest - 1)
+        )
+        passes["mixed text"] = ("actor", seen)
     return [
         loading_roles(setting, setting.engine if spreads(setting) else Engine(setting.gpus)),
         Phase("sampling", (*at_rest, *whole, *passing("actor", kinds))),
@@ -78,8 +89,36 @@ def ppo_slots(setting: Setting) -> int:
 
 def spreads(setting: Setting) -> bool:
     """Whether models are spread over the GPUs (`rlhf.models.spread`): by ZeRO-2 the two that learn,
-    by ZeRO-3 all four. A shared trunk never is."""
-    return setting.config.ppo.roles == "separate" and setting.engine.stage > 0
+    by ZeRO-3 all four. A shared trunk never is, and by no other stage, nor in one process."""
+    separate = setting.config.ppo.roles == "separate"
+    return separate and setting.gpus > 1 and setting.engine.stage in (2, 3)
+
+
+def check_spread(setting: Setting) -> None:
+    """Raises ValueError for what a run refuses of models that are spread, in its words
+    (stages/ppo.py and rlhf/models/roles.py, neither of which this layer may ask)."""
+    section = setting.config.ppo
+    if section.roles == "separate" and setting.gpus > 1 and setting.engine.offload:
+        raise ValueError(
+            "runtime.deepspeed puts the optimiser on the CPU, which ppo cannot; set zero3 for ppo"
+        )
+    if not spreads(setting):
+        return
+    if section.microbatch_tokens is not None:
+        raise ValueError(
+            "ppo.microbatch_tokens gives processes differently many microbatches, which ZeRO does "
+            "not allow; set it to null, and ppo.microbatch"
+        )
+    if section.pretraining is not None:
+        rows = section.pretraining.rows
+        check_multiple("ppo.pretraining.rows", rows, "the number of processes", setting.gpus)
+    if "adamw-8bit" in (section.actor_optimiser.kind, section.critic_optimiser.kind):
+        raise ValueError("ppo optimiser kind adamw-8bit is not spread by ZeRO; set adamw")
+    if section.tuning.method == "qlora":
+        raise ValueError(
+            "ppo.tuning.method: qlora, and ZeRO does not spread 4-bit weights; set it to lora, or "
+            "ppo.roles to shared"
+        )
 
 
 def microbatch(section: PPOSection, gpus: int) -> int:
@@ -89,6 +128,15 @@ def microbatch(section: PPOSection, gpus: int) -> int:
         longest = section.max_prompt_tokens + section.sampling.max_new_tokens
         most = max(1, section.microbatch_tokens // longest)
     return min(most, -(-section.minibatch // gpus))
+
+
+def mixed_text(setting: Setting) -> tuple[int, int]:
+    """Texts of `ppo.pretraining` that one GPU takes in at a step of the actor's, `microbatch` at a
+    time, and tokens of each, all as long as may be."""
+    section = setting.config.ppo.pretraining
+    if section is None:
+        return 0, 0
+    return -(-section.rows // setting.gpus), min(section.max_length, setting.main.context)
 
 
 def scoring_microbatch(section: PPOSection, gpus: int) -> int:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from rlhf.config.schema import DPOSection, RMSection, SFTSection, TuningSection
+from rlhf.config.schema import Config, DPOSection, PPOSection, RMSection, SFTSection, TuningSection
+from rlhf.data.jsonl import read_lines
 from rlhf.models.spec import ModelSpec
 from rlhf.planning.cost import Cost
 from rlhf.planning.engines import Engine
 from rlhf.planning.memory import Rollout
-from rlhf.planning.ppo_phases import microbatch, scoring_microbatch, spreads
+from rlhf.planning.ppo_phases import microbatch, mixed_text, scoring_microbatch, spreads
 from rlhf.planning.ppo_phases import rollout as ppo_rollout
 from rlhf.planning.setting import Setting
 
@@ -46,12 +48,40 @@ def sft_duration(setting: Setting, spec: ModelSpec) -> Duration:
     seconds = cost.training(
         rows * section.max_length, section.max_length, rows // section.microbatch_size
     )
-    steps = section.max_steps
-    size = _size(setting.config.data.sft)
-    if steps is None and size is not None:
-        tokens = section.epochs * size / BYTES_A_TOKEN
-        steps = max(1, round(tokens / (section.batch_size * section.max_length)))
-    return Duration("step", seconds, steps)
+    return Duration("step", seconds, section.max_steps or _sft_steps(setting.config))
+
+
+def _sft_steps(config: Config) -> int | None:
+    """Of all epochs over the user's file, nothing held out or curated; None where it is not there.
+
+    Packed rows are full ones, of about as many tokens as the file's bytes hold; others are its
+    records.
+    """
+    section, path = config.sft, Path(config.data.sft or "")
+    if not path.is_file():
+        return None
+    if not section.packing:
+        return _epochs(section, sum(1 for _ in read_lines(path)))
+    tokens = section.epochs * path.stat().st_size / BYTES_A_TOKEN
+    return max(1, round(tokens / (section.batch_size * section.max_length)))
+
+
+def extra_sft_duration(setting: Setting) -> Duration:
+    """The SFT model trained on for what the last PPO used, in SFT's steps (6N a token, whatever is
+    tuned, as the run reckons it)."""
+    section = setting.config.sft
+    tokens = ppo_flops(setting.config.ppo) / 6
+    steps = max(1, int(tokens / (section.batch_size * section.max_length)))
+    return replace(sft_duration(setting, setting.main), count=steps)
+
+
+def ppo_flops(section: PPOSection) -> float:
+    """FLOPs a weight of one round, every answer as long as may be: the sum of
+    `rlhf.ppo.flops.iteration_flops`, which this layer does not see, over the iterations."""
+    tokens = section.episodes * (section.max_prompt_tokens + section.sampling.max_new_tokens)
+    per_step = 6 if section.tuning.method == "full" else 4
+    learners = 2 * section.iterations - section.critic_warmup
+    return tokens * (section.iterations * (2 + 4 * 2) + section.epochs * learners * per_step)
 
 
 def rm_duration(setting: Setting, sizes: tuple[int, int]) -> Duration:
@@ -62,10 +92,23 @@ def rm_duration(setting: Setting, sizes: tuple[int, int]) -> Duration:
     tokens = prompts * (prompt * (1 if section.shares_prompts else count) + count * response)
     cost = _cost(setting, section, setting.main)
     seconds = cost.training(tokens, sum(sizes), prompts // section.microbatch_size, projected=0)
-    steps = section.max_steps
-    if steps is None and config.annotation.source != "file":
-        steps = max(1, round(section.epochs * config.collect.prompts / section.batch_size))
-    return Duration("step", seconds, steps)
+    return Duration("step", seconds, _rm_steps(config))
+
+
+def _rm_steps(config: Config) -> int | None:
+    """Of all rounds: each trains anew, on what it and those before it have collected."""
+    section, collected = config.rm, config.collect.prompts
+    if section.max_steps is not None:
+        return section.max_steps * config.rounds
+    if config.annotation.source == "file":
+        return None
+    rounds = range(1, config.rounds + 1)
+    return sum(_epochs(section, number * collected) for number in rounds)
+
+
+def _epochs(section: SFTSection | RMSection, items: int) -> int:
+    """Steps, as the Trainer counts them: the last of an epoch takes what is left."""
+    return math.ceil(section.epochs * -(-items // section.batch_size))
 
 
 def dpo_duration(setting: Setting) -> Duration:
@@ -76,7 +119,8 @@ def dpo_duration(setting: Setting) -> Duration:
     cost = _cost(setting, section, setting.main)
     tokens = 2 * pairs * longest
     seconds = cost.training(tokens, longest, pairs // section.microbatch_size)
-    return Duration("step", seconds, section.max_steps)
+    steps = section.max_steps  # of every round
+    return Duration("step", seconds, None if steps is None else steps * setting.config.rounds)
 
 
 def ppo_duration(setting: Setting, slots: int) -> Duration:
@@ -109,18 +153,29 @@ def ppo_parts(setting: Setting, slots: int) -> tuple[float, float, float]:
     reading = speaking * cost.reading(tokens, length, answered) + 2 * cost.reading(
         tokens, length, 0
     )
-    mine, rows = section.minibatch // setting.gpus, microbatch(section, setting.gpus)
     batches = -(-work.sequences // scoring_microbatch(section, setting.gpus))
     reading += (speaking + 2) * batches * cost.gathering(setting.gpus)
-    microbatches = max(1, mine // rows)
-    steps = max(1, section.episodes // section.minibatch)
-    update = sum(
-        cost.passes(tokens, length, steps * microbatches, projected)
-        + steps * (cost.step() + cost.exchange(microbatches))
-        for projected in (answered, 0)
-    )
+    update = _update(setting, cost, work)
     sampling = cost.sampling(work, slots, adapted=section.tuning.method != "full")
     return sampling, reading, section.epochs * update
+
+
+def _update(setting: Setting, cost: Cost, work: Rollout) -> float:
+    """An epoch's steps of both learners; the actor's take text in, too, where some is mixed in."""
+    section, gpus = setting.config.ppo, setting.gpus
+    steps = max(1, section.episodes // section.minibatch)
+    microbatches = max(1, section.minibatch // gpus // microbatch(section, gpus))
+    texts, longest = mixed_text(setting)
+    mixed = -(-texts // section.microbatch)
+    seconds = cost.passes(steps * texts * longest, longest, steps * mixed)
+    length = work.prompt + work.response
+    learners = ((microbatches + mixed, work.response), (microbatches, 0))
+    for passes, projected in learners:
+        seconds += cost.passes(
+            work.sequences * length, length, steps * microbatches, work.sequences * projected
+        )
+        seconds += steps * (cost.step() + cost.exchange(passes))
+    return seconds
 
 
 def sampling_seconds(setting: Setting, spec: ModelSpec, work: Rollout, slots: int) -> float:
@@ -143,8 +198,3 @@ def _cost(setting: Setting, section: SFTSection | DPOSection | RMSection, spec: 
         in_8_bits=section.optimiser.kind == "adamw-8bit",
         wait=RM_WAIT if isinstance(section, RMSection) and method != "qlora" else None,
     )
-
-
-def _size(path: str | None) -> int | None:
-    """Bytes of a file of the user's that is there."""
-    return Path(path).stat().st_size if path and Path(path).is_file() else None

@@ -13,6 +13,8 @@ from rlhf.planning.ppo_phases import ppo_phases, ppo_slots, spreads
 from rlhf.planning.schedule import Duration
 from rlhf.planning.setting import GIB, Setting
 
+EXTRA_SFT = "evaluate/sft_extra"
+
 
 @dataclass(frozen=True)
 class StagePlan:
@@ -59,7 +61,8 @@ class StagePlan:
 
 
 def stage_plans(setting: Setting, stage: str) -> list[StagePlan]:
-    """Of one stage; SFT has one for each model, a stage that computes nothing has none."""
+    """Of one stage; SFT has one for each model, evaluating one for the SFT that may come before it,
+    a stage that computes nothing has none."""
     return _PLANNERS[stage](setting)
 
 
@@ -97,7 +100,11 @@ def _ppo(setting: Setting) -> list[StagePlan]:
 
 
 def _evaluate(setting: Setting) -> list[StagePlan]:
-    return _sampling(setting, "evaluate", phases.answering(setting), phases.judging(setting))
+    judged = _sampling(setting, "evaluate", phases.answering(setting), phases.judging(setting))
+    if not setting.config.evaluate.extra_sft:
+        return judged
+    trained = phases.sft_phases(setting, setting.main)
+    return [_stage(setting, EXTRA_SFT, trained, schedule.extra_sft_duration(setting)), *judged]
 
 
 def _sampling(

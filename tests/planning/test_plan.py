@@ -4,34 +4,14 @@ import json
 
 import pytest
 
-from rlhf.config.load import load_config
-from rlhf.config.paths import resource
 from rlhf.planning import plan
 from rlhf.planning.deepspeed import decide
 from rlhf.planning.models import layer_sizes
 from rlhf.planning.setting import GIB, Setting
-from tests.planning.sizes import SMALL
-
-WHOLE = "configs/baichuan2_7b.yaml"
-TUNED = (
-    "configs/baichuan2_7b.yaml",
-    "stages=[sft]",
-    "sft.tuning.method=full",
-    "sft.microbatch_size=1",
-)
+from tests.planning.sizes import TUNED, WHOLE, config_of, small
 
 BLOCKS = 5 * (4 * 64**2 + 3 * 64 * 96 + 2 * 64) + 64
 """Weights of the small model but for the embedding and the head."""
-
-
-def config_of(name, *overrides):
-    return load_config(resource(name), overrides)
-
-
-def small(*overrides):
-    """The user's config on a small model."""
-    config = config_of(WHOLE, "collect.models=[]", "sft.max_length=64", *overrides)
-    return config, {entry.path: SMALL for entry in config.models.values()}
 
 
 @pytest.fixture(scope="module")
@@ -105,10 +85,37 @@ def test_a_batch_that_the_gpus_do_not_divide():
         plan(config, gpus=3, specs=specs)
 
 
-def test_zero_3_is_refused_what_a_run_refuses():
-    config, specs = small("runtime.deepspeed=zero3", "stages=[sft]")
-    with pytest.raises(ValueError, match="loss_chunk: null"):
-        plan(config, gpus=2, specs=specs)
+@pytest.mark.parametrize("gpus", [1, 2])
+@pytest.mark.parametrize(
+    ("keys", "refusal"),
+    [
+        ([], "loss_chunk: null"),
+        (["sft.loss_chunk=null", "sft.tuning.method=qlora"], "tuning.method to lora"),
+    ],
+)
+def test_zero_3_is_refused_what_a_run_refuses(gpus, keys, refusal):
+    config, specs = small("runtime.deepspeed=zero3", "stages=[sft]", *keys)
+    with pytest.raises(ValueError, match=refusal):
+        plan(config, gpus=gpus, specs=specs)
+
+
+def test_one_gpu_with_its_optimiser_on_the_cpu():
+    """16 bits of each weight and gradient on the GPU; in float32 on the host weight, gradient and
+    two averages."""
+    keys = ["stages=[sft]", "runtime.deepspeed=zero3_offload"]
+    (stage,) = plan(config_of("configs/baichuan2_7b_full.yaml", *keys)).stages
+    assert stage.engine == "ZeRO-3 + offload" and stage.fits
+    training = stage.phases[1]
+    assert training.of("weights") >= 2 * 7_505_973_248 and training.of("optimiser") == 0
+    assert training.host == 16 * 7_505_973_248
+
+
+def test_ppo_in_one_process_is_spread_over_nothing():
+    """What runtime.deepspeed names is not PPO's then."""
+    keys = ["ppo.roles=separate", "ppo.tuning.method=full", "stages=[ppo]"]
+    config, specs = small(*keys, "runtime.deepspeed=zero3")
+    plain = config.model_copy(update={"runtime": small()[0].runtime})
+    assert plan(config, specs=specs).stages == plan(plain, specs=specs).stages
 
 
 def test_ppo_spreads_four_models():
@@ -193,6 +200,43 @@ def kept_layers(zero, layer) -> int:
                 kept += 1
         whole += kept == len(layer)
     return whole
+
+
+PPO_APART = ("ppo.roles=separate", "ppo.tuning.method=full", "stages=[sft, ppo]")
+PPO_REFUSES = {
+    "ppo.microbatch_tokens=4096": "ppo.microbatch_tokens gives processes differently many",
+    "ppo.actor_optimiser.kind=adamw-8bit": "kind adamw-8bit is not spread by ZeRO; set adamw",
+    "ppo.pretraining={data: text.jsonl, rows: 9}": "rows = 9 is not a multiple of .* processes = 2",
+    "ppo.tuning.method=qlora": "ZeRO does not spread 4-bit weights; set it to lora, or ppo.roles",
+}
+
+
+@pytest.mark.parametrize(("key", "refusal"), PPO_REFUSES.items())
+def test_what_a_run_refuses_of_ppo_that_is_spread(key, refusal):
+    """By any ZeRO, also one that is to be decided; not on one trunk, nor in one process."""
+    config, specs = small(*PPO_APART, "runtime.deepspeed=zero2", key)
+    with pytest.raises(ValueError, match=refusal):
+        plan(config, gpus=2, specs=specs)
+    with pytest.raises(ValueError, match=refusal):
+        decide(config, gpus=2, specs=specs)
+    assert plan(config, gpus=1, specs=specs).fits
+    shared = ("ppo.roles=shared", "ppo.tuning.method=lora", "stages=[ppo]")
+    config, specs = small(*shared, "runtime.deepspeed=zero2", key)
+    assert plan(config, gpus=2, specs=specs).fits
+
+
+def test_ppo_with_roles_apart_takes_no_optimiser_on_the_cpu():
+    """So none is written for it: on one trunk, or without PPO, it is the last resort."""
+    keys = ("runtime.deepspeed=zero3_offload", "sft.loss_chunk=null", *PPO_APART)
+    config, specs = small(*keys)
+    with pytest.raises(ValueError, match="optimiser on the CPU, which ppo cannot; set zero3"):
+        plan(config, gpus=2, specs=specs)
+    tight = {"gpus": 2, "gpu_memory": 48}
+    tuned = (*TUNED, "ppo.roles=separate", "ppo.tuning.method=full")
+    with pytest.raises(ValueError, match=r"no engine fits 2 GPUs .* with ppo\.roles: shared"):
+        decide(config_of(*tuned, "stages=[sft, ppo]"), **tight)
+    assert decide(config_of(*tuned), **tight).engine.offload
+    assert decide(config_of(*TUNED, "stages=[sft, ppo]"), **tight).engine.offload
 
 
 def test_deepspeed_needs_gpus_and_a_stage():
