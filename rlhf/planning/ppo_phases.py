@@ -100,7 +100,9 @@ def check_spread(setting: Setting) -> None:
     section = setting.config.ppo
     if section.roles == "separate" and setting.gpus > 1 and setting.engine.offload:
         raise ValueError(
-            "runtime.deepspeed puts the optimiser on the CPU, which ppo cannot; set zero3 for ppo"
+            "runtime.deepspeed puts the optimiser on the CPU, which ppo with separate roles "
+            "cannot; name the stages before it in stages, and run it with --only ppo --set "
+            "stages=null --set runtime.deepspeed=zero3"
         )
     if not spreads(setting):
         return

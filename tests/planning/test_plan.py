@@ -229,7 +229,9 @@ def test_ppo_with_roles_apart_takes_no_optimiser_on_the_cpu():
     """So none is written for it: on one trunk, or without PPO, it is the last resort."""
     keys = ("runtime.deepspeed=zero3_offload", "sft.loss_chunk=null", *PPO_APART)
     config, specs = small(*keys)
-    with pytest.raises(ValueError, match="optimiser on the CPU, which ppo cannot; set zero3"):
+    with pytest.raises(
+        ValueError, match="optimiser on the CPU, which ppo with separate roles cannot"
+    ):
         plan(config, gpus=2, specs=specs)
     tight = {"gpus": 2, "gpu_memory": 48}
     tuned = (*TUNED, "ppo.roles=separate", "ppo.tuning.method=full")
