@@ -144,6 +144,7 @@ def test_shared_and_separate_roles_have_the_same_losses(world: World, tmp_path: 
             section.model_copy(update={"minibatch": 4, "epochs": 1}),
             actor=Learner(roles.actor_parameters(), section.actor_optimiser, 1),
             critic=Learner(roles.critic_parameters(), section.critic_optimiser, 1),
+            normaliser=normaliser,
             random_order=torch.Generator(),
             dump=tmp_path / "refused",
         )

@@ -103,7 +103,7 @@ class BaichuanModel(BaichuanPreTrainedModel):
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("pass exactly one of input_ids and inputs_embeds")
-        if self.rotary_emb is None and kwargs.get("cu_seq_lens_q") is not None:
+        if self.rotary_emb is None and end_to_end(self.config, kwargs):
             raise ValueError(
                 "cu_seq_lens_q leads to a kernel that has no ALiBi: pass position_ids that start "
                 "again with each sequence instead"
