@@ -7,13 +7,7 @@
 # filled with the versions in constraints.txt; what is installed already is not installed again.
 set -euo pipefail
 
-self=${BASH_SOURCE[0]}
-while [[ -L $self ]]; do # macOS came without readlink -f for long
-    link=$(readlink "$self")
-    [[ $link == /* ]] || link=$(dirname "$self")/$link
-    self=$link
-done
-root=$(CDPATH= cd -- "$(dirname "$self")/.." && pwd) # not pwd -P: a .venv that is there knows itself by this name
+root=$(CDPATH= cd -- "$(dirname "${BASH_SOURCE[0]}")/.." && pwd) # not pwd -P: a .venv that is there knows itself by this name
 venv=$root/.venv
 
 fail() {

@@ -10,7 +10,7 @@ from pathlib import Path
 from torch import Tensor
 
 from rlhf.config.base import check_multiple
-from rlhf.config.schema import Config, PPOSection
+from rlhf.config.schema import Config
 from rlhf.data.chat_format import encode_prompt
 from rlhf.data.jsonl import read_jsonl
 from rlhf.data.records import PromptRecord, TextRecord
@@ -20,13 +20,13 @@ from rlhf.evaluation.card import with_cards
 from rlhf.generation import Completion
 from rlhf.models.load import score_statistics
 from rlhf.models.roles import Roles, build_roles
-from rlhf.models.spread import ZeroStage
+from rlhf.models.spread import ZeroStage, check_roles
 from rlhf.ppo.loop import OnAnswers, train
 from rlhf.ppo.measure import Judge
 from rlhf.runtime.distributed import Runtime, StageResult, is_main_process, world_size
 from rlhf.runtime.metrics import MetricsLog, progress
 from rlhf.runtime.steps import Step, Summary, execute
-from rlhf.training.engine import read_engine
+from rlhf.training.engine import offloads, read_engine, zero_stage
 
 STAGE = "ppo"
 KEPT = 4
@@ -45,7 +45,8 @@ def check(config: Config) -> None:
     """Raises ValueError for what PPO cannot do with so many processes, or with DeepSpeed's
     configuration; for the beginning of a run, before other stages have trained for it."""
     check_multiple("ppo.minibatch", config.ppo.minibatch, "the number of processes", world_size())
-    _check_spread(config.ppo, _zero(config))
+    engine = read_engine(config.runtime)
+    check_roles(config.ppo, world_size(), zero_stage(engine), offloads(engine))
 
 
 def steps(config: Config, runtime: Runtime) -> list[Step]:
@@ -126,34 +127,10 @@ def _save(roles: Roles, averaged_actor: Mapping[str, Tensor] | None, directory: 
 def _zero(config: Config) -> ZeroStage | None:
     """How the weights are spread: by the stage that the DeepSpeed configuration names. One trunk
     for all roles is whole in every process."""
-    engine = read_engine(config.runtime)
-    if engine is None or world_size() == 1 or config.ppo.roles == "shared":
+    if world_size() == 1 or config.ppo.roles == "shared":
         return None
-    options = engine.get("zero_optimization", {})
-    if options.get("offload_optimizer", {}).get("device", "none") != "none":
-        raise ValueError(
-            "runtime.deepspeed puts the optimiser on the CPU, which ppo with separate roles "
-            "cannot; name the stages before it in stages, and run it with --only ppo --set "
-            "stages=null --set runtime.deepspeed=zero3"
-        )
-    return options["stage"] if options.get("stage") in (2, 3) else None
-
-
-def _check_spread(section: PPOSection, zero: ZeroStage | None) -> None:
-    """Raises ValueError where processes would compute differently often: each would wait for
-    weights that the others do not send."""
-    if zero is None:
-        return
-    if section.microbatch_tokens is not None:
-        raise ValueError(
-            "ppo.microbatch_tokens gives processes differently many microbatches, which ZeRO does "
-            "not allow; set it to null, and ppo.microbatch"
-        )
-    if section.pretraining is not None:
-        rows = section.pretraining.rows
-        check_multiple("ppo.pretraining.rows", rows, "the number of processes", world_size())
-    if "adamw-8bit" in (section.actor_optimiser.kind, section.critic_optimiser.kind):
-        raise ValueError("ppo optimiser kind adamw-8bit is not spread by ZeRO; set adamw")
+    stages: dict[int | None, ZeroStage] = {2: 2, 3: 3}
+    return stages.get(zero_stage(read_engine(config.runtime)))
 
 
 def _texts(roles: Roles, path: Path | None) -> list[list[int]]:

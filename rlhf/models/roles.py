@@ -13,7 +13,7 @@ from rlhf.models.registry import read_config, spec_of
 from rlhf.models.role_base import Roles
 from rlhf.models.role_separate import SeparateRoles
 from rlhf.models.role_shared import SharedRoles
-from rlhf.models.spread import ZeroStage
+from rlhf.models.spread import ZeroStage, check_bits
 
 __all__ = ["Roles", "build_roles"]
 
@@ -45,11 +45,8 @@ def build_roles(
     _check_same_tokens(actor, reward)
     check_kind(actor, "language model")
     check_kind(reward, "reward model")
-    if kind == "separate" and zero and tuning.method == "qlora":
-        raise ValueError(
-            "ppo.tuning.method: qlora, and ZeRO does not spread 4-bit weights; set it to lora, or "
-            "ppo.roles to shared"
-        )
+    if kind == "separate" and zero:
+        check_bits(tuning)
     made = (spec_of(actor), load_tokenizer(actor), actor, reward)
     how = (tuning.model_copy(update={"dropout": 0.0}), dtype, torch.device(device))
     return SharedRoles(*made, *how) if kind == "shared" else SeparateRoles(*made, *how, zero)

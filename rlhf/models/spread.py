@@ -23,9 +23,51 @@ from torch.distributed.fsdp import (
 from torch.distributed.tensor import DTensor, distribute_tensor
 from transformers import PreTrainedModel
 
+from rlhf.config.base import check_multiple
+from rlhf.config.schema import PPOSection, TuningSection
 from rlhf.models.from_main import fill
 
 ZeroStage = Literal[2, 3]
+
+
+def check_roles(section: PPOSection, processes: int, zero: int | None, offload: bool) -> None:
+    """Raises ValueError for what separate roles cannot do where DeepSpeed's configuration names
+    stage `zero` and, with `offload`, has an optimiser on the CPU. One trunk for all roles is whole
+    in every process, whatever it names.
+
+    Processes must not compute differently often: each would wait for weights that the others do not
+    send.
+    """
+    if section.roles == "shared" or processes == 1:
+        return
+    if offload:
+        raise ValueError(
+            "runtime.deepspeed puts the optimiser on the CPU, which ppo with separate roles "
+            "cannot; name the stages before it in stages, and run it with --only ppo --set "
+            "stages=null --set runtime.deepspeed=zero3"
+        )
+    if zero not in (2, 3):
+        return
+    check_bits(section.tuning)
+    if section.microbatch_tokens is not None:
+        raise ValueError(
+            "ppo.microbatch_tokens gives processes differently many microbatches, which ZeRO does "
+            "not allow; set it to null, and ppo.microbatch"
+        )
+    if section.pretraining is not None:
+        rows = section.pretraining.rows
+        check_multiple("ppo.pretraining.rows", rows, "the number of processes", processes)
+    if "adamw-8bit" in (section.actor_optimiser.kind, section.critic_optimiser.kind):
+        raise ValueError("ppo optimiser kind adamw-8bit is not spread by ZeRO; set adamw")
+
+
+def check_bits(tuning: TuningSection) -> None:
+    """Raises ValueError for 4-bit weights, which are not spread."""
+    if tuning.method == "qlora":
+        raise ValueError(
+            "ppo.tuning.method: qlora, and ZeRO does not spread 4-bit weights; set it to lora, or "
+            "ppo.roles to shared"
+        )
 
 
 def spread(model: PreTrainedModel, stage: ZeroStage, device: torch.device) -> None:

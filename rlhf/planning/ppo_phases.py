@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from rlhf.config.base import check_multiple
 from rlhf.config.schema import PPOSection
 from rlhf.models.adapter import Task
+from rlhf.models.spread import check_roles
 from rlhf.planning import traces
 from rlhf.planning.engines import Engine
 from rlhf.planning.loading import loading_roles
@@ -95,32 +95,9 @@ def spreads(setting: Setting) -> bool:
 
 
 def check_spread(setting: Setting) -> None:
-    """Raises ValueError for what a run refuses of models that are spread, in its words
-    (stages/ppo.py and rlhf/models/roles.py, neither of which this layer may ask)."""
-    section = setting.config.ppo
-    if section.roles == "separate" and setting.gpus > 1 and setting.engine.offload:
-        raise ValueError(
-            "runtime.deepspeed puts the optimiser on the CPU, which ppo with separate roles "
-            "cannot; name the stages before it in stages, and run it with --only ppo --set "
-            "stages=null --set runtime.deepspeed=zero3"
-        )
-    if not spreads(setting):
-        return
-    if section.microbatch_tokens is not None:
-        raise ValueError(
-            "ppo.microbatch_tokens gives processes differently many microbatches, which ZeRO does "
-            "not allow; set it to null, and ppo.microbatch"
-        )
-    if section.pretraining is not None:
-        rows = section.pretraining.rows
-        check_multiple("ppo.pretraining.rows", rows, "the number of processes", setting.gpus)
-    if "adamw-8bit" in (section.actor_optimiser.kind, section.critic_optimiser.kind):
-        raise ValueError("ppo optimiser kind adamw-8bit is not spread by ZeRO; set adamw")
-    if section.tuning.method == "qlora":
-        raise ValueError(
-            "ppo.tuning.method: qlora, and ZeRO does not spread 4-bit weights; set it to lora, or "
-            "ppo.roles to shared"
-        )
+    """Raises ValueError for what a run refuses of models that are spread."""
+    engine = setting.engine
+    check_roles(setting.config.ppo, setting.gpus, engine.stage, engine.offload)
 
 
 def microbatch(section: PPOSection, gpus: int) -> int:

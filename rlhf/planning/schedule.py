@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rlhf.config.schema import Config, DPOSection, PPOSection, RMSection, SFTSection, TuningSection
 from rlhf.data.jsonl import read_lines
+from rlhf.models.flops import iteration_flops
 from rlhf.models.spec import ModelSpec
 from rlhf.planning.cost import Cost
 from rlhf.planning.engines import Engine
@@ -76,12 +77,12 @@ def extra_sft_duration(setting: Setting) -> Duration:
 
 
 def ppo_flops(section: PPOSection) -> float:
-    """FLOPs a weight of one round, every answer as long as may be: the sum of
-    `rlhf.ppo.flops.iteration_flops`, which this layer does not see, over the iterations."""
+    """FLOPs a weight of one round, every answer as long as may be."""
     tokens = section.episodes * (section.max_prompt_tokens + section.sampling.max_new_tokens)
-    per_step = 6 if section.tuning.method == "full" else 4
-    learners = 2 * section.iterations - section.critic_warmup
-    return tokens * (section.iterations * (2 + 4 * 2) + section.epochs * learners * per_step)
+    warming = iteration_flops(1, tokens, section, train_actor=False)
+    training = iteration_flops(1, tokens, section, train_actor=True)
+    warmup = section.critic_warmup
+    return warmup * warming + (section.iterations - warmup) * training
 
 
 def rm_duration(setting: Setting, sizes: tuple[int, int]) -> Duration:

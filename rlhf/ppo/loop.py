@@ -11,11 +11,11 @@ from torch import Tensor
 
 from rlhf.config.schema import PPOSection
 from rlhf.generation import Completion
+from rlhf.models.flops import iteration_flops
 from rlhf.models.roles import Roles
 from rlhf.ppo.batching import generator, passes
 from rlhf.ppo.controllers import ScoreStatistics
 from rlhf.ppo.experience import make_experience
-from rlhf.ppo.flops import iteration_flops
 from rlhf.ppo.measure import Judge, judged, measure, since_start
 from rlhf.ppo.monitors import Monitor, check
 from rlhf.ppo.pretraining import PretrainingMix, pretraining_mix
@@ -41,7 +41,7 @@ class PPOSummary:
 
     score_*, kl_last, response_length_*: means over the first and the last twentieth of the
         iterations; scores raw, KL in nats a response (k3), lengths in tokens.
-    flops: by the rule of `rlhf.ppo.flops`.
+    flops: by the rule of `rlhf.models.flops`.
     prompts_dropped: those longer than the limit.
     """
 

@@ -111,7 +111,7 @@ def _check_spread(engine: Engine | None, section: Section) -> None:
     """Raises ValueError for what a stage cannot do with weights spread over the processes."""
     if engine is not None and isinstance(section, SFTSection) and section.split_weights:
         raise ValueError("split_weights is not for DeepSpeed, which has its own; set it to false")
-    if _offloads(engine or {}) and section.optimiser.kind == "adamw-8bit":
+    if offloads(engine) and section.optimiser.kind == "adamw-8bit":
         raise ValueError(
             "optimiser.kind is adamw-8bit, which is for GPUs, but runtime.deepspeed puts the "
             "optimiser on the CPU; set it to adamw"
@@ -130,9 +130,21 @@ def _check_spread(engine: Engine | None, section: Section) -> None:
         raise ValueError("loss_chunk does not work with ZeRO-3; set it to null")
 
 
+def zero_stage(engine: Engine | None) -> int | None:
+    """The stage of ZeRO that the configuration names."""
+    stage: int | None = (engine or {}).get("zero_optimization", {}).get("stage")
+    return stage
+
+
+def offloads(engine: Engine | None) -> bool:
+    """Whether the configuration has the optimiser on the CPU."""
+    offload = (engine or {}).get("zero_optimization", {}).get("offload_optimizer") or {}
+    return bool(offload.get("device", "none") != "none")
+
+
 def shards_weights(engine: Engine | None) -> bool:
     """Whether it is ZeRO-3, where a process has a part of every weight."""
-    return engine is not None and engine.get("zero_optimization", {}).get("stage") == 3
+    return zero_stage(engine) == 3
 
 
 def precision_of(dtype: torch.dtype) -> str:
@@ -269,8 +281,3 @@ def _skip_shared_memory() -> None:
         **deepspeed.ops.__compatible_ops__,
         "deepspeed_shm_comm": False,
     }
-
-
-def _offloads(engine: Engine) -> bool:
-    offload = engine.get("zero_optimization", {}).get("offload_optimizer") or {}
-    return bool(offload.get("device", "none") != "none")

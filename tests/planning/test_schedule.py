@@ -4,13 +4,13 @@ import json
 
 import pytest
 
+from rlhf.models.flops import iteration_flops
 from rlhf.planning import plan
 from rlhf.planning.models import weights
 from rlhf.planning.rates import H100
 from rlhf.planning.schedule import ppo_flops, ppo_parts
 from rlhf.planning.setting import Setting
 from rlhf.planning.stages import EXTRA_SFT
-from rlhf.ppo.flops import iteration_flops
 from tests.planning.sizes import SMALL, TUNED, WHOLE, config_of, small
 
 

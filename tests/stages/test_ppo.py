@@ -105,6 +105,7 @@ def test_an_alarm_that_stopped_a_run_is_relaxed_and_the_run_goes_on(
     [
         ({"stage": 3}, {"microbatch_tokens": 64}, "differently many microbatches"),
         ({"stage": 2}, {"pretraining": {"data": "x", "rows": 3}}, "rows = 3 is not a multiple"),
+        ({"stage": 2}, {"tuning": {"method": "qlora"}}, "ZeRO does not spread 4-bit weights"),
         ({"stage": 3, "offload_optimizer": {"device": "cpu"}}, {}, "optimiser on the CPU"),
     ],
 )

@@ -40,7 +40,7 @@ def ui(
     try:
         from rlhf.apps.dashboard.page import launch
     except ModuleNotFoundError as error:
-        if error.name not in ("gradio", "pandas"):
+        if error.name not in ("gradio", "pandas", "starlette"):
             raise
         raise ValueError("the page needs gradio: pip install 'baichuan-rlhf[ui]'") from None
     if port == 0:

@@ -12,6 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from starlette.middleware import Middleware
+from starlette.requests import HTTPConnection
+from starlette.responses import PlainTextResponse
+
 from rlhf.apps.dashboard.runs import Run, find_runs, newest, signature
 from rlhf.apps.dashboard.talk import Speakers
 from rlhf.apps.dashboard.views import Say
@@ -21,9 +25,6 @@ from rlhf.apps.local import ask_directly, calls_this_machine
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
 
 import gradio as gr  # noqa: E402
-from starlette.middleware import Middleware  # noqa: E402
-from starlette.requests import HTTPConnection  # noqa: E402
-from starlette.responses import PlainTextResponse  # noqa: E402
 
 STATIC = Path(__file__).with_name("static")
 USER = "rlhf"

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from rlhf.ppo.flops import iteration_flops
+from rlhf.models.flops import iteration_flops
 from tests.ppo.conftest import ppo_section
 
 
