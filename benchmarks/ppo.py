@@ -31,6 +31,7 @@ from typing import Any
 
 import random_models
 import torch
+from gpu_time import gpu_time
 
 from rlhf.config.load import load_config
 from rlhf.config.paths import resource
@@ -117,7 +118,7 @@ def main() -> None:
     parser.add_argument("--options", nargs="+", choices=OPTIONS, help="those of a case to measure")
     parser.add_argument("--trl", type=Path, help="folder with trl==1.12.0")
     parser.add_argument(
-        "--profile", action="store_true", help="print where an iteration's time goes"
+        "--profile", action="store_true", help="tell where each phase's time goes, in the result"
     )
     parser.add_argument("--one", nargs=2, help="for the script's own use: measure this one alone")
     arguments = parser.parse_args()
@@ -155,9 +156,8 @@ def process(arguments: argparse.Namespace, case: str, options: str) -> dict[str,
         environment["PYTHONPATH"] = f"{arguments.trl}:{environment.get('PYTHONPATH', '')}"
     command = [sys.executable, __file__, str(arguments.work_dir), "-", "--one", case, options]
     done = subprocess.run([*command, *flags], capture_output=True, text=True, env=environment)
-    if arguments.profile or done.returncode:
-        print(case, options, done.stdout[-20_000:], done.stderr[-3000:], flush=True)
     if done.returncode:
+        print(case, options, done.stdout[-20_000:], done.stderr[-3000:], flush=True)
         return {"failed": done.stderr.strip().splitlines()[-1:]}
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     print(case, options, json.dumps(result), flush=True)
@@ -250,7 +250,6 @@ def with_rlhf(work: Path, section: PPOSection, size: int, profiled: bool) -> dic
                 profiled and done == section.iterations - 1
             ),
         )
-    clock.print_profile()
     rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     seconds = clock.median_iteration()
     return {
@@ -265,7 +264,7 @@ def with_rlhf(work: Path, section: PPOSection, size: int, profiled: bool) -> dic
             "microbatch": section.microbatch,
         },
         "metrics": rows[-1],
-    }
+    } | ({"profile": clock.profile} if clock.profile else {})
 
 
 def with_trl(work: Path, prompts: int, size: int, microbatch: int) -> dict[str, Any]:
@@ -382,32 +381,26 @@ class Clock:
         self.iterations: list[float] = []
         self._phases: dict[str, list[float]] = {}
         self._last: float | None = None
-        self._profiler: Any = None
+        self._profiling = False
+        self.profile: dict[str, dict[str, Any]] = {}
 
     def iteration(self, profile_next: bool = False) -> None:
         now = self._now()
         if self._last is not None:
             self.iterations.append(now - self._last)
         self._last = now
-        if profile_next:
-            activities = [torch.profiler.ProfilerActivity.CUDA] if CUDA else None
-            self._profiler = torch.profiler.profile(activities=activities)
-            self._profiler.__enter__()
-
-    def print_profile(self) -> None:
-        """Of the last iteration, which does not count among those that are timed."""
-        if self._profiler:
-            self._profiler.__exit__(None, None, None)
-            table = self._profiler.key_averages()
-            print(
-                table.table(sort_by=f"{DEVICE}_time_total", row_limit=40, max_name_column_width=90)
-            )
+        self._profiling = profile_next
 
     def timed(self, name: str, work: Callable[..., Any]) -> Callable[..., Any]:
         def run(*args: Any, **kwargs: Any) -> Any:
+            profiler = self._started() if self._profiling else None
             start = self._now()
             result = work(*args, **kwargs)
-            self._phases.setdefault(name, []).append(self._now() - start)
+            seconds = self._now() - start
+            self._phases.setdefault(name, []).append(seconds)
+            if profiler:
+                profiler.stop()
+                self.profile[name] = {"seconds": round(seconds, 3), **gpu_time(profiler)}
             return result
 
         return run
@@ -420,6 +413,13 @@ class Clock:
         """Of the iterations that `median_iteration` takes, or of the only one."""
         counted = {name: taken[WARM:-1] or taken[WARM:] for name, taken in self._phases.items()}
         return {name: round(statistics.median(taken), 3) for name, taken in counted.items()}
+
+    @staticmethod
+    def _started() -> Any:
+        kind = torch.profiler.ProfilerActivity
+        profiler = torch.profiler.profile(activities=[kind.CUDA if CUDA else kind.CPU])
+        profiler.start()
+        return profiler
 
     @staticmethod
     def _now() -> float:

@@ -24,8 +24,6 @@ import subprocess
 import sys
 import time
 import traceback
-from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +31,7 @@ from typing import Any
 import random_models
 import torch
 from datasets import Dataset
+from gpu_time import gpu_time
 from transformers import AutoModelForCausalLM
 
 from rlhf.config.schema import OptimiserSection, SFTSection, TuningSection
@@ -55,6 +54,8 @@ OURS: dict[str, dict[str, dict[str, Any]]] = {
         "1 row": FAST | {"microbatch_size": 1},
         "2 rows": FAST | {"microbatch_size": 2},
         "4 rows": FAST | {"microbatch_size": 4},
+        "4 rows, budget 0.7": FAST | {"microbatch_size": 4, "activation_budget": 0.7},
+        "4 rows, budget 0.5": FAST | {"microbatch_size": 4, "activation_budget": 0.5},
         "4 rows, all again": FAST | {"microbatch_size": 4, "gradient_checkpointing": True},
         "documents": FAST | {"microbatch_size": 1},
         "plain": {
@@ -66,6 +67,7 @@ OURS: dict[str, dict[str, dict[str, Any]]] = {
     "sft_lora": {
         "4 rows": FAST | {"microbatch_size": 4},
         "2 rows": FAST | {"microbatch_size": 2},
+        "8 rows, budget 0.7": FAST | {"microbatch_size": 8, "activation_budget": 0.7},
         "8 rows, half again": FAST | {"microbatch_size": 8, "gradient_checkpointing": LAYERS // 2},
         "documents": FAST | {"microbatch_size": 4},
         "plain": {
@@ -81,15 +83,6 @@ UNCHECKED = {
     "sft_full": {"1 row, none again": (1, False), "4 rows, none again": (4, False)},
     "sft_lora": {"4 rows, none again": (4, False)},
 }
-KINDS = {
-    "optimiser": ("kOptimizer", "optimizer", "multi_tensor"),
-    "attention": ("flash", "fmha", "attention"),
-    "matmul": ("gemm", "nvjet", "cutlass", "xmma", "cublas"),
-    "fused elementwise": ("triton",),
-    "copies": ("Memcpy", "Memset", "copy"),
-    "elementwise": ("elementwise", "reduce", "vectorized", "norm", "softmax"),
-}
-"""What a kernel is for, by a part of its name; the first that fits."""
 
 
 class Enough(Exception):
@@ -345,7 +338,8 @@ class Clock:
             torch.cuda.synchronize()
         self.losses.append(round(loss, 5))
         if len(self.losses) > STEPS:
-            self.kernels = kernels(self.profiler)
+            self.profiler.stop()
+            self.kernels = gpu_time(self.profiler)
             raise Enough
         self.times.append(time.perf_counter())
         self.peak = torch.cuda.max_memory_allocated() / 2**30 if CUDA else 0.0
@@ -369,57 +363,6 @@ class Clock:
         peak = PEAK_FLOPS.get(torch.cuda.get_device_name()) if CUDA else None
         found |= {"mfu": round(self.flops * self.weights * rate / peak, 4)} if peak else {}
         return found | ({"profile": self.kernels} if self.kernels else {})
-
-
-def kernels(profiler: Any) -> dict[str, Any]:
-    """Share of the GPU's time by kind of kernel, those that take most of it, and its waits."""
-    profiler.stop()
-    spent: Counter[str] = Counter()
-    for event in profiler.key_averages():
-        if "CUDA" in str(event.device_type):
-            spent[event.key] += event.self_device_time_total
-    total = sum(spent.values()) or 1.0
-    shares: Counter[str] = Counter()
-    for name, microseconds in spent.items():
-        fits = (kind for kind, parts in KINDS.items() if any(part in name for part in parts))
-        shares[next(fits, "other")] += microseconds / total
-    top = {name[:90]: round(each / total, 4) for name, each in spent.most_common(12)}
-    return {
-        "gpu_seconds": round(total / 1e6, 3),
-        "shares": {kind: round(share, 4) for kind, share in shares.most_common()},
-        "top": top,
-        "waits": waits(
-            (event.time_range.start, event.time_range.end, event.name)
-            for event in profiler.events()
-            if "CUDA" in str(event.device_type)
-        ),
-    }
-
-
-def waits(spans: Iterable[tuple[float, float, str]]) -> dict[str, Any]:
-    """When the GPU had nothing to do between the first kernel and the last.
-
-    spans: of every kernel and copy, microseconds of start and end, and its name.
-    """
-    ordered = sorted(spans)
-    gaps: list[tuple[float, str, str]] = []
-    end, after = ordered[0][1], ordered[0][2]
-    for start, stop, name in ordered:
-        if start > end:
-            gaps.append((start - end, after, name))
-        if stop > end:
-            end, after = stop, name
-    bounds = {"under 10 us": (0, 10), "to 1 ms": (10, 1e3), "longer": (1e3, float("inf"))}
-    return {
-        "seconds": {
-            kind: round(sum(gap for gap, *_ in gaps if low <= gap < high) / 1e6, 4)
-            for kind, (low, high) in bounds.items()
-        },
-        "longest": [
-            {"ms": round(gap / 1e3, 2), "after": after[:60], "before": before[:60]}
-            for gap, after, before in sorted(gaps, reverse=True)[:12]
-        ],
-    }
 
 
 def exactness(world: World) -> dict[str, Any]:

@@ -37,6 +37,8 @@ class SFTSection(Section):
     `gradient_checkpointing`: true computes every block again in the backward pass; a number, only
     that many of them, for the memory that is left.
     `compile`: fuse what lies between the matrix products (torch.compile), after a minute.
+    `activation_budget`: with compile, the share that a block keeps for the backward pass of what it
+    would; the rest is computed again there, what is cheapest first. 0.7 costs next to nothing.
     `split_weights`: with full tuning in bfloat16 and adamw-8bit, weights that learn are float32
     ones in two halves: the model computes with the upper 16 bits, the optimiser keeps the lower.
     Gradients are in bfloat16, also where microbatches add up.
@@ -58,6 +60,7 @@ class SFTSection(Section):
     gradient_checkpointing: bool | Positive = False
     packed_attention: Literal["varlen", "masked"] = "varlen"
     compile: bool = False
+    activation_budget: Annotated[float, Field(gt=0, le=1)] = 1.0
     split_weights: bool = False
     tuning: TuningSection = TuningSection()
     optimiser: OptimiserSection = OptimiserSection()
@@ -66,6 +69,15 @@ class SFTSection(Section):
     @model_validator(mode="after")
     def _divides(self) -> SFTSection:
         return check_divides(self, "batch_size", "microbatch_size")
+
+    @model_validator(mode="after")
+    def _budgets_what_is_compiled(self) -> SFTSection:
+        if self.activation_budget < 1 and not self.compile:
+            raise ValueError(
+                "activation_budget is for compiled blocks; set compile: true, "
+                "or activation_budget: 1"
+            )
+        return self
 
     @model_validator(mode="after")
     def _splits_what_learns(self) -> SFTSection:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch._functorch.config
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -36,12 +37,16 @@ def compile_blocks(model: nn.Module) -> None:
                 part.compile(dynamic=True)
 
 
-def compile_training(model: nn.Module) -> None:
+def compile_training(model: nn.Module, activation_budget: float = 1.0) -> None:
     """Compiles every block of a language model whole, and its chunked loss, in place.
 
     For training without a cache, whose attention needs no layer's number: one graph serves all.
+
+    Args:
+        activation_budget: share in (0, 1] of what a block would keep for the backward pass beside
+            its input; torch chooses what to compute again instead, what costs least first.
     """
-    _settings()
+    _settings(activation_budget)
     for block in _blocks(model):
         block.compile(dynamic=True)
     for part in model.modules():
@@ -54,7 +59,11 @@ def compile_training(model: nn.Module) -> None:
                 torch._inductor.config.triton.coalesce_tiling_analysis = False
 
 
-def _settings() -> None:
+def _settings(activation_budget: float = 1.0) -> None:
+    """For the whole process: graphs are made at the first pass, when the last call's hold."""
+    if torch._functorch.config.activation_memory_budget != activation_budget:
+        torch._functorch.config.activation_memory_budget = activation_budget
+        torch._dynamo.reset()  # graphs made under another budget would be taken again
     torch._dynamo.config.recompile_limit = RECOMPILE_LIMIT
     # Among several processes a graph would be split wherever some megabytes of gradients are full,
     # inside a block, and fail on what goes across (torch 2.11 and 2.13). A block is short enough.

@@ -2,7 +2,8 @@
 
 torch.compile keeps what is costly to compute again, and computes the rest again inside the kernels
 of the backward pass. Here, on tensors without numbers, a part keeps what comes into it, what comes
-out of its products, and what attention takes and gives, and nothing else.
+out of its products, and what attention takes and gives, and nothing else. Within a budget it keeps
+less: what attention takes goes first, which is nearest to a product, then what is smallest.
 """
 
 from __future__ import annotations
@@ -21,21 +22,24 @@ from torch.utils._pytree import tree_leaves
 from rlhf.models.compiled import compile_blocks, compile_training
 from rlhf.models.language_model import LanguageModel
 
-Compile = Callable[[nn.Module], None]
+Compile = Callable[..., None]
 KINDS: dict[str, Compile] = {"parts": compile_blocks, "blocks": compile_training}
 """Of `Learning.compiled`: as the reward model's training has it, and as SFT's."""
 ATTENTION = (torch.ops.aten.empty_like.default, torch.ops.aten.empty.memory_format)
 """What `rlhf.planning.allocations` puts in the place of attention."""
 
 
-def compile_without_compiling(model: nn.Module, kind: str, intermediate: int, rank: int) -> None:
+def compile_without_compiling(
+    model: nn.Module, kind: str, added: tuple[int, ...], budget: float
+) -> None:
     """As the training would, in place.
 
     Args:
-        intermediate, rank: sizes that the products go over whose results are only added to others,
-            which keeps nothing: the feed-forward's last one and an adapter's second.
+        added: sizes that the products go over whose results are only added to others, which keeps
+            nothing: the feed-forward's last one and an adapter's second.
+        budget: the share of all that which is kept.
     """
-    with _compiling_means(partial(_keep_products, (intermediate, rank))):
+    with _compiling_means(partial(_keep_products, added, budget)):
         KINDS[kind](model)
     for part in model.modules():
         if isinstance(part, LanguageModel):
@@ -52,11 +56,12 @@ def _compiling_means(work: Callable[[nn.Module], None]) -> Iterator[None]:
         nn.Module.compile = before  # type: ignore[method-assign]
 
 
-def _keep_products(added: tuple[int, ...], part: nn.Module) -> None:
+def _keep_products(added: tuple[int, ...], budget: float, part: nn.Module) -> None:
     forward = part.forward
 
     def kept(*args: Any, **kwargs: Any) -> Any:
-        products = _Products(added, [*tree_leaves((args, kwargs)), *part.parameters()])
+        there = [*tree_leaves((args, kwargs)), *part.parameters()]
+        products = _Products(added, budget, there)
         with products, saved_tensors_hooks(products.pack, _Packed.unpack):
             result = forward(*args, **kwargs)
         products.settle()
@@ -68,10 +73,12 @@ def _keep_products(added: tuple[int, ...], part: nn.Module) -> None:
 class _Products(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Sees what a part keeps: what was there, products, and what attention takes and gives."""
 
-    def __init__(self, added: tuple[int, ...], there: list[Any]) -> None:
+    def __init__(self, added: tuple[int, ...], budget: float, there: list[Any]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._added = added
+        self._budget = budget
         self._kept = [tensor for tensor in there if isinstance(tensor, Tensor)]
+        self._there = {_storage(tensor) for tensor in self._kept}
         self._attended: set[torch.Size] = set()
         self._packed: list[_Packed] = []
 
@@ -98,7 +105,29 @@ class _Products(TorchDispatchMode):  # type: ignore[no-untyped-call]
             passing = _storage(tensor) not in kept and tensor.shape not in self._attended
             if tensor.is_meta and passing:
                 packed.tensor = None
+        over = self._over_budget(kept)
+        for packed in self._packed:
+            if packed.tensor is not None and _storage(packed.tensor) in over:
+                packed.tensor = None
+        self._kept[:] = [tensor for tensor in self._kept if _storage(tensor) not in over]
         self._packed.clear()
+
+    def _over_budget(self, products: set[int]) -> set[int]:
+        """Storages to forget: what attention takes, then products, of each the smallest first."""
+        held = [packed.tensor for packed in self._packed if packed.tensor is not None]
+        sizes = {
+            _storage(tensor): tensor.untyped_storage().nbytes()
+            for tensor in (*held, *self._kept)
+            if tensor.is_meta and _storage(tensor) not in self._there
+        }
+        total, allowed = sum(sizes.values()), self._budget * sum(sizes.values())
+        over: set[int] = set()
+        for storage in sorted(sizes, key=lambda each: (each in products, sizes[each])):
+            if total <= allowed:
+                break
+            over.add(storage)
+            total -= sizes[storage]
+        return over
 
 
 class _Packed:

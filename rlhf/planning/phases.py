@@ -199,6 +199,7 @@ def _learning(
         under="deepspeed" if setting.engine.stage or _splits(setting, section) else "autocast",
         accumulates=accumulates,
         compiled=_compiled(section),
+        activation_budget=getattr(section, "activation_budget", 1.0),
     )
 
 

@@ -39,7 +39,7 @@ class Learning:
     under: autocast, as transformers' Trainer has it, with what learns in float32; deepspeed or ppo,
     whose models compute with everything in `dtype`.
     accumulates: whether the gradients of an earlier microbatch are there. compiled: `blocks` whole
-    or their `parts`, None: neither.
+    or their `parts`, None: neither. activation_budget: as in `compile_training`.
     """
 
     spec: ModelSpec
@@ -50,6 +50,7 @@ class Learning:
     under: Literal["autocast", "deepspeed", "ppo"]
     accumulates: bool
     compiled: Literal["blocks", "parts"] | None = None
+    activation_budget: float = 1.0
 
 
 @lru_cache(maxsize=256)
@@ -224,8 +225,8 @@ def _model(who: Learning, layers: int, learns: bool) -> Any:
         if who.checkpointing and learns:
             model.gradient_checkpointing_enable({"use_reentrant": False})
         elif who.compiled and learns:
-            spec, rank = who.spec, who.tuning.r
-            compile_without_compiling(model, who.compiled, spec.intermediate_size, rank)
+            added = who.spec.intermediate_size, who.tuning.r
+            compile_without_compiling(model, who.compiled, added, who.activation_budget)
     for parameter in model.parameters():
         if parameter.requires_grad:
             kept = torch.float32 if who.under == "autocast" else who.dtype

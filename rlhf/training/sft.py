@@ -201,7 +201,7 @@ def _learner(model: PreTrainedModel, section: SFTSection, seed: int, engine: Eng
     if section.gradient_checkpointing is not True:
         recompute_blocks(learner, section.gradient_checkpointing or 0)
     if section.compile:
-        compile_training(learner)
+        compile_training(learner, section.activation_budget)
     return learner
 
 

@@ -83,14 +83,16 @@ def test_compiled_blocks_keep_their_products():
     full = learning(tuning=TuningSection(method="full"), under="deepspeed", checkpointing=False)
     deeper = replace(SMALL, layers=SMALL.layers + 1)
 
-    def layer(compiled) -> float:
+    def layer(compiled, budget=1.0) -> float:
+        who = replace(full, compiled=compiled, activation_budget=budget)
         one, more = (
-            total(
-                traces.sft_step(replace(full, spec=spec, compiled=compiled), 1, 512, False, 64, 0)
-            )
+            total(traces.sft_step(replace(who, spec=spec), 1, 512, False, 64, 0))
             for spec in (SMALL, deeper)
         )
         return (more - one) / (2 * 256)
 
-    assert layer("blocks") == 2 * (64 + 3 * 64 + 2 * 64 + 64 + 64 + 2 * 96) + 4 * 4
+    own = 2 * (3 * 64 + 2 * 64 + 64 + 64 + 2 * 96) + 4 * 4
+    assert layer("blocks") == 2 * 64 + own
     assert layer("blocks") < 0.6 * layer(None)
+    # Of 1,296 bytes 907 at most: without what was turned (256), the numbers (16), a state (128).
+    assert layer("blocks", budget=0.7) == 2 * 64 + own - 256 - 16 - 128

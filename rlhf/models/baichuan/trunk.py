@@ -119,7 +119,10 @@ class BaichuanModel(BaichuanPreTrainedModel):
         if use_cache and past_key_values is None:
             past_key_values = DynamicCache(config=self.config)
         rotation = None if self.rotary_emb is None else self.rotary_emb(hidden, position_ids)
-        kept_by_last = states_to_keep if self.cuts_last_block else 0
+        # No block is told that it keeps all: compiled, a number that is given is one that varies,
+        # 0 too, and the shapes behind it are sums.
+        cuts = self.cuts_last_block and states_to_keep > 0
+        last = {"states_to_keep": states_to_keep} if cuts else {}
         for layer in self.layers:
             hidden = layer(
                 hidden,
@@ -128,7 +131,7 @@ class BaichuanModel(BaichuanPreTrainedModel):
                 position_ids=position_ids,
                 past_key_values=past_key_values,
                 use_cache=use_cache,
-                states_to_keep=kept_by_last if layer is self.layers[-1] else 0,
+                **(last if layer is self.layers[-1] else {}),
                 **kwargs,
             )
         return BaseModelOutputWithPast(
