@@ -31,9 +31,9 @@ class Rates:
     of_adapters: float = 7.5e-5
     of_4_bits: float = 8.0e-5
     reading: tuple[float, float] = (0.57, 0.72)
-    training: tuple[float, float] = (0.5, 0.69)
+    training: tuple[float, float] = (0.5, 0.7)
     wait: Mapping[str, float] = field(
-        default_factory=lambda: {"full": 0.0002, "lora": 0.0035, "qlora": 0.0115}
+        default_factory=lambda: {"full": 0.0002, "lora": 0.0032, "qlora": 0.0115}
     )
     step_in_8_bits: float = 3.1e-11
     inside: float = 3.0e11

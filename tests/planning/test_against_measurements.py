@@ -85,6 +85,7 @@ ADAPTERS = ["tuning.r=8", "tuning.dropout=0"]
         *((case, "plain") for case in ("sft_full", "sft_lora")),
         *(("sft_full_32", name) for name in ("2 rows", "4 rows")),
         ("sft_lora_32", "4 rows"),
+        *(("sft_full_budget", name) for name in ("4 rows", "4 rows, budget 0.7")),
     ],
 )
 def test_peak_of_fine_tuning(case, name):
@@ -97,7 +98,7 @@ def test_peak_of_fine_tuning(case, name):
 
 def tuned(case, setting):
     given = {"loss_chunk": None, "gradient_checkpointing": False} | setting
-    given |= {"batch_size": 32} if case.endswith("_32") else {}
+    given |= {"batch_size": 32} if case.endswith(("_32", "_budget")) else {}
     keys = [*(WHOLE if case.startswith("sft_full") else ADAPTERS)]
     keys += [f"{key}={json.dumps(value)}" for key, value in given.items()]
     config = load_config(
