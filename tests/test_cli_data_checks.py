@@ -25,13 +25,20 @@ def test_convert_says_what_it_left_out_and_why(tmp_path: Path) -> None:
     roles = ["user", *(f"role{n}" for n in range(6)), "role0"]
     lines = [json.dumps({"messages": [{"role": role, "content": "a"}]}) for role in roles]
     (source / "a.jsonl").write_text("\n".join(lines))
+    turns = [{"role": role, "content": "a"} for role in ("user", "assistant")]
+    (source / "b.jsonl").write_text(json.dumps({"messages": turns}))
     command = ["data", "convert", "--from", "openai", "--in", str(source), "--out", str(out)]
     done = CliRunner().invoke(app, command)
-    assert done.exit_code == 0 and f"0 records, 8 rejected -> {out}" in done.stdout
+    assert done.exit_code == 0 and f"1 records, 8 rejected -> {out}" in done.stdout
     assert "2 rejected, first at a.jsonl:2: role 'role0' is none of" in done.stdout
     assert "and for 2 other reasons" in done.stdout
     assert "no JSON, CSV, TSV, Parquet or Arrow: notes.txt" in done.stdout
     assert CliRunner().invoke(app, [*command, "--strict"]).exit_code == 2
+    (source / "b.jsonl").unlink()
+    done = CliRunner().invoke(app, command)
+    assert f"0 records, 8 rejected -> {out}" in done.stdout
+    with pytest.raises(ValueError, match=r"no row of it is openai: give --from the format"):
+        raise done.exception or AssertionError
 
 
 def test_validate_prints_or_keeps_bad_lines(tmp_path: Path) -> None:

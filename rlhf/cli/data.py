@@ -56,6 +56,11 @@ def convert(
         typer.echo(
             f"not read, being no JSON, CSV, TSV, Parquet or Arrow: {', '.join(report.ignored)}"
         )
+    if not report.records:
+        raise ValueError(
+            f"{source}: no row of it is {format}: give --from the format that it has, or mend what "
+            f"{out / 'rejected.jsonl'} names"
+        )
     if strict and report.rejected:
         raise typer.Exit(2)
 
