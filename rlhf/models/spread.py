@@ -24,10 +24,36 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from transformers import PreTrainedModel
 
 from rlhf.config.base import check_multiple
-from rlhf.config.schema import PPOSection, TuningSection
+from rlhf.config.schema import DPOSection, PPOSection, RMSection, SFTSection, TuningSection
 from rlhf.models.from_main import fill
 
 ZeroStage = Literal[2, 3]
+
+
+def check_learning(
+    section: SFTSection | DPOSection | RMSection, zero: int | None, offload: bool
+) -> None:
+    """Raises ValueError for what a supervised stage cannot do under DeepSpeed of stage `zero`, with
+    the optimiser on the CPU where `offload`."""
+    if isinstance(section, SFTSection) and section.split_weights:
+        raise ValueError("split_weights is not for DeepSpeed, which has its own; set it to false")
+    if offload and section.optimiser.kind == "adamw-8bit":
+        raise ValueError(
+            "optimiser.kind is adamw-8bit, which is for GPUs, but runtime.deepspeed puts the "
+            "optimiser on the CPU; set it to adamw"
+        )
+    if zero != 3:
+        return
+    if section.tuning.method == "qlora":
+        raise ValueError(
+            "tuning.method is qlora, but ZeRO-3 does not spread 4-bit weights; take ZeRO-2 "
+            "(runtime.deepspeed: zero2), or lora"
+        )
+    if isinstance(section, SFTSection) and section.compile:
+        raise ValueError("compile does not work with ZeRO-3; set it to false")
+    if isinstance(section, SFTSection) and section.loss_chunk:
+        # Processes have differently many chunks, and each would wait for the head's weight.
+        raise ValueError("loss_chunk does not work with ZeRO-3; set it to null")
 
 
 def check_roles(section: PPOSection, processes: int, zero: int | None, offload: bool) -> None:

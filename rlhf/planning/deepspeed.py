@@ -113,9 +113,14 @@ def _engines(gpus: int, per_host: int) -> Iterator[Engine]:
 
 def _peak(setting: Setting, stages: list[str]) -> int | None:
     """Bytes, of the stage that needs most; None where one cannot run under the engine."""
-    config = setting.config
-    if setting.engine.stage == 3:
-        if "dpo" in stages or any(getattr(config, s).tuning.method == "qlora" for s in stages):
+    config, engine = setting.config, setting.engine
+    in_8_bits = any(getattr(config, s).optimiser.kind == "adamw-8bit" for s in stages)
+    if engine.offload and in_8_bits:
+        return None
+    if engine.stage == 3:
+        compiled = "sft" in stages and config.sft.compile
+        packed = any(getattr(config, stage).tuning.method == "qlora" for stage in stages)
+        if "dpo" in stages or packed or compiled:
             return None
         all_logits = config.sft.model_copy(update={"loss_chunk": None})
         setting = replace(setting, config=config.model_copy(update={"sft": all_logits}))

@@ -12,11 +12,13 @@ from rlhf.config.base import check_multiple
 from rlhf.config.schema import Config, DPOSection, PPOSection, RMSection, SFTSection
 from rlhf.models.registry import REGISTRY, named, spec_of
 from rlhf.models.spec import ModelSpec
+from rlhf.models.spread import check_learning
 from rlhf.planning.engines import Engine, read_engine
 from rlhf.planning.rates import H100, Rates
 
 GIB = 1024**3
 ALL_STAGES = ("sft", "collect", "dpo", "rm", "ppo", "evaluate")
+SUPERVISED = ("sft", "dpo", "rm")
 USABLE = 0.94
 """Of a GPU's memory: the rest is CUDA's context, workspaces and fragments of the allocator."""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -79,15 +81,16 @@ class Setting:
         return self.spec(path, like if like in REGISTRY else self.config.main.architecture)
 
     def check_spread(self, section: SFTSection | DPOSection | RMSection) -> None:
-        """Raises ValueError for what a run refuses under ZeRO-3."""
-        if self.engine.stage < 3:
-            return
-        if isinstance(section, DPOSection):
+        """Raises ValueError for what a run refuses under DeepSpeed."""
+        engine = self.engine
+        if engine.stage == 3 and isinstance(section, DPOSection):
             raise ValueError("dpo does not run under ZeRO-3: set runtime.deepspeed to zero2 for it")
-        if section.tuning.method == "qlora":
-            raise ValueError("ZeRO-3 spreads no 4-bit weights: set tuning.method to lora")
-        if isinstance(section, SFTSection) and section.loss_chunk is not None:
-            raise ValueError("ZeRO-3 needs sft.loss_chunk: null")
+        if engine.stage:
+            try:
+                check_learning(section, engine.stage, engine.offload)
+            except ValueError as error:
+                name = next(n for n in SUPERVISED if getattr(self.config, n) is section)
+                raise ValueError(f"{name}.{error}") from None
 
     def again(self, section: SFTSection | DPOSection | RMSection | PPOSection) -> float:
         """Share of the blocks that are computed again in the backward pass."""

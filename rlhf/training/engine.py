@@ -29,6 +29,7 @@ from rlhf.config.schema import (
     RuntimeSection,
     SFTSection,
 )
+from rlhf.models.spread import check_learning
 from rlhf.runtime.devices import choose_device
 from rlhf.runtime.distributed import is_main_process, world_size
 
@@ -64,7 +65,8 @@ def check_processes(config: Config, stages: Collection[str]) -> None:
         if section is not None and stage in stages:
             try:
                 accumulation(section)
-                _check_spread(engine, section)
+                if engine is not None:
+                    check_learning(section, zero_stage(engine), offloads(engine))
             except ValueError as error:
                 raise ValueError(f"{stage}.{error}") from None
 
@@ -105,29 +107,6 @@ def read_engine(section: RuntimeSection) -> Engine | None:
     os.environ.setdefault("TORCH_EXTENSIONS_DIR", str(Path(sys.prefix) / "torch_extensions"))
     _skip_shared_memory()
     return values
-
-
-def _check_spread(engine: Engine | None, section: Section) -> None:
-    """Raises ValueError for what a stage cannot do with weights spread over the processes."""
-    if engine is not None and isinstance(section, SFTSection) and section.split_weights:
-        raise ValueError("split_weights is not for DeepSpeed, which has its own; set it to false")
-    if offloads(engine) and section.optimiser.kind == "adamw-8bit":
-        raise ValueError(
-            "optimiser.kind is adamw-8bit, which is for GPUs, but runtime.deepspeed puts the "
-            "optimiser on the CPU; set it to adamw"
-        )
-    if not shards_weights(engine):
-        return
-    if section.tuning.method == "qlora":
-        raise ValueError(
-            "tuning.method is qlora, but ZeRO-3 does not spread 4-bit weights; take ZeRO-2 "
-            "(runtime.deepspeed: zero2), or lora"
-        )
-    if isinstance(section, SFTSection) and section.compile:
-        raise ValueError("compile does not work with ZeRO-3; set it to false")
-    if isinstance(section, SFTSection) and section.loss_chunk:
-        # Processes have differently many chunks, and each would wait for the head's weight.
-        raise ValueError("loss_chunk does not work with ZeRO-3; set it to null")
 
 
 def zero_stage(engine: Engine | None) -> int | None:

@@ -87,14 +87,24 @@ def test_a_batch_that_the_gpus_do_not_divide():
 
 @pytest.mark.parametrize("gpus", [1, 2])
 @pytest.mark.parametrize(
-    ("keys", "refusal"),
+    ("engine", "keys", "refusal"),
     [
-        ([], "loss_chunk: null"),
-        (["sft.loss_chunk=null", "sft.tuning.method=qlora"], "tuning.method to lora"),
+        ("zero3", [], r"sft\.loss_chunk does not work with ZeRO-3"),
+        (
+            "zero3",
+            ["sft.loss_chunk=null", "sft.tuning.method=qlora"],
+            r"sft\.tuning\.method is qlora",
+        ),
+        ("zero3", ["sft.loss_chunk=null", "sft.compile=true"], r"sft\.compile does not work"),
+        (
+            "zero2",
+            ["sft.tuning.method=full", "sft.optimiser.kind=adamw-8bit", "sft.split_weights=true"],
+            r"sft\.split_weights is not for DeepSpeed",
+        ),
     ],
 )
-def test_zero_3_is_refused_what_a_run_refuses(gpus, keys, refusal):
-    config, specs = small("runtime.deepspeed=zero3", "stages=[sft]", *keys)
+def test_deepspeed_is_refused_what_a_run_refuses(gpus, engine, keys, refusal):
+    config, specs = small(f"runtime.deepspeed={engine}", "stages=[sft]", *keys)
     with pytest.raises(ValueError, match=refusal):
         plan(config, gpus=gpus, specs=specs)
 
