@@ -77,11 +77,6 @@ def test_what_is_foreseen_and_no_mistake_is_one_line_too(monkeypatch, capsys, tm
         assert exit_.value.code == 1
         error = capsys.readouterr().err
         assert error.startswith("rlhf: ") and said in error and error.count("\n") == 1
-    monkeypatch.setattr("rlhf.apps.run.run", alarm)
-    monkeypatch.setattr(sys, "argv", ["rlhf", "ppo", "tiny", "--redo"])
-    with pytest.raises(SystemExit):
-        cli.main()
-    assert "rlhf: leave out --redo to go on from here" in capsys.readouterr().err
 
 
 def _no_space(*_: object) -> None:

@@ -79,7 +79,7 @@ def dry_run(
     table = Table("step", "will be", "why", title=f"stages of {run_dir.root}")
     for step, runtime, afresh in _steps(config, run_dir, work, redo):
         found = Outlook("run", "--redo") if afresh else outlook(step, runtime, coming)
-        if found.action != "reuse":
+        if found.action != "reuse" or not step.directory.exists():
             coming.append(step.directory)
         table.add_row(step.key, ACTIONS[found.action], found.reason)
     console.print(table)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from functools import partial
 
 import torch
@@ -31,6 +32,7 @@ from rlhf.runtime.steps import execute
 from rlhf.training.engine import check_processes
 from stages import collect, dpo, evaluate, ppo, rm, sft
 
+REDONE = "leave out --redo to go on from here; it would begin anew"
 Stage = Callable[[Config, Runtime], StageResult]
 Work = tuple[str, int]
 """A stage and its round."""
@@ -80,18 +82,32 @@ def run(
             ppo.check(config)
         for step in capabilities.before(config, runtime := make_runtime(config, run_dir), plan):
             execute(step, runtime)
-        for stage, number in plan:
-            runtime = make_runtime(config, run_dir, number)
-            if stage == redo and number == last_round(stage, config.rounds):
-                once(partial(run_dir.set_aside, runtime.stage_dir(stage)))
-            result = STAGES[stage](config, runtime)
-            if result.waiting:
-                anew = ", without --redo, which would begin anew" if redo else ""
-                runtime.console.print(f"{result.waiting}{anew}", soft_wrap=True)  # to be copied
-                break
-            for step in capabilities.after(stage, config, runtime):
-                execute(step, runtime)
+        with ExitStack() as redone:
+            anew = ""
+            for stage, number in plan:
+                runtime = make_runtime(config, run_dir, number)
+                if stage == redo and number == last_round(stage, config.rounds):
+                    once(partial(run_dir.set_aside, runtime.stage_dir(stage)))
+                    redone.enter_context(_telling_of_redo())
+                    anew = ", without --redo, which would begin anew"
+                result = STAGES[stage](config, runtime)
+                if result.waiting:
+                    runtime.console.print(f"{result.waiting}{anew}", soft_wrap=True)  # to be copied
+                    break
+                for step in capabilities.after(stage, config, runtime):
+                    execute(step, runtime)
     disconnect()
+
+
+@contextmanager
+def _telling_of_redo() -> Iterator[None]:
+    """What ends the run in here is told with how to go on; input to mend has a line already."""
+    try:
+        yield
+    except BaseException as error:
+        if not isinstance(error, ValueError):
+            error.add_note(REDONE)
+        raise
 
 
 def tell_of_idle_gpus(config: Config) -> None:

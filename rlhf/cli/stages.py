@@ -111,11 +111,12 @@ def _run(
         return
     if config.runtime.deepspeed is not None:
         processes = processes or 1  # DeepSpeed expects a launcher, for one process as well
-    again = "the same command without --redo" if options["redo"] else "the same command"
+    again = "the same command"
     if processes and "RANK" not in os.environ:
         from rlhf.apps.launch import launch
 
-        raise typer.Exit(launch(processes, sys.argv[1:], again))
+        unless = " (without --redo, once it has begun anew)" if options["redo"] else ""
+        raise typer.Exit(launch(processes, sys.argv[1:], again + unless))
     from rlhf.apps import ablation
     from rlhf.apps import run as single
 
@@ -124,13 +125,11 @@ def _run(
             ablation.run(config, rehearsal=options["rehearsal"])
         else:
             single.run(config, **options)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
+        redone = single.REDONE in getattr(error, "__notes__", ())
+        again += " without --redo" if redone else ""
         typer.echo(f"rlhf: interrupted; {again} goes on from the last checkpoint", err=True)
         raise typer.Exit(130) from None
-    except Exception as error:
-        if options["redo"] and not isinstance(error, ValueError):
-            error.add_note("leave out --redo to go on from here; it would begin anew")
-        raise
 
 
 def _dry_run(path: Path, config: Config, gpus: int, options: dict[str, Any]) -> None:

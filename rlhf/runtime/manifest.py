@@ -96,6 +96,17 @@ def is_finished(directory: Path, config_hash: str, inputs: Mapping[str, Artifact
     )
 
 
+def is_usable(
+    directory: Path, config_hash: str, resume_hash: str, inputs: Mapping[str, Artifact]
+) -> bool:
+    """Whether it is finished from this config and these inputs, or can go on to be."""
+    manifest = read_manifest(directory)
+    unfinished = manifest is not None and manifest.status != "done"
+    if manifest is not None and unfinished:
+        return manifest.is_of(config_hash, resume_hash, inputs)
+    return is_finished(directory, config_hash, inputs)
+
+
 def outputs_of(directory: Path) -> dict[str, Artifact]:
     """Every result in a stage directory, by name."""
     return {name: Artifact.of(directory / name) for name in result_names(directory)}

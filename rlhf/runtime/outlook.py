@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from rlhf.runtime.distributed import Runtime
-from rlhf.runtime.manifest import Artifact, StageManifest, is_finished, read_manifest
+from rlhf.runtime.manifest import Artifact, StageManifest, is_finished, is_usable, read_manifest
 from rlhf.runtime.steps import Step, input_of
 
 
@@ -24,7 +24,8 @@ def outlook(step: Step, runtime: Runtime, coming: Collection[Path]) -> Outlook:
     Raises:
         ValueError: an input is not there, and nothing makes it.
     """
-    before = read_manifest(step.directory)
+    place = runtime.run_dir.last_round(step.directory) or step.directory
+    before = read_manifest(place)
     made = [name for name, path in step.inputs.items() if _inside(path, coming)]
     if made:
         text = f"{_listed(made)} made anew first"
@@ -33,9 +34,11 @@ def outlook(step: Step, runtime: Runtime, coming: Collection[Path]) -> Outlook:
         return Outlook("run", text)
     inputs = {name: input_of(step, name, runtime) for name in step.inputs}
     config_hash = step.config_hash
+    if place != step.directory and not is_usable(place, config_hash, step.resume_hash, inputs):
+        before = None
     if before is None:
         return Outlook("run", "not begun")
-    if is_finished(step.directory, config_hash, inputs):
+    if is_finished(place, config_hash, inputs):
         return Outlook("reuse", f"config and inputs are those of {before.finished}")
     if before.resumes(step.resume_hash, inputs) and before.config_hash != config_hash:
         text = f"{before.status} since {before.started}; only what watches it has changed"
@@ -49,7 +52,7 @@ def outlook(step: Step, runtime: Runtime, coming: Collection[Path]) -> Outlook:
             return Outlook(action, "taken back from aside/")
         return Outlook("run", f"{_changes(before, config_hash, inputs)}; old results go to aside/")
     if before.status == "done":
-        gone = [name for name in before.outputs if not (step.directory / name).exists()]
+        gone = [name for name in before.outputs if not (place / name).exists()]
         return Outlook("run", f"{_listed(gone)} is no longer there")
     return Outlook("resume", f"{before.status} since {before.started}")
 

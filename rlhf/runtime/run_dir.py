@@ -16,11 +16,18 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
-from rlhf.runtime.files import BY_HAND, CHECKPOINTS, result_names, write_text
+from rlhf.runtime.aside import BETWEEN, between, holds_work, made_by_hand, newest
+from rlhf.runtime.files import write_text
 from rlhf.runtime.holder import this_process
-from rlhf.runtime.manifest import MANIFEST, Artifact, StageManifest, is_finished, read_manifest
+from rlhf.runtime.manifest import (
+    MANIFEST,
+    Artifact,
+    StageManifest,
+    is_finished,
+    is_usable,
+    read_manifest,
+)
 
-BETWEEN = ".exchanged"
 STAGES = ("sft", "collect", "dpo", "rm", "ppo", "evaluate")
 EACH_ROUND = ("collect", "dpo", "rm", "ppo")
 """Stages that every round has for itself."""
@@ -114,10 +121,10 @@ class RunDir:
             return
         key = directory.relative_to(self.root).as_posix()
         target = self._aside(directory)
-        if directory.is_symlink() or _holds_work(directory) or not target.exists():
+        if directory.is_symlink() or holds_work(directory) or not target.exists():
             if target.is_symlink():
                 target.unlink()
-            elif target.exists() and _made_by_hand(target):
+            elif target.exists() and made_by_hand(target):
                 further = self._further_aside(directory)
                 further.parent.mkdir(parents=True, exist_ok=True)
                 target.rename(further)
@@ -139,42 +146,65 @@ class RunDir:
         self, directory: Path, config_hash: str, resume_hash: str, inputs: Mapping[str, Artifact]
     ) -> Path | None:
         """What was set aside of a stage and is of this config and these inputs: finished, or else
-        to go on from. None where there is no such."""
+        to go on from; of several, what was begun last. None where there is no such."""
         key = directory.relative_to(self.root)
-        places = [self._aside(directory), *sorted((self.root / "aside").glob(f"[0-9]*/{key}"))]
-        for place in places:
-            if is_finished(place, config_hash, inputs):
-                return place
-        for place in places:
-            kept = read_manifest(place)
-            if kept and kept.status != "done" and kept.is_of(config_hash, resume_hash, inputs):
-                return place
-        return None
+        places = [self._aside(directory), *(self.root / "aside").glob(f"[0-9]*/{key}")]
+        fitting = [place for place in places if is_usable(place, config_hash, resume_hash, inputs)]
+        return newest(fitting, self.root / "aside")
+
+    def to_earlier_round(
+        self, directory: Path, config_hash: str, resume_hash: str, inputs: Mapping[str, Artifact]
+    ) -> StageManifest | None:
+        """Move a stage here from the run's own folder, where it lies as the last round's, now that
+        a round comes behind it.
+
+        Returns its manifest; None where none lies there that is of this config and these inputs.
+        """
+        last = self.last_round(directory)
+        if last is None or not is_usable(last, config_hash, resume_hash, inputs):
+            return None
+        manifest = read_manifest(last)
+        assert manifest is not None, "it is usable by it"
+        listed = self.manifests()
+        listed.pop(last.relative_to(self.root).as_posix(), None)
+        self._write_list(listed | {directory.relative_to(self.root).as_posix(): manifest})
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        last.rename(directory)
+        return manifest
+
+    def last_round(self, directory: Path) -> Path | None:
+        """Where an earlier round's stage lies that is not in its own folder; None for the last
+        round's and for those that are. A borrowed one stays: its link leads from there."""
+        key = directory.relative_to(self.root).parts
+        if key[0] != "rounds" or directory.exists() or directory.is_symlink():
+            return None
+        last = self.root.joinpath(*key[2:])
+        return None if last.is_symlink() else last
 
     def take_back(self, directory: Path, kept: Path) -> StageManifest:
         """Change places: `kept`, set aside of a stage, for what is there now. Its manifest."""
-        between = _between(kept)
-        kept.rename(between)
+        moving = between(kept)
+        kept.rename(moving)
         self.set_aside(directory)
-        return self._put_back(between, directory)
+        return self._put_back(moving, directory)
 
-    def _put_back(self, between: Path, directory: Path) -> StageManifest:
-        manifest = read_manifest(between)
+    def _put_back(self, moving: Path, directory: Path) -> StageManifest:
+        manifest = read_manifest(moving)
         assert manifest is not None, "it was found by it"
         self._list(directory, manifest)
-        between.rename(directory)
+        moving.rename(directory)
         return manifest
 
     def _end_exchanges(self) -> None:
         """Of a process that was killed in `take_back`: ended if the place is free, else undone."""
-        for between in sorted((self.root / "aside").glob(f"**/.*{BETWEEN}")):
-            kept = between.with_name(between.name.removesuffix(BETWEEN)[1:])
+        for moving in sorted((self.root / "aside").glob(f"**/.*{BETWEEN}")):
+            kept = moving.with_name(moving.name.removesuffix(BETWEEN)[1:])
             key = kept.relative_to(self.root / "aside").parts
             directory = self.root.joinpath(*(key[1:] if key[0].isdigit() else key))
             if directory.exists() or directory.is_symlink():
-                between.rename(kept)
+                moving.rename(kept)
             else:
-                self._put_back(between, directory)
+                self._put_back(moving, directory)
 
     def _aside(self, directory: Path) -> Path:
         return self.root / "aside" / directory.relative_to(self.root)
@@ -184,7 +214,7 @@ class RunDir:
         with a number."""
         key = directory.relative_to(self.root)
         places = (self.root / "aside" / str(number) / key for number in count(2))
-        return next(p for p in places if not (p.exists() or _between(p).exists()))
+        return next(p for p in places if not (p.exists() or between(p).exists()))
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -221,20 +251,3 @@ class RunDir:
     def _write_list(self, stages: Mapping[str, StageManifest]) -> None:
         content = {"stages": {key: stage.model_dump() for key, stage in stages.items()}}
         write_text(self.root / MANIFEST, json.dumps(content, indent=2) + "\n")
-
-
-def _between(kept: Path) -> Path:
-    """The name that results have while they change places."""
-    return kept.with_name(f".{kept.name}{BETWEEN}")
-
-
-def _made_by_hand(directory: Path) -> bool:
-    return any(next(directory.glob(pattern), None) is not None for pattern in BY_HAND)
-
-
-def _holds_work(directory: Path) -> bool:
-    """Whether a stage directory has results in it, people's answers, or a checkpoint to go on
-    from."""
-    checkpoints = directory / CHECKPOINTS
-    trained = checkpoints.is_dir() and any(checkpoints.iterdir())
-    return trained or bool(result_names(directory)) or _made_by_hand(directory)

@@ -113,7 +113,7 @@ def _begin(step: Step, runtime: Runtime) -> StageManifest:
     """The finished step's manifest, or a new one that says it is running."""
     inputs = {name: input_of(step, name, runtime) for name in step.inputs}
     config_hash, resume_hash = step.config_hash, step.resume_hash
-    before = read_manifest(step.directory)
+    before = read_manifest(step.directory) or _of_earlier_round(step, runtime, inputs)
     if before is None and (step.directory / MANIFEST).is_file():
         runtime.console.print(f"{step.key}: its {MANIFEST} is damaged; what is there is in aside/")
         runtime.run_dir.set_aside(step.directory)
@@ -145,6 +145,17 @@ def _begin(step: Step, runtime: Runtime) -> StageManifest:
             manifest = manifest.model_copy(update={"resumed": hashes})
     runtime.run_dir.record(step.directory, manifest)
     return manifest
+
+
+def _of_earlier_round(
+    step: Step, runtime: Runtime, inputs: Mapping[str, Artifact]
+) -> StageManifest | None:
+    """Results that were the last round's until `rounds` was raised."""
+    hashes = step.config_hash, step.resume_hash
+    moved = runtime.run_dir.to_earlier_round(step.directory, *hashes, inputs)
+    if moved is not None:
+        runtime.console.print(f"{step.key}: was the last round's, now lies in {step.directory}")
+    return moved
 
 
 def _exchange(step: Step, runtime: Runtime, inputs: Mapping[str, Artifact]) -> StageManifest | None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from rlhf.apps.run import STAGES, check_roles, planned, run, tell_of_idle_gpus
+from rlhf.apps.run import REDONE, STAGES, check_roles, planned, run, tell_of_idle_gpus
 from rlhf.config.load import load_config
 from rlhf.runtime.manifest import StageManifest
 from rlhf.runtime.run_dir import RunDir
@@ -121,6 +121,25 @@ def test_gpus_that_one_process_leaves_idle(monkeypatch, capsys):
     monkeypatch.setattr("rlhf.apps.run.choose_device", lambda section: torch.device("cuda", 0))
     tell_of_idle_gpus(config)
     assert capsys.readouterr().err == "rlhf: one GPU of this host's 8; --nproc 8 takes all\n"
+
+
+@pytest.mark.parametrize("ends", [RuntimeError("full"), KeyboardInterrupt()])
+def test_redo_is_to_be_left_out_once_it_is_done(run_dir, monkeypatch, ends):
+    def stage(*_: object) -> None:
+        raise ends
+
+    config = load_config("tiny")
+    prepared = nullcontext((config, run_dir))
+    monkeypatch.setattr("rlhf.apps.run.prepared_run", lambda *_, **__: prepared)
+    monkeypatch.setitem(STAGES, "rm", stage)
+    chosen = {"start": None, "only": None, "redo": "rm", "rehearsal": False}
+    with pytest.raises(type(ends)) as raised:
+        run(config, **chosen)
+    assert raised.value.__notes__ == [REDONE]
+    monkeypatch.setattr("rlhf.apps.run.planned", stage)
+    with pytest.raises(type(ends)) as raised:
+        run(config, **chosen | {"redo": "ppo"})
+    assert raised.value.__notes__ == [REDONE]  # the one from before
 
 
 def test_what_ppo_cannot_do_is_told_before_the_stages_in_front_of_it(run_dir, monkeypatch):

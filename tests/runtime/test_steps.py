@@ -191,6 +191,78 @@ def test_what_people_have_ranked_is_never_removed(world):
     assert sorted(path.read_text() for path in kept) == ["0", "1", "2"]
 
 
+def test_an_empty_attempt_at_a_part_of_a_stage_replaces_nothing(world):
+    """As --redo sft twice, whose first try was refused its input."""
+    run_dir = world.runtime.run_dir
+    part = Step("rm/main", "rm", run_dir.stage("rm") / "main", (), {}, lambda step: work(step))
+
+    def work(step: Step) -> dict[str, float | int | str | None]:
+        if world.fails:
+            raise world.fails
+        (step.directory / "result").write_text("weeks of a GPU")
+        return {}
+
+    execute(part, world.runtime)
+    world.fails = ValueError("line 3 is wrong")
+    for _ in range(2):
+        run_dir.set_aside(run_dir.stage("rm"))
+        with pytest.raises(ValueError, match="line 3"):
+            execute(part, world.runtime)
+    assert (run_dir.root / "aside/rm/main/result").read_text() == "weeks of a GPU"
+
+
+def test_what_was_begun_last_is_taken_back(world, monkeypatch):
+    """Results that --redo threw away are older than what people have ranked since."""
+    times = iter(f"2026-01-01T00:00:{n:02}+00:00" for n in range(60))
+    monkeypatch.setattr("rlhf.runtime.steps._now", lambda: next(times))
+    run_dir, directory = world.runtime.run_dir, world.step().directory
+    world.run()
+    (directory / "rankings.jsonl").write_text("thrown away")
+    run_dir.set_aside(directory)  # as --redo does
+    world.fails = Waiting("for rankings")
+    world.run()
+    (directory / "annotation.sqlite").write_text("half done")
+    world.run(setting=1)
+    world.run()
+    assert (directory / "annotation.sqlite").read_text() == "half done"
+    assert next((run_dir.root / "aside").rglob("rankings.jsonl")).read_text() == "thrown away"
+
+
+def test_another_round_takes_over_what_was_the_last_ones(world):
+    run_dir = world.runtime.run_dir
+    world.run()
+
+    def step_of(round: int) -> Step:
+        directory = run_dir.stage("rm", round, rounds=2)
+        return replace(world.step(setting=round - 1), key=f"round {round}", directory=directory)
+
+    first, second = step_of(1), step_of(2)
+    assert outlook(first, world.runtime, ()).action == "reuse"
+    assert not first.directory.exists() and world.times == 1
+    assert execute(first, world.runtime).directory == run_dir.root / "rounds/1/rm"
+    assert world.times == 1 and (first.directory / "result").read_text() == "TEXT"
+    assert list(run_dir.manifests()) == ["rounds/1/rm"]
+    execute(second, world.runtime)
+    assert world.times == 2 and second.directory == run_dir.root / "rm"
+    for step in (first, second):
+        execute(step, world.runtime)
+    assert world.times == 2
+
+
+def test_another_round_goes_on_with_what_people_have_begun(world):
+    world.fails = Waiting("for rankings")
+    (world.run().directory / "annotation.sqlite").write_text("half done")
+    earlier = world.runtime.run_dir.stage("rm", 1, rounds=2)
+    assert outlook(replace(world.step(), directory=earlier), world.runtime, ()).action == "resume"
+    other = replace(world.step(setting=5), directory=earlier)
+    assert outlook(other, world.runtime, ()) == ("run", "not begun")
+    execute(other, world.runtime)
+    assert not (earlier / "annotation.sqlite").exists()
+    world.runtime.run_dir.set_aside(earlier)
+    execute(replace(world.step(), directory=earlier), world.runtime)
+    assert (earlier / "annotation.sqlite").read_text() == "half done"
+
+
 def test_what_a_damaged_manifest_belongs_to_is_set_aside(world):
     directory = world.run().directory
     (directory / "manifest.json").write_text("{")

@@ -126,6 +126,8 @@ def test_a_dry_run_foretells_and_writes_nothing(finished, capsys):
     actions, output = foretold("ppo.clip=0.15")
     assert actions == ["reused"] * 3 + ["run"] * 3
     assert "\nppo.clip: 0.1 -> 0.15\n" in output and "prepared" in output
+    rounds = [row for row in foretold("rounds=2")[1].splitlines() if "rounds/1/collect" in row]
+    assert len(rounds) == 1 and "reused" in rounds[0]
     assert {path: path.stat().st_mtime_ns for path in run_dir.rglob("*")} == files
 
 
