@@ -58,15 +58,16 @@ class Job:
         """Export if the job is done, else withdraw what was exported before its time.
 
         Rankings that a run has used stay as they are: all that it trained since comes from them.
+        So do those that are somebody else's.
         """
         # Nobody else writes meanwhile, so that no verdict comes between the question and the file.
         with self.database.transaction() as connection:
             if not is_done():
                 self._withdraw(connection)
                 return {}
-            used = self.used()
-            unused = [source for source in self.sources if rankings_of(source) not in used]
-            return self._write(connection, unused, by_hand=False)
+            kept = {*self.used(), *self._marked(connection, "foreign")}
+            ours = [source for source in self.sources if rankings_of(source) not in kept]
+            return self._write(connection, ours, by_hand=False)
 
     def withdraw(self) -> list[Path]:
         """Withdraw what was exported of a job that is not done; returns what the files were."""
@@ -80,9 +81,15 @@ class Job:
         rankings = (rankings_of(source) for source in self.sources)
         return [path for path in rankings if path.name in results]
 
+    def foreign(self) -> list[Path]:
+        """Rankings that are somebody else's, so that only an export by hand writes over them."""
+        with self.database.reading() as connection:
+            return self._marked(connection, "foreign")
+
     def disown(self, connection: sqlite3.Connection, source: Path) -> None:
         """What lies beside a tasks file from now on is somebody else's."""
-        connection.execute("DELETE FROM exported WHERE source = ?", (source.name,))
+        self._forget(connection, source)
+        connection.execute("INSERT INTO marks VALUES (?, 'foreign')", (source.name,))
 
     def _write(
         self, connection: sqlite3.Connection, sources: Sequence[Path], *, by_hand: bool
@@ -95,7 +102,7 @@ class Job:
                 continue
             path = rankings_of(source)
             written[path] = write_jsonl(path, _records(connection, rows))
-            self.disown(connection, source)
+            self._forget(connection, source)
             connection.executemany(
                 "INSERT INTO exported VALUES (?, ?, ?)",
                 [(source.name, row["key"], by_hand) for row in rows],
@@ -119,8 +126,20 @@ class Job:
         there = path.is_file()
         if there:
             path.replace(path.with_name(path.name + WITHDRAWN))
-        self.disown(connection, source)
+        self._forget(connection, source)
         return there
+
+    def _forget(self, connection: sqlite3.Connection, source: Path) -> None:
+        """Nothing is known any more of the rankings beside a tasks file."""
+        for table in ("exported", "marks"):
+            connection.execute(f"DELETE FROM {table} WHERE source = ?", (source.name,))
+
+    def _marked(self, connection: sqlite3.Connection, mark: str) -> list[Path]:
+        """Rankings with this mark; it means nothing once the file is gone."""
+        rows = connection.execute("SELECT source FROM marks WHERE mark = ?", (mark,))
+        names = {row["source"] for row in rows}
+        marked = (rankings_of(source) for source in self.sources if source.name in names)
+        return [path for path in marked if path.is_file()]
 
 
 def open_job(tasks: Path) -> Job:
