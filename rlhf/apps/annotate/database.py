@@ -63,10 +63,11 @@ CREATE TABLE IF NOT EXISTS exported (
     by_hand INTEGER NOT NULL,           -- before the job was done, because somebody asked for it
     PRIMARY KEY (source, work)
 );
--- What else is to be known of the rankings beside a tasks file: foreign, they are somebody else's.
+-- What else is to be known of the rankings beside a tasks file: they are somebody else's (foreign),
+-- or an answer in them was corrected since (behind).
 CREATE TABLE IF NOT EXISTS marks (
     source TEXT PRIMARY KEY,
-    mark TEXT NOT NULL CHECK (mark IN ('foreign'))
+    mark TEXT NOT NULL CHECK (mark IN ('foreign', 'behind'))
 );
 """
 

@@ -11,6 +11,7 @@ from rlhf.apps.annotate.accounts import add_user
 from rlhf.apps.annotate.audit import Audit
 from rlhf.apps.annotate.desk import Desk
 from rlhf.apps.annotate.job import Job
+from rlhf.apps.annotate.ranking import Answer
 from rlhf.apps.annotate.store import Store
 from rlhf.data.records import RankingRecord, read_jsonl
 from rlhf.data.taxonomy import Taxonomy
@@ -184,15 +185,77 @@ def test_a_task_flagged_after_an_early_export(job: Job, tmp_path: Path) -> None:
     assert exports(tmp_path) == ["rankings.jsonl.withdrawn"]
 
 
+def correct(desk: Desk, user: str, key: int) -> Any:
+    content = {"ranks": [3, 2, 1, 1], "grades": [2, 2], "label": "helpful"}
+    return call(desk, user, "answer", key=key, answer=content)
+
+
+def as_exported(folder: Path) -> list[tuple[str, tuple[int, ...]]]:
+    """Task and grades of the rankings in a folder."""
+    records = read_jsonl(folder / "rankings.jsonl", RankingRecord)
+    return [(record.id, record.grades) for record in records]
+
+
+def test_a_correction_reaches_an_early_export(tmp_path: Path) -> None:
+    desk = make_desk(collect_folder(tmp_path, tasks=3))
+    first = call(desk, "ann", "open")["task"]["key"]
+    second = answer(desk, "ann", first)["task"]["key"]
+    desk.job.export()
+    answer(desk, "ann", second)
+    correct(desk, "ann", second)  # nothing of it was exported
+    assert as_exported(tmp_path) == [("t0", (5, 1))]
+    correct(desk, "ann", first)
+    assert as_exported(tmp_path) == [("t0", (2, 2))]
+    assert desk.update_export() == {}
+
+
+def test_a_correction_before_a_crash_reaches_an_early_export(desk: Desk, tmp_path: Path) -> None:
+    key = call(desk, "ann", "open")["task"]["key"]
+    answer(desk, "ann", key)
+    desk.job.export()
+    better = Answer(ranks=(3, 2, 1, 1), grades=(2, 2), label="helpful")
+    desk.store.answer("ann", key, better)
+    assert as_exported(tmp_path) == [("t0", (5, 1))]
+    make_desk(desk.job)
+    assert as_exported(tmp_path) == [("t0", (2, 2))]
+
+
+def test_a_correction_brings_back_no_export_that_was_taken_away(desk: Desk, tmp_path: Path) -> None:
+    key = call(desk, "ann", "open")["task"]["key"]
+    answer(desk, "ann", key)
+    desk.job.export()
+    (tmp_path / "rankings.jsonl").unlink()
+    correct(desk, "ann", key)
+    assert exports(tmp_path) == []
+
+
+def test_a_correction_leaves_an_early_export_that_a_run_has_used(
+    desk: Desk, tmp_path: Path
+) -> None:
+    key = call(desk, "ann", "open")["task"]["key"]
+    answer(desk, "ann", key)
+    desk.job.export()
+    use(tmp_path)
+    correct(desk, "ann", key)
+    assert as_exported(tmp_path) == [("t0", (5, 1))]
+    desk.job.export()
+    assert as_exported(tmp_path) == [("t0", (2, 2))]
+
+
+def use(folder: Path) -> None:
+    """A run finishes the stage whose results lie in a folder."""
+    manifest = StageManifest(
+        stage="collect", status="done", config_hash="", inputs={}, outputs=outputs_of(folder),
+        versions={}, started="2026-01-01T00:00:00+00:00",
+    )  # fmt: skip
+    (folder / MANIFEST).write_text(manifest.model_dump_json(), encoding="utf-8")
+
+
 def test_rankings_that_a_run_has_used_stay(desk: Desk, tmp_path: Path) -> None:
     """Else the run would train reward model and PPO again, unasked."""
     answer_all(desk)
     used = (tmp_path / "rankings.jsonl").read_bytes()
-    manifest = StageManifest(
-        stage="collect", status="done", config_hash="", inputs={}, outputs=outputs_of(tmp_path),
-        versions={}, started="2026-01-01T00:00:00+00:00",
-    )  # fmt: skip
-    (tmp_path / MANIFEST).write_text(manifest.model_dump_json(), encoding="utf-8")
+    use(tmp_path)
     add_user(desk.job.database, "zoe", "long enough", auditor=True)
     call(desk, "zoe", "judge", batch=["ann", 1], good=False, note="too quick")
     answer_all(desk, "bob")
