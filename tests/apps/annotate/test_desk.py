@@ -9,6 +9,7 @@ import pytest
 
 from rlhf.apps.annotate.accounts import add_user
 from rlhf.apps.annotate.audit import Audit
+from rlhf.apps.annotate.database import Moved
 from rlhf.apps.annotate.desk import Desk
 from rlhf.apps.annotate.job import Job
 from rlhf.apps.annotate.ranking import Answer
@@ -16,6 +17,7 @@ from rlhf.apps.annotate.store import Store
 from rlhf.data.records import RankingRecord, read_jsonl
 from rlhf.data.taxonomy import Taxonomy
 from rlhf.runtime.manifest import MANIFEST, StageManifest, outputs_of
+from rlhf.runtime.run_dir import RunDir
 from tests.apps.annotate.worlds import collect_folder
 
 TAXONOMY = """
@@ -342,3 +344,32 @@ def test_no_request_reads_all_work_for_every_task(
                 inner = [row["detail"] for row in plan if row["parent"]]
                 repeated += [(text, step) for step in inner if step.startswith("SCAN work")]
     assert any("NOT EXISTS" in text for text in asked) and repeated == []
+
+
+def test_a_run_sets_the_folder_aside_while_the_page_serves(tmp_path: Path) -> None:
+    collect = tmp_path / "run/collect"
+    collect.mkdir(parents=True)
+    desk = make_desk(collect_folder(collect, tasks=1))
+    key = call(desk, "ann", "open")["task"]["key"]
+    RunDir(tmp_path / "run").set_aside(collect)
+    assert answer(desk, "ann", key) == {"error": "moved"}
+    collect.mkdir()
+    assert answer(desk, "ann", key) == {"error": "moved"}
+    with pytest.raises(Moved):
+        desk.update_export()
+    assert list(collect.iterdir()) == []
+
+
+def test_signing_in_to_a_job_that_was_moved(tmp_path: Path) -> None:
+    pytest.importorskip("gradio")
+    from starlette.exceptions import HTTPException
+
+    from rlhf.apps.annotate.page import may_enter
+
+    (tmp_path / "collect").mkdir()
+    desk = make_desk(collect_folder(tmp_path / "collect", tasks=1))
+    add_user(desk.job.database, "ann", "long enough", auditor=False)
+    assert may_enter(desk, "ann", "long enough") and not may_enter(desk, "ann", "another one")
+    (tmp_path / "collect").rename(tmp_path / "aside")
+    with pytest.raises(HTTPException, match="503.*start rlhf annotate again"):
+        may_enter(desk, "ann", "long enough")
