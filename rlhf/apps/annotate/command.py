@@ -84,8 +84,12 @@ def _serve(
     with noted(job.folder, address):
         application.block_thread()
     _report(desk.update_export(), say)
-    for path in job.used():
+    used = job.used()
+    for path in used:
         say(f"{path} stays as its run has used it: --export writes it anew")
+    for path in job.foreign():
+        if path not in used:
+            say(f"{path} stays as it came from Label Studio: --export writes the page's over it")
     progress = desk.store.progress()
     say(f"{progress.settled} of {progress.tasks} tasks settled")
 

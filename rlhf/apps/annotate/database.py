@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Literal
 
 from rlhf.data.records import RankingTask
 
@@ -63,23 +64,37 @@ CREATE TABLE IF NOT EXISTS exported (
     by_hand INTEGER NOT NULL,           -- before the job was done, because somebody asked for it
     PRIMARY KEY (source, work)
 );
+-- What else is to be known of the rankings beside a tasks file: they are somebody else's (foreign),
+-- or an answer in them was corrected since (behind).
+CREATE TABLE IF NOT EXISTS marks (
+    source TEXT PRIMARY KEY,
+    mark TEXT NOT NULL CHECK (mark IN ('foreign', 'behind'))
+);
 """
 
 
+class Moved(ValueError):
+    """The file that was opened is no longer in its place."""
+
+
 class Database:
-    """One file, shared by threads and processes: each transaction opens a connection of its own."""
+    """One file, shared by threads and processes: each transaction opens a connection of its own.
+
+    Each raises Moved when the file is gone or another one has its place, and makes none anew.
+    """
 
     def __init__(self, path: Path) -> None:
         """Raises ValueError for a file that is damaged."""
         self.path = path
         try:
-            with self._connection() as connection:
+            with closing(self._open("rwc")) as connection:
                 connection.execute("PRAGMA journal_mode = WAL")
                 connection.executescript(SCHEMA)
         except sqlite3.OperationalError:  # somebody else is at it, or the disk is full
             raise
         except sqlite3.DatabaseError as error:
             raise ValueError(f"{path}: {error}; restore it from a copy") from None
+        self._identity = _identity(path)
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
@@ -102,14 +117,29 @@ class Database:
 
     @contextmanager
     def _connection(self) -> Iterator[sqlite3.Connection]:
-        connection = sqlite3.connect(self.path, timeout=PATIENCE, isolation_level=None)
+        try:
+            with closing(self._open("rw")) as connection:
+                self._check_place()
+                yield connection
+        except sqlite3.DatabaseError:
+            self._check_place()
+            raise
+
+    def _open(self, mode: Literal["rw", "rwc"]) -> sqlite3.Connection:
+        """mode: rwc makes the file where there is none."""
+        address = f"{self.path.absolute().as_uri()}?mode={mode}"
+        connection = sqlite3.connect(address, uri=True, timeout=PATIENCE, isolation_level=None)
         connection.row_factory = sqlite3.Row
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = ON")
-        try:
-            yield connection
-        finally:
-            connection.close()
+        return connection
+
+    def _check_place(self) -> None:
+        if _identity(self.path) != self._identity:
+            raise Moved(
+                f"{self.path}: moved while it was in use, as a run does that begins this stage "
+                "anew; the answers are in the run's aside/ now; start rlhf annotate again"
+            ) from None
 
     def load(self, source: str, tasks: Sequence[RankingTask]) -> None:
         """Make the tasks of a file known. Those already worked on must be what they were.
@@ -141,3 +171,12 @@ class Database:
                         "INSERT INTO tasks (source, id, record) VALUES (?, ?, ?)",
                         (source, task_id, record),
                     )
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """What a file keeps when it is renamed; None where there is none."""
+    try:
+        found = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return found.st_dev, found.st_ino

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from rlhf.apps.annotate.accounts import is_auditor
 from rlhf.apps.annotate.audit import Audit
+from rlhf.apps.annotate.database import Moved
 from rlhf.apps.annotate.job import Job
 from rlhf.apps.annotate.ranking import Answer, Note, as_shown
 from rlhf.apps.annotate.store import Refused, Store, Work
@@ -55,6 +56,8 @@ class Desk:
             return view
         except ValidationError as error:
             return {"error": in_one_line(error)}
+        except Moved:
+            return {"error": "moved"}
         except (Refused, ValueError) as error:
             return {"error": str(error)}
 

@@ -57,16 +57,21 @@ class Job:
     def keep_up(self, is_done: Callable[[], bool]) -> dict[Path, int]:
         """Export if the job is done, else withdraw what was exported before its time.
 
-        Rankings that a run has used stay as they are: all that it trained since comes from them.
+        What somebody has asked for before the end is written anew where an answer in it has
+        changed. Rankings that a run has used stay as they are: all that it trained since comes from
+        them. So do those that are somebody else's.
         """
         # Nobody else writes meanwhile, so that no verdict comes between the question and the file.
         with self.database.transaction() as connection:
-            if not is_done():
-                self._withdraw(connection)
-                return {}
             used = self.used()
             unused = [source for source in self.sources if rankings_of(source) not in used]
-            return self._write(connection, unused, by_hand=False)
+            if is_done():
+                foreign = self._marked(connection, "foreign")
+                ours = [source for source in unused if source not in foreign]
+                return self._write(connection, ours, by_hand=False)
+            self._withdraw(connection)
+            behind = self._marked(connection, "behind")
+            return self._catch_up(connection, [source for source in unused if source in behind])
 
     def withdraw(self) -> list[Path]:
         """Withdraw what was exported of a job that is not done; returns what the files were."""
@@ -80,9 +85,15 @@ class Job:
         rankings = (rankings_of(source) for source in self.sources)
         return [path for path in rankings if path.name in results]
 
+    def foreign(self) -> list[Path]:
+        """Rankings that are somebody else's, so that only an export by hand writes over them."""
+        with self.database.reading() as connection:
+            return [rankings_of(source) for source in self._marked(connection, "foreign")]
+
     def disown(self, connection: sqlite3.Connection, source: Path) -> None:
         """What lies beside a tasks file from now on is somebody else's."""
-        connection.execute("DELETE FROM exported WHERE source = ?", (source.name,))
+        self._forget(connection, source)
+        connection.execute("INSERT INTO marks VALUES (?, 'foreign')", (source.name,))
 
     def _write(
         self, connection: sqlite3.Connection, sources: Sequence[Path], *, by_hand: bool
@@ -90,17 +101,41 @@ class Job:
         written = {}
         for source in sources:
             rows = connection.execute(_COUNTING, (source.name,)).fetchall()
-            if not rows:
+            if rows:
+                path = rankings_of(source)
+                written[path] = self._write_rows(connection, source, rows, by_hand=by_hand)
+            else:
                 self._put_away(connection, source)
-                continue
-            path = rankings_of(source)
-            written[path] = write_jsonl(path, _records(connection, rows))
-            self.disown(connection, source)
-            connection.executemany(
-                "INSERT INTO exported VALUES (?, ?, ?)",
-                [(source.name, row["key"], by_hand) for row in rows],
-            )
         return written
+
+    def _catch_up(self, connection: sqlite3.Connection, sources: Sequence[Path]) -> dict[Path, int]:
+        """Write the answers of an export by hand anew, and no others."""
+        written = {}
+        for source in sources:
+            asked = connection.execute("SELECT work FROM exported WHERE source = ?", (source.name,))
+            keys = {row["work"] for row in asked}
+            counting = connection.execute(_COUNTING, (source.name,))
+            rows = [row for row in counting if row["key"] in keys]
+            path = rankings_of(source)
+            written[path] = self._write_rows(connection, source, rows, by_hand=True)
+        return written
+
+    def _write_rows(
+        self,
+        connection: sqlite3.Connection,
+        source: Path,
+        rows: Sequence[sqlite3.Row],
+        *,
+        by_hand: bool,
+    ) -> int:
+        """Write these answers beside their tasks file, and note that they are there."""
+        count = write_jsonl(rankings_of(source), _records(connection, rows))
+        self._forget(connection, source)
+        connection.executemany(
+            "INSERT INTO exported VALUES (?, ?, ?)",
+            [(source.name, row["key"], by_hand) for row in rows],
+        )
+        return count
 
     def _withdraw(self, connection: sqlite3.Connection) -> list[Path]:
         undue = [
@@ -119,8 +154,20 @@ class Job:
         there = path.is_file()
         if there:
             path.replace(path.with_name(path.name + WITHDRAWN))
-        self.disown(connection, source)
+        self._forget(connection, source)
         return there
+
+    def _forget(self, connection: sqlite3.Connection, source: Path) -> None:
+        """Nothing is known any more of the rankings beside a tasks file."""
+        for table in ("exported", "marks"):
+            connection.execute(f"DELETE FROM {table} WHERE source = ?", (source.name,))
+
+    def _marked(self, connection: sqlite3.Connection, mark: str) -> list[Path]:
+        """Tasks files whose rankings have this mark; it means nothing once these are gone."""
+        rows = connection.execute("SELECT source FROM marks WHERE mark = ?", (mark,))
+        names = {row["source"] for row in rows}
+        marked = (source for source in self.sources if source.name in names)
+        return [source for source in marked if rankings_of(source).is_file()]
 
 
 def open_job(tasks: Path) -> Job:

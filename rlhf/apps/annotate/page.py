@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from rlhf.apps.annotate.accounts import is_password
+from rlhf.apps.annotate.database import Moved
 from rlhf.apps.annotate.desk import Desk, View
 from rlhf.apps.local import ask_directly
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
 
 import gradio as gr  # noqa: E402
+from starlette.exceptions import HTTPException  # noqa: E402
 
 HOST = "127.0.0.1"
 STATIC = Path(__file__).with_name("static")
@@ -65,6 +67,14 @@ def build(desk: Desk) -> Any:
     return blocks
 
 
+def may_enter(desk: Desk, name: str, password: str) -> bool:
+    """Whether this is an account's password; a job that was moved is told as what it is."""
+    try:
+        return is_password(desk.job.database, name, password)
+    except Moved as moved:
+        raise HTTPException(503, str(moved)) from None
+
+
 def launch(desk: Desk, port: int | None) -> tuple[Any, str]:
     """Serve on 127.0.0.1 alone, in threads of its own; returns the application and its address.
 
@@ -76,7 +86,7 @@ def launch(desk: Desk, port: int | None) -> tuple[Any, str]:
     _, address, _ = blocks.launch(
         server_name=HOST,
         server_port=port,
-        auth=lambda name, password: is_password(desk.job.database, name, password),
+        auth=lambda name, password: may_enter(desk, name, password),
         auth_message=WELCOME,
         prevent_thread_lock=True,
         share=False,

@@ -141,6 +141,11 @@ class Store:
                 (answer.model_dump_json(), batch, now, key),
             )
             connection.execute("DELETE FROM checks WHERE work = ?", (key,))
+            # In this transaction, so that rankings with it in them catch up also after a crash.
+            connection.execute(
+                "INSERT OR IGNORE INTO marks SELECT source, 'behind' FROM exported WHERE work = ?",
+                (key,),
+            )
 
     def skip(self, annotator: str, key: int) -> None:
         """Leave a task to others."""
@@ -239,9 +244,5 @@ def work_of(connection: sqlite3.Connection, key: int) -> Work:
 
 
 def _is_judged(connection: sqlite3.Connection, annotator: str, batch: int) -> bool:
-    return (
-        connection.execute(
-            "SELECT 1 FROM verdicts WHERE annotator = ? AND batch = ?", (annotator, batch)
-        ).fetchone()
-        is not None
-    )
+    verdict = "SELECT 1 FROM verdicts WHERE annotator = ? AND batch = ?"
+    return connection.execute(verdict, (annotator, batch)).fetchone() is not None

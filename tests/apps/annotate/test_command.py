@@ -1,15 +1,19 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from rlhf import cli
 from rlhf.apps.annotate.accounts import is_auditor, is_password
 from rlhf.apps.annotate.command import annotate
 from rlhf.apps.annotate.job import open_job
 from rlhf.apps.annotate.ranking import Answer
 from rlhf.apps.annotate.store import Store
+from rlhf.data.jsonl import write_jsonl
 from tests.apps.annotate.worlds import collect_folder
 
 
@@ -63,6 +67,48 @@ def test_an_auditor_who_comes_later_withdraws_the_rankings(tmp_path: Path) -> No
     told = run(tmp_path, new_user="zoe", auditor=True)[1]
     assert told.startswith(f"{tmp_path / 'rankings.jsonl'} is rankings.jsonl.withdrawn now")
     assert not (tmp_path / "rankings.jsonl").exists()
+
+
+class Served:
+    """Stands for the page: something happens while it serves, until somebody presses Ctrl-C."""
+
+    def __init__(self, happens: Callable[[], object]) -> None:
+        self.launch, self.block_thread = lambda desk, port: (self, "http://127.0.0.1:1"), happens
+
+
+def serve(monkeypatch: pytest.MonkeyPatch, happens: Callable[[], object]) -> None:
+    monkeypatch.setitem(sys.modules, "rlhf.apps.annotate.page", Served(happens))
+
+
+def test_the_folder_is_moved_while_the_page_serves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "collect"
+    folder.mkdir()
+    collect_folder(folder)
+    run(folder, new_user="ann")
+    serve(monkeypatch, lambda: folder.rename(tmp_path / "aside"))
+    monkeypatch.setattr(sys, "argv", ["rlhf", "annotate", str(folder)])
+    with pytest.raises(SystemExit) as exit_:
+        cli.main()
+    error = capsys.readouterr().err
+    assert exit_.value.code == 2 and error.count("\n") == 1
+    assert "aside/" in error and "start rlhf annotate again" in error
+    assert not folder.exists()
+
+
+def test_the_page_ends_with_what_it_has_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = collect_folder(tmp_path, tasks=1)
+    run(tmp_path, new_user="ann")
+    write_jsonl(tmp_path / "rankings.jsonl", [])
+    with job.database.transaction() as connection:
+        job.disown(connection, job.sources[0])
+    serve(monkeypatch, lambda: None)
+    said = run(tmp_path)
+    path = tmp_path / "rankings.jsonl"
+    assert f"{path} stays as it came from Label Studio: --export writes the page's over it" in said
 
 
 def test_nobody_can_sign_in(tmp_path: Path) -> None:

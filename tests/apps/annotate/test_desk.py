@@ -9,12 +9,15 @@ import pytest
 
 from rlhf.apps.annotate.accounts import add_user
 from rlhf.apps.annotate.audit import Audit
+from rlhf.apps.annotate.database import Moved
 from rlhf.apps.annotate.desk import Desk
 from rlhf.apps.annotate.job import Job
+from rlhf.apps.annotate.ranking import Answer
 from rlhf.apps.annotate.store import Store
 from rlhf.data.records import RankingRecord, read_jsonl
 from rlhf.data.taxonomy import Taxonomy
 from rlhf.runtime.manifest import MANIFEST, StageManifest, outputs_of
+from rlhf.runtime.run_dir import RunDir
 from tests.apps.annotate.worlds import collect_folder
 
 TAXONOMY = """
@@ -184,15 +187,77 @@ def test_a_task_flagged_after_an_early_export(job: Job, tmp_path: Path) -> None:
     assert exports(tmp_path) == ["rankings.jsonl.withdrawn"]
 
 
+def correct(desk: Desk, user: str, key: int) -> Any:
+    content = {"ranks": [3, 2, 1, 1], "grades": [2, 2], "label": "helpful"}
+    return call(desk, user, "answer", key=key, answer=content)
+
+
+def as_exported(folder: Path) -> list[tuple[str, tuple[int, ...]]]:
+    """Task and grades of the rankings in a folder."""
+    records = read_jsonl(folder / "rankings.jsonl", RankingRecord)
+    return [(record.id, record.grades) for record in records]
+
+
+def test_a_correction_reaches_an_early_export(tmp_path: Path) -> None:
+    desk = make_desk(collect_folder(tmp_path, tasks=3))
+    first = call(desk, "ann", "open")["task"]["key"]
+    second = answer(desk, "ann", first)["task"]["key"]
+    desk.job.export()
+    answer(desk, "ann", second)
+    correct(desk, "ann", second)  # nothing of it was exported
+    assert as_exported(tmp_path) == [("t0", (5, 1))]
+    correct(desk, "ann", first)
+    assert as_exported(tmp_path) == [("t0", (2, 2))]
+    assert desk.update_export() == {}
+
+
+def test_a_correction_before_a_crash_reaches_an_early_export(desk: Desk, tmp_path: Path) -> None:
+    key = call(desk, "ann", "open")["task"]["key"]
+    answer(desk, "ann", key)
+    desk.job.export()
+    better = Answer(ranks=(3, 2, 1, 1), grades=(2, 2), label="helpful")
+    desk.store.answer("ann", key, better)
+    assert as_exported(tmp_path) == [("t0", (5, 1))]
+    make_desk(desk.job)
+    assert as_exported(tmp_path) == [("t0", (2, 2))]
+
+
+def test_a_correction_brings_back_no_export_that_was_taken_away(desk: Desk, tmp_path: Path) -> None:
+    key = call(desk, "ann", "open")["task"]["key"]
+    answer(desk, "ann", key)
+    desk.job.export()
+    (tmp_path / "rankings.jsonl").unlink()
+    correct(desk, "ann", key)
+    assert exports(tmp_path) == []
+
+
+def test_a_correction_leaves_an_early_export_that_a_run_has_used(
+    desk: Desk, tmp_path: Path
+) -> None:
+    key = call(desk, "ann", "open")["task"]["key"]
+    answer(desk, "ann", key)
+    desk.job.export()
+    use(tmp_path)
+    correct(desk, "ann", key)
+    assert as_exported(tmp_path) == [("t0", (5, 1))]
+    desk.job.export()
+    assert as_exported(tmp_path) == [("t0", (2, 2))]
+
+
+def use(folder: Path) -> None:
+    """A run finishes the stage whose results lie in a folder."""
+    manifest = StageManifest(
+        stage="collect", status="done", config_hash="", inputs={}, outputs=outputs_of(folder),
+        versions={}, started="2026-01-01T00:00:00+00:00",
+    )  # fmt: skip
+    (folder / MANIFEST).write_text(manifest.model_dump_json(), encoding="utf-8")
+
+
 def test_rankings_that_a_run_has_used_stay(desk: Desk, tmp_path: Path) -> None:
     """Else the run would train reward model and PPO again, unasked."""
     answer_all(desk)
     used = (tmp_path / "rankings.jsonl").read_bytes()
-    manifest = StageManifest(
-        stage="collect", status="done", config_hash="", inputs={}, outputs=outputs_of(tmp_path),
-        versions={}, started="2026-01-01T00:00:00+00:00",
-    )  # fmt: skip
-    (tmp_path / MANIFEST).write_text(manifest.model_dump_json(), encoding="utf-8")
+    use(tmp_path)
     add_user(desk.job.database, "zoe", "long enough", auditor=True)
     call(desk, "zoe", "judge", batch=["ann", 1], good=False, note="too quick")
     answer_all(desk, "bob")
@@ -279,3 +344,32 @@ def test_no_request_reads_all_work_for_every_task(
                 inner = [row["detail"] for row in plan if row["parent"]]
                 repeated += [(text, step) for step in inner if step.startswith("SCAN work")]
     assert any("NOT EXISTS" in text for text in asked) and repeated == []
+
+
+def test_a_run_sets_the_folder_aside_while_the_page_serves(tmp_path: Path) -> None:
+    collect = tmp_path / "run/collect"
+    collect.mkdir(parents=True)
+    desk = make_desk(collect_folder(collect, tasks=1))
+    key = call(desk, "ann", "open")["task"]["key"]
+    RunDir(tmp_path / "run").set_aside(collect)
+    assert answer(desk, "ann", key) == {"error": "moved"}
+    collect.mkdir()
+    assert answer(desk, "ann", key) == {"error": "moved"}
+    with pytest.raises(Moved):
+        desk.update_export()
+    assert list(collect.iterdir()) == []
+
+
+def test_signing_in_to_a_job_that_was_moved(tmp_path: Path) -> None:
+    pytest.importorskip("gradio")
+    from starlette.exceptions import HTTPException
+
+    from rlhf.apps.annotate.page import may_enter
+
+    (tmp_path / "collect").mkdir()
+    desk = make_desk(collect_folder(tmp_path / "collect", tasks=1))
+    add_user(desk.job.database, "ann", "long enough", auditor=False)
+    assert may_enter(desk, "ann", "long enough") and not may_enter(desk, "ann", "another one")
+    (tmp_path / "collect").rename(tmp_path / "aside")
+    with pytest.raises(HTTPException, match="503.*start rlhf annotate again"):
+        may_enter(desk, "ann", "long enough")

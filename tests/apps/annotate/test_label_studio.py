@@ -7,9 +7,10 @@ from xml.etree import ElementTree
 
 import pytest
 
-from rlhf.apps.annotate.job import Job
+from rlhf.apps.annotate.job import Job, open_job
 from rlhf.apps.annotate.label_studio import read_answers, write_tasks
 from rlhf.data.records import RankingRecord, read_jsonl
+from tests.apps.annotate.test_desk import answer_all, make_desk
 from tests.apps.annotate.worlds import collect_folder, task
 
 
@@ -132,6 +133,46 @@ def test_the_interface_shows_what_the_tasks_hold(job: Job) -> None:
     assert named == {"prompt", "answers", "rank", "label"}
     assert {tag.get("toName") for tag in tags} - {None} <= named
     assert {tag.get("value") for tag in tags if tag.tag == "Choice"} == {"helpful", "harmless"}
+
+
+def annotators(path: Path) -> list[str]:
+    return [record.annotator for record in read_jsonl(path, RankingRecord)]
+
+
+def import_all(job: Job) -> None:
+    """Read back the training tasks, and not the held-out one."""
+    rows = exported(job)
+    for row in rows[1:]:
+        row["annotations"] = [annotated(row, ["A", "B", "C", "D"], "team")]
+    assert read_back(job, rows) == {job.folder / "rankings.jsonl": 2}
+
+
+def test_the_page_leaves_what_was_read_from_label_studio(job: Job) -> None:
+    desk = make_desk(job)
+    answer_all(desk)
+    rankings, held_out = job.folder / "rankings.jsonl", job.folder / "eval_rankings.jsonl"
+    assert (annotators(rankings), annotators(held_out)) == (["ann", "ann"], ["ann"])
+    held_out.unlink()
+    import_all(job)
+    assert desk.update_export() == {held_out: 1}  # the page's own goes on
+    make_desk(open_job(job.folder))
+    assert (annotators(rankings), annotators(held_out)) == (["team", "team"], ["ann"])
+    assert job.foreign() == [rankings]
+    job.export()  # somebody asks for it, and it is the page's again
+    assert annotators(rankings) == ["ann", "ann"] and job.foreign() == []
+    rankings.unlink()
+    assert rankings in desk.update_export()
+
+
+def test_label_studio_before_the_page_has_an_answer(job: Job) -> None:
+    import_all(job)
+    desk = make_desk(job)
+    assert job.export() == {}  # nothing to write over it with
+    answer_all(desk)
+    assert annotators(job.folder / "rankings.jsonl") == ["team", "team"]
+    (job.folder / "rankings.jsonl").unlink()  # nothing is left to spare
+    desk.update_export()
+    assert annotators(job.folder / "rankings.jsonl") == ["ann", "ann"]
 
 
 def test_what_is_no_order(job: Job) -> None:

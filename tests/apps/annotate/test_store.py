@@ -14,7 +14,7 @@ from threading import Barrier
 
 import pytest
 
-from rlhf.apps.annotate.database import Database
+from rlhf.apps.annotate.database import Database, Moved
 from rlhf.apps.annotate.ranking import Answer, shown_order
 from rlhf.apps.annotate.store import Refused, Store, Work
 from tests.apps.annotate.worlds import Clock, collect_folder
@@ -251,3 +251,38 @@ def test_a_damaged_file_is_told(tmp_path: Path) -> None:
     file.write_bytes(b"no database at all, but long enough to be taken for the header of one" * 9)
     with pytest.raises(ValueError, match="file is not a database; restore it from a copy"):
         Database(file)
+
+
+def test_a_job_that_was_moved_is_told_of_and_not_begun_anew(tmp_path: Path) -> None:
+    folder, aside = tmp_path / "a ?#% job", tmp_path / "aside"
+    folder.mkdir()
+    store = Store(collect_folder(folder, tasks=2).database)
+    work = store.claim("ann")
+    assert work is not None
+    folder.rename(aside)
+    for begin in (lambda: None, folder.mkdir, lambda: collect_folder(folder, tasks=1)):
+        begin()  # nothing there, an empty folder, another job
+        before = sorted(folder.glob("*"))
+        with pytest.raises(Moved, match=r"annotation.sqlite: .*aside/.*start rlhf annotate again"):
+            store.answer("ann", work.key, ANSWER)
+        assert sorted(folder.glob("*")) == before
+    folder.rename(tmp_path / "another")
+    aside.rename(folder)  # and back: the job goes on
+    store.answer("ann", work.key, ANSWER)
+    assert store.progress("ann").answered_by_me == 1
+
+
+def test_a_job_that_moves_in_the_middle_of_a_change(tmp_path: Path) -> None:
+    folder = tmp_path / "collect"
+    folder.mkdir()
+    database = collect_folder(folder).database
+    with pytest.raises(Moved), database.transaction():
+        folder.rename(tmp_path / "aside")
+        raise sqlite3.OperationalError("disk I/O error")
+
+
+def test_other_errors_of_the_database_stay_what_they_are(tmp_path: Path) -> None:
+    database = collect_folder(tmp_path).database
+    with pytest.raises(sqlite3.OperationalError, match="no such table"):
+        with database.reading() as connection:
+            connection.execute("SELECT * FROM nowhere")

@@ -13,7 +13,7 @@ SCRIPTS = "".join(
 # Words that reach the page from Python: roles, labels, states and what is refused.
 FROM_PYTHON = {
     "system", "user", "assistant", "helpful", "harmless", "waiting", "accepted", "rejected",
-    "first", "lapsed", "closed", "gone", "forbidden",
+    "first", "lapsed", "closed", "gone", "forbidden", "moved",
 }  # fmt: skip
 
 

@@ -59,6 +59,7 @@ const WORDS = {
   closed: ["An auditor has judged this batch; it cannot be changed any more.", "这一批已审核，不能再修改。"],
   gone: ["This has changed meanwhile.", "内容已有变动。"],
   forbidden: ["Your account may not do this.", "你的账号无权执行此操作。"],
+  moved: ["Not saved: a run has moved these tasks, and the answers so far, to its aside/. Whoever runs this page has to start rlhf annotate again.", "未保存：运行已把这些任务和已有的回答移到 aside/，请页面的管理者重新启动 rlhf annotate。"],
   offline: ["Not saved: the server does not answer. Nothing is lost here; try again, or load the page again and sign in.", "未保存：服务器没有响应。这里的内容不会丢失，请重试，或刷新页面重新登录。"],
   keyDigits: ["rank of the marked response, then grade of the marked gap", "给选中的回答排名次，然后给选中的差距评分"],
   keyMove: ["previous or next", "上一项或下一项"],
