@@ -131,6 +131,19 @@ def test_a_dry_run_foretells_and_writes_nothing(finished, capsys):
     assert {path: path.stat().st_mtime_ns for path in run_dir.rglob("*")} == files
 
 
+def test_a_further_round_keeps_the_first(copy_of, capsys):
+    config, run_dir = copy_of()
+    before, stages = manifests(run_dir), ("collect", "rm", "ppo")
+    call(config, "rounds=2")
+    for stage in stages:
+        kept = (run_dir / "rounds/1" / stage / "manifest.json").read_text("utf-8")
+        assert kept == before[stage]
+    assert set(stages) < set(changed(before, manifests(run_dir)))
+    capsys.readouterr()
+    call(config, "rounds=2")
+    assert capsys.readouterr().out.count("finished before, reused") == len(STAGES) + len(stages)
+
+
 def test_redo_sets_the_old_result_aside_and_keeps_what_came_before(copy_of, capsys):
     config, run_dir = copy_of()
     before, judged = manifests(run_dir), (run_dir / "ppo/judge.jsonl").read_bytes()
