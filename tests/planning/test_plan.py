@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -83,6 +84,18 @@ def test_a_batch_that_the_gpus_do_not_divide():
     config, specs = small()
     with pytest.raises(ValueError, match=r"sft\.batch_size = 64 is not a multiple of .* 3 GPUs"):
         plan(config, gpus=3, specs=specs)
+
+
+def test_answers_that_leave_no_room_for_a_prompt():
+    """As a run refuses them; demo models and others that are not there by the sizes given."""
+    for stage in ("collect", "ppo", "evaluate"):
+        config, specs = small(f"{stage}.sampling.max_new_tokens=4096", "annotation.source=page")
+        with pytest.raises(ValueError, match=rf"{stage}\.sampling\.max_new_tokens 4096 leaves no"):
+            plan(config, specs=specs)
+    read = {path: replace(spec, context=300) for path, spec in specs.items()}
+    config, _ = small("ppo.actor=run://dpo", "stages=[ppo]", "ppo.sampling.max_new_tokens=512")
+    with pytest.raises(ValueError, match=r"ppo\.sampling.* reads 300 tokens"):
+        plan(config, specs=read)
 
 
 @pytest.mark.parametrize("gpus", [1, 2])
