@@ -248,6 +248,18 @@ def test_what_a_run_refuses_of_ppo_that_is_spread(key, refusal):
     assert plan(config, gpus=2, specs=specs).fits
 
 
+def test_a_minibatch_that_the_gpus_do_not_divide():
+    """Whether the models are spread or not."""
+    refusal = r"ppo\.minibatch = 64 is not a multiple of the number of processes = 3"
+    for roles in (["ppo.roles=shared"], PPO_APART[:2]):
+        config, specs = small("stages=[ppo]", *roles)
+        with pytest.raises(ValueError, match=refusal):
+            plan(config, gpus=3, specs=specs)
+    config, specs = small("stages=[sft, ppo]", "sft.batch_size=48", "sft.microbatch_size=4")
+    with pytest.raises(ValueError, match=refusal):
+        decide(config, gpus=3, specs=specs)
+
+
 def test_ppo_with_roles_apart_takes_no_optimiser_on_the_cpu():
     """So none is written for it: on one trunk, or without PPO, it is the last resort."""
     keys = ("runtime.deepspeed=zero3_offload", "sft.loss_chunk=null", *PPO_APART)
