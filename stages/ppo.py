@@ -9,7 +9,6 @@ from pathlib import Path
 
 from torch import Tensor
 
-from rlhf.config.base import check_multiple
 from rlhf.config.schema import Config
 from rlhf.data.chat_format import encode_prompt
 from rlhf.data.jsonl import read_jsonl
@@ -44,7 +43,6 @@ def run(config: Config, runtime: Runtime) -> StageResult:
 def check(config: Config) -> None:
     """Raises ValueError for what PPO cannot do with so many processes, or with DeepSpeed's
     configuration; for the beginning of a run, before other stages have trained for it."""
-    check_multiple("ppo.minibatch", config.ppo.minibatch, "the number of processes", world_size())
     engine = read_engine(config.runtime)
     check_roles(config.ppo, world_size(), zero_stage(engine), offloads(engine))
 

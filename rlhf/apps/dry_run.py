@@ -130,15 +130,15 @@ def memory_table(config: Config, stages: Collection[str], gpus: int) -> Table:
     """Reckoned by rlhf.planning, for this machine's GPUs or, without any, for usual ones."""
     there = torch.cuda.is_available()
     memory = torch.cuda.mem_get_info()[1] / GIB if there else USUAL_MEMORY
-    found = plan(config, gpus=gpus, gpu_memory=memory)
+    chosen = config.model_copy(update={"stages": tuple(stages)})  # what does not run is not refused
+    found = plan(chosen, gpus=gpus, gpu_memory=memory)
     title = f"memory of each GPU ({gpus} of {memory:.0f} GiB)"
     table = Table("stage", "GiB", "most in", "fits", "hours", title=title)
     for stage in found.stages:
-        if stage.name.split("/")[0] in stages:
-            fits = "yes" if stage.fits else "no: rlhf plan says what would help"
-            hours = stage.duration.hours
-            time = "" if hours is None else f"{hours:.2g}"
-            table.add_row(stage.name, f"{stage.peak_gib:.1f}", stage.height.name, fits, time)
+        fits = "yes" if stage.fits else "no: rlhf plan says what would help"
+        hours = stage.duration.hours
+        time = "" if hours is None else f"{hours:.2g}"
+        table.add_row(stage.name, f"{stage.peak_gib:.1f}", stage.height.name, fits, time)
     return table
 
 

@@ -11,7 +11,6 @@ from typing import Any
 
 from rlhf.config.load import load_config
 from rlhf.config.schema import Config
-from rlhf.data.chat_format import encode_prompt
 from rlhf.data.jsonl import read_jsonl
 from rlhf.data.records import PromptRecord
 from rlhf.evaluation import policy_report, run_files
@@ -186,7 +185,7 @@ def _judged(
     runtime: Runtime,
 ) -> list[Judged]:
     """One model after another is in memory: the reference, PPO's reward model, the judge."""
-    kl = _divergences(answers, prompts, runtime)
+    kl = _divergences(answers, prompts, config, runtime)
     scores = _proxy_scores(answers, prompts, config, runtime)
     judge, found = load_judge(), []
     before = answers[BASELINE]
@@ -208,10 +207,14 @@ def _judged(
 
 
 def _divergences(
-    answers: dict[str, Answers], prompts: Sequence[PromptRecord], runtime: Runtime
+    answers: dict[str, Answers],
+    prompts: Sequence[PromptRecord],
+    config: Config,
+    runtime: Runtime,
 ) -> dict[str, list[float]]:
+    """By name, from the SFT model, over the prompts as they were answered."""
     reference = Answerer.load(runtime.run_dir.stage("sft/main"), runtime)
-    ids = [encode_prompt(reference.spec, reference.tokenizer, each.messages) for each in prompts]
+    ids = reference.asked(prompts, config.evaluate.sampling)
     return {
         name: divergences(reference.model, ids, each.completions) for name, each in answers.items()
     }

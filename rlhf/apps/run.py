@@ -13,6 +13,8 @@ from rlhf.apps import capabilities
 from rlhf.apps.world import prepared_run
 from rlhf.config.schema import Config
 from rlhf.demo.rehearse import rehearse
+from rlhf.models.context import check_answers
+from rlhf.models.registry import spec_on_disk
 from rlhf.ppo.machine import check_machine
 from rlhf.runtime.alike import check_alike
 from rlhf.runtime.compilers import check_compilers
@@ -77,6 +79,7 @@ def run(
         coming = {stage for stage, _ in plan}
         check_roles(config, coming)
         check_compilers(config, coming, choose_device(config.runtime).type)
+        check_answers(config, coming, spec_on_disk)
         if "ppo" in coming:
             check_machine(config)
             ppo.check(config)

@@ -31,7 +31,13 @@ REPLACED: dict[str, dict[str, Any]] = {
         "taxonomy": None,
         "near_duplicate_threshold": 0.8,
     },
-    "sft": {"batch_size": 16, "microbatch_size": 4, "compile": False},
+    "sft": {
+        "batch_size": 16,
+        "microbatch_size": 4,
+        "compile": False,
+        "activation_budget": 1.0,
+        "split_weights": False,
+    },
     "collect": {"batch_size": 48},
     "dpo": {"batch_size": 8, "microbatch_size": 2},
     "rm": {"batch_size": 8, "microbatch_size": 2, "compile": False},
@@ -64,7 +70,8 @@ def rehearse(config: Config) -> Config:
 
     The checkpoints it names are replaced by random ones in the official layout, results of other
     runs by this run's own; NF4 becomes plain LoRA and 8-bit AdamW plain AdamW, since their kernels
-    want a GPU; rankings come from the simulated annotators.
+    want a GPU, and with them goes what needs them or compiled blocks; rankings come from the
+    simulated annotators.
     """
     values = config.model_dump()
     checkpoints = {name: entry.architecture for name, entry in config.models.items()}
@@ -78,9 +85,11 @@ def rehearse(config: Config) -> Config:
     off = {section for section, value in values.items() if value is None}
     for section in MOST.keys() - off:
         for key, count in MOST[section].items():
-            values[section][key] = min(values[section][key] or count, count)
+            given = values[section][key]
+            values[section][key] = count if given is None else min(given, count)
     for section in REPLACED.keys() - off:
         values[section] |= REPLACED[section]
+    _no_shorter_than_an_iteration(values["ppo"])
     for section in {"sft", "dpo", "rm", "ppo"} - off:
         _in_full_precision(values[section])
     for section in ("collect", "ppo", "evaluate"):
@@ -110,6 +119,12 @@ def _start_from_checkpoints(values: dict[str, Any]) -> None:
         {"path": entry["path"], "size": entry["size"], "stage": "base"}
         for entry in values["models"].values()
     ]
+
+
+def _no_shorter_than_an_iteration(ppo: dict[str, Any]) -> None:
+    """The horizon of an adaptive KL: a rehearsal may sample more responses than the config does."""
+    episodes = ppo["rollout_batch"] * ppo["responses_per_prompt"]
+    ppo["kl"]["horizon"] = max(ppo["kl"]["horizon"], episodes)
 
 
 def _in_full_precision(section: dict[str, Any]) -> None:

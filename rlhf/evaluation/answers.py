@@ -52,12 +52,10 @@ class Answerer:
         generator: torch.Generator,
         batch_size: int,
     ) -> list[Completion]:
-        """One completion a prompt, in order; of one that is too long beside the answer, as in
-        `rlhf chat`, the oldest rounds are left out, then its beginning."""
-        room = prompt_room(self.spec.context, sampling.max_new_tokens)
+        """One completion a prompt, in order."""
         return generate(
             self.model,
-            [encode_prompt(self.spec, self.tokenizer, each.messages, room) for each in prompts],
+            self.asked(prompts, sampling),
             sampling,
             pad_id=self.tokenizer.pad_token_id,
             eos_id=self.tokenizer.eos_token_id,
@@ -66,6 +64,12 @@ class Answerer:
             batch_size=batch_size,
             tokenizer=self.tokenizer,
         )
+
+    def asked(self, prompts: Sequence[PromptRecord], sampling: SamplingSection) -> list[list[int]]:
+        """The ids that are answered; of a prompt that is too long beside the answer, as in
+        `rlhf chat`, the oldest rounds are left out, then its beginning."""
+        room = prompt_room(self.spec.context, sampling.max_new_tokens)
+        return [encode_prompt(self.spec, self.tokenizer, each.messages, room) for each in prompts]
 
     def text(self, completion: Completion) -> str:
         """What a person reads of a completion."""
@@ -97,11 +101,24 @@ class Scorer:
     def scores(
         self, prompts: Sequence[PromptRecord], answers: Sequence[Answer], batch_size: int
     ) -> list[float]:
-        """The score of each answer to its prompt, in order; as in the reward model's training, one
-        that was cut off has no EOS."""
-        sequences = [
-            encode_prompt(self.spec, self.tokenizer, prompt.messages)
-            + encode_response(self.spec, self.tokenizer, answer.text, answer.ended)
-            for prompt, answer in zip(prompts, answers, strict=True)
-        ]
+        """The score of each answer to its prompt, in order.
+
+        Raises:
+            ValueError: an answer that leaves no room for a prompt.
+        """
+        sequences = [self._read(*each) for each in zip(prompts, answers, strict=True)]
         return score_responses(self.model, sequences, self.tokenizer.pad_token_id, batch_size)
+
+    def _read(self, prompt: PromptRecord, answer: Answer) -> list[int]:
+        """Prompt and answer. As in the reward model's training, an answer that was cut off has no
+        EOS; a prompt that is too long beside it is cut as `Answerer.asked` does."""
+        context = self.spec.context
+        response = encode_response(self.spec, self.tokenizer, answer.text, answer.ended)
+        if len(response) >= context:
+            raise ValueError(
+                f"an answer to prompt {prompt.id} has {len(response)} tokens, and the reward model "
+                f"reads {context} in all, the prompt's included; give shorter answers, or name a "
+                "reward model that reads more"
+            )
+        room = context - len(response)
+        return encode_prompt(self.spec, self.tokenizer, prompt.messages, room) + response

@@ -138,17 +138,17 @@ def check_adapter(path: Path, config: PreTrainedConfig) -> None:
 
 def _adapted(path: Path, model: PreTrainedModel, targets: str | list[str]) -> PeftModel:
     """The model with the adapter in `path`, its weights not yet read. targets: the names of layers,
-    or an expression that finds them."""
+    with any part of the path to them or without, or an expression that finds them."""
     layers = _mergeable_layers(model)
     if not isinstance(targets, str):
-        _check_targets(path, targets, layers)
+        _check_targets(path, map(_last_part, targets), layers)
     try:
         adapted: PeftModel = get_peft_model(model, LoraConfig.from_pretrained(str(path)))
     except ValueError as error:  # PEFT's own, such as that it found nothing
         reason = str(error).splitlines()[0].rstrip(".")
         raise ValueError(f"{path}: {reason}; train it again on this model") from None
     parts = adapted.get_base_model().named_modules()
-    found = [name.rpartition(".")[2] for name, part in parts if isinstance(part, LoraLayer)]
+    found = [_last_part(name) for name, part in parts if isinstance(part, LoraLayer)]
     _check_targets(path, found, layers)
     return adapted
 
@@ -166,10 +166,14 @@ def _mergeable_layers(model: nn.Module) -> set[str]:
     """Names, without the path to them, of the layers whose output a product of matrices adds to as
     it would to their weight: linear ones, but not one that normalises the sum."""
     return {
-        name.rpartition(".")[2]
+        _last_part(name)
         for name, part in model.named_modules()
         if isinstance(part, nn.Linear) and not isinstance(part, NormHead)
     }
+
+
+def _last_part(name: str) -> str:
+    return name.rpartition(".")[2]
 
 
 def write_record(

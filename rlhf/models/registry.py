@@ -142,6 +142,11 @@ def spec_of(source: str | Path | PreTrainedConfig) -> ModelSpec:
     raise AssertionError("every pair of position embedding and head is in the registry")
 
 
+def spec_on_disk(path: str | Path) -> ModelSpec | None:
+    """The spec of a checkpoint directory; None where there is none, or none yet."""
+    return spec_of(path) if (Path(path) / "config.json").is_file() else None
+
+
 def config_of(spec: ModelSpec, layers: int | None = None) -> FamilyConfig:
     """A configuration of the spec's sizes. layers: how many in place of its own."""
     sizes: dict[str, Any] = {

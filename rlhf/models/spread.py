@@ -57,13 +57,14 @@ def check_learning(
 
 
 def check_roles(section: PPOSection, processes: int, zero: int | None, offload: bool) -> None:
-    """Raises ValueError for what separate roles cannot do where DeepSpeed's configuration names
-    stage `zero` and, with `offload`, has an optimiser on the CPU. One trunk for all roles is whole
-    in every process, whatever it names.
+    """Raises ValueError for what PPO cannot do in so many processes, and for what separate roles
+    cannot where DeepSpeed's configuration names stage `zero` and, with `offload`, has an optimiser
+    on the CPU. One trunk for all roles is whole in every process, whatever it names.
 
     Processes must not compute differently often: each would wait for weights that the others do not
     send.
     """
+    check_multiple("ppo.minibatch", section.minibatch, "the number of processes", processes)
     if section.roles == "shared" or processes == 1:
         return
     if offload:

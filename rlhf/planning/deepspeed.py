@@ -65,7 +65,7 @@ def decide(
             f"{config.name}: DeepSpeed is for sft, dpo and rm, and it has none of them"
         )
     spread = "ppo" in setting.stages and config.ppo.roles == "separate"
-    if spread:
+    if "ppo" in setting.stages:
         check_spread(replace(setting, chosen=Engine(gpus, stage=2)))
     for engine in _engines(gpus, per_host):
         if engine.offload and spread:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rlhf.config.schema import Config
+from rlhf.models.context import check_answers
 from rlhf.models.spec import ModelSpec
 from rlhf.planning.options import Option, smaller
 from rlhf.planning.setting import Setting
@@ -62,10 +63,11 @@ def plan(
         specs: sizes of checkpoints by path, for those that are made by the run itself.
 
     Raises:
-        ValueError: an unknown architecture, a batch size that the GPUs do not divide, a DeepSpeed
-            file that is not there.
+        ValueError: an unknown architecture, a batch size that the GPUs do not divide, answers that
+            leave no room for a prompt, a DeepSpeed file that is not there.
     """
     setting = Setting(config, gpus, gpu_memory, specs or {})
+    check_answers(config, setting.stages, setting.any_spec)
     stages = tuple(stage for name in setting.stages for stage in stage_plans(setting, name))
     failing = [stage for stage in stages if not stage.fits]
     found = [option for stage in failing for option in smaller(setting, stage.name)]

@@ -95,7 +95,7 @@ def spreads(setting: Setting) -> bool:
 
 
 def check_spread(setting: Setting) -> None:
-    """Raises ValueError for what a run refuses of models that are spread."""
+    """Raises ValueError for what a run refuses on so many GPUs, and of models that are spread."""
     engine = setting.engine
     check_roles(setting.config.ppo, setting.gpus, engine.stage, engine.offload)
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import torch
 
 from rlhf.config.base import check_multiple
 from rlhf.config.schema import Config, DPOSection, PPOSection, RMSection, SFTSection
-from rlhf.models.registry import REGISTRY, named, spec_of
+from rlhf.models.registry import REGISTRY, named, spec_on_disk
 from rlhf.models.spec import ModelSpec
 from rlhf.models.spread import check_learning
 from rlhf.planning.engines import Engine, read_engine
@@ -68,7 +67,7 @@ class Setting:
         """A checkpoint's own sizes where they are known, else those of the named architecture."""
         if path in self.specs:
             return self.specs[path]
-        return spec_of(path) if (Path(path) / "config.json").is_file() else named(architecture)
+        return spec_on_disk(path) or named(architecture)
 
     def source(self, path: str, size: str) -> ModelSpec:
         """Of a model whose responses are collected; what is not there yet goes by its size."""
@@ -79,6 +78,15 @@ class Setting:
         family = self.config.main.architecture.rpartition("-")[0]
         like = f"{family}-{size}"
         return self.spec(path, like if like in REGISTRY else self.config.main.architecture)
+
+    def any_spec(self, path: str) -> ModelSpec:
+        """Of whatever checkpoint the config names; what is not there yet is made of the main model,
+        unless it says otherwise."""
+        architectures = {entry.path: entry.architecture for entry in self.config.models.values()}
+        sizes = {entry.path: entry.size for entry in self.config.collect.models}
+        if path in architectures:
+            return self.spec(path, architectures[path])
+        return self.source(path, sizes[path]) if path in sizes else spec_on_disk(path) or self.main
 
     def check_spread(self, section: SFTSection | DPOSection | RMSection) -> None:
         """Raises ValueError for what a run refuses under DeepSpeed."""

@@ -121,8 +121,10 @@ class ScoreNormaliser:
 
     def rescale(self, raw: Tensor) -> Tensor:
         """Raw scores, or what a critic says that began as the reward model, on the scale of the
-        rewards; not clipped."""
-        return (raw - self._mean) / math.sqrt(self._variance + 1e-8)
+        rewards; not clipped. Scores without any spread are shifted alone: they give no scale."""
+        rounding = 1e-6 * max(1.0, abs(self._mean))  # of float32: equal scores differ by so much
+        spread = self._variance > rounding**2
+        return (raw - self._mean) / (math.sqrt(self._variance + 1e-8) if spread else 1.0)
 
     def _take_in(self, scores: Tensor) -> None:
         """Merge two samples' moments (Chan et al. 1979)."""

@@ -36,12 +36,13 @@ def test_memory(monkeypatch):
     config = load_config("baichuan2_7b")
     duration = Duration("step", 90.0, 20)
     most = Phase("training", (Part("model", "weights", 3 * 2**30),))
-    stages = tuple(
-        StagePlan(name, "", (most,), duration, name != "ppo") for name in ("sft/main", "ppo")
-    )
-    monkeypatch.setattr(
-        planning, "plan", lambda config, gpus, gpu_memory: Plan("", gpus, gpu_memory, stages)
-    )
+
+    def plan(config, gpus, gpu_memory):  # it may refuse a stage, which must not be one left out
+        names = {"sft": "sft/main", "ppo": "ppo"}
+        stages = [StagePlan(names[s], "", (most,), duration, s != "ppo") for s in config.stages]
+        return Plan("", gpus, gpu_memory, tuple(stages))
+
+    monkeypatch.setattr(planning, "plan", plan)
     columns = planning.memory_table(config, ["sft", "ppo"], 2).columns
     rows = list(zip(*(column.cells for column in columns), strict=True))
     assert rows[0] == ("sft/main", "3.0", "training", "yes", "0.5")

@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from rlhf.apps.evaluate_policy import JudgeChoice, evaluate_policy
+from rlhf.apps.evaluate_policy import JudgeChoice, _answers, _divergences, evaluate_policy
 from rlhf.config.load import dump_config, load_config
+from rlhf.data.records import Message, PromptRecord
+from rlhf.evaluation.kept import Kept
+from rlhf.runtime.distributed import make_runtime
+from rlhf.runtime.run_dir import RunDir
 
 URL = "https://judge.example/v1"
 
@@ -41,3 +46,20 @@ def test_mistakes_are_said_before_a_model_is_loaded(
 def test_the_rubric_judges_the_demo_only(tmp_path: Path) -> None:
     run = made(tmp_path, "demo=null", "annotation.source=page")
     assert "demo's prompts only" in fails(run, JudgeChoice("rubric"))
+
+
+def test_the_kl_is_over_the_prompt_that_was_answered(
+    checkpoint: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Of a long prompt, what is left beside the answer: a model is no way from itself."""
+    config = load_config("tiny", [f"output_dir={tmp_path}", "evaluate.sampling.max_new_tokens=16"])
+    runtime = make_runtime(config, run_dir := RunDir(tmp_path / "run"))
+    run_dir.stage("sft/main").parent.mkdir(parents=True)
+    checkpoint().rename(run_dir.stage("sft/main"))
+    text = (Message(role="user", content="hello world " * 60),)
+    prompts = [PromptRecord(id="long", messages=text)]
+    answers = _answers(
+        "SFT", run_dir.stage("sft/main"), prompts, config, runtime, Kept(tmp_path / "kept.jsonl")
+    )
+    found = _divergences({"SFT": answers}, prompts, config, runtime)
+    assert found["SFT"] == pytest.approx([0.0], abs=1e-4)

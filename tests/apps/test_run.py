@@ -8,6 +8,7 @@ import torch
 
 from rlhf.apps.run import REDONE, STAGES, check_roles, planned, run, tell_of_idle_gpus
 from rlhf.config.load import load_config
+from rlhf.config.schema import SamplingSection
 from rlhf.runtime.manifest import StageManifest
 from rlhf.runtime.run_dir import RunDir
 
@@ -150,4 +151,19 @@ def test_what_ppo_cannot_do_is_told_before_the_stages_in_front_of_it(run_dir, mo
     for stage in ("sft", "collect", "rm"):
         monkeypatch.setitem(STAGES, stage, lambda *_: pytest.fail("was begun"))
     with pytest.raises(ValueError, match="which ppo with separate roles cannot"):
+        run(config, start=None, only=None, redo=None, rehearsal=False)
+
+
+def test_answers_without_room_for_a_prompt_are_told_before_the_first_stage(
+    run_dir, monkeypatch, checkpoint
+):
+    """The model reads 256 tokens."""
+    config = load_config("tiny", [f"models.main.path={checkpoint()}", "stages=[sft, ppo]"])
+    config = config.model_copy(
+        update={"ppo": config.ppo.model_copy(update={"sampling": SamplingSection()})}
+    )
+    prepared = nullcontext((config, run_dir))
+    monkeypatch.setattr("rlhf.apps.run.prepared_run", lambda *_, **__: prepared)
+    monkeypatch.setitem(STAGES, "sft", lambda *_: pytest.fail("was begun"))
+    with pytest.raises(ValueError, match=r"^ppo\.sampling\.max_new_tokens 512 .* reads 256 tokens"):
         run(config, start=None, only=None, redo=None, rehearsal=False)

@@ -80,6 +80,29 @@ def test_counts_shrink_and_never_grow():
     assert small.ppo.sampling.max_new_tokens == 32
 
 
+def test_no_warm_up_stays_none():
+    small = rehearse(real(ppo={"iterations": 1, "critic_warmup": 0}))
+    assert (small.ppo.iterations, small.ppo.critic_warmup) == (1, 0)
+    assert rehearse(real(ppo={"critic_warmup": 0})).ppo.critic_warmup == 0
+
+
+def test_a_horizon_is_no_shorter_than_an_iteration():
+    """A rehearsal's iteration has 16 prompts, more than this config's."""
+    few = {"rollout_batch": 8, "minibatch": 8, "microbatch": 8, "responses_per_prompt": 2}
+    kl = {"schedule": "adaptive", "target": 5.0, "horizon": 20}
+    small = rehearse(real(ppo=few | {"kl": kl})).ppo
+    assert (small.episodes, small.kl.horizon) == (32, 32) and small.kl.target == 5.0
+    assert rehearse(real(ppo=few | {"kl": kl | {"horizon": 99}})).ppo.kl.horizon == 99
+
+
+def test_what_needs_compiled_blocks_or_8_bit_adamw_goes_with_them():
+    compiled = {"compile": True, "activation_budget": 0.7}
+    assert rehearse(real(sft=compiled)).sft.activation_budget == 1
+    optimiser, tuning = {"kind": "adamw-8bit"}, {"method": "full"}
+    split = {"optimiser": optimiser, "tuning": tuning, "split_weights": True}
+    assert not rehearse(real(sft=split)).sft.split_weights
+
+
 def test_nf4_and_8_bit_adamw_become_plain():
     tuning, optimiser = {"method": "qlora", "r": 4}, {"kind": "adamw-8bit"}
     changed = {"tuning": tuning, "critic_optimiser": optimiser}

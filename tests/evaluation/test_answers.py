@@ -115,3 +115,25 @@ def test_a_reward_model_reads_no_end_where_an_answer_was_cut_off(answerer, monke
     assert scorer.scores([prompt("q")] * 4, said, 7) == [6.0, 5.0, 6.0, 6.0]
     asked = [195, ord("q"), 196, 72, 105]
     assert seen == [[*asked, 2], asked, [*asked, 2], [*asked, 2]]
+
+
+def test_a_reward_model_reads_no_more_than_its_context(answerer, monkeypatch):
+    """Beyond it MOSS has no positions, and others were not taught any."""
+    seen: list[list[int]] = []
+
+    def score_responses(model, sequences, pad_id, batch_size):
+        seen.extend(sequences)
+        return [0.0] * len(sequences)
+
+    monkeypatch.setattr(answers, "score_responses", score_responses)
+    model: Any = object()
+    scorer = Scorer(model, answerer.tokenizer, SPEC)
+    scorer.scores([prompt("abcdefgh"), prompt("a")], [Answer("x" * 58), Answer("x")], 7)
+    assert [len(ids) for ids in seen] == [64, 5]
+    assert seen[0][:6] == [*map(ord, "efgh"), 196, ord("x")]
+    for text in ("x" * 63, "x" * 99):  # with EOS 64: not one id of the prompt would be left
+        with pytest.raises(ValueError, match=f"{len(text) + 1} tokens, .* reads 64 in all") as said:
+            scorer.scores([prompt("a")], [Answer(text)], 7)
+        assert "\n" not in str(said.value)
+    scorer.scores([prompt("a")], [Answer("x" * 63, ended=False)], 7)
+    assert len(seen[-1]) == 64

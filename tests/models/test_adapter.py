@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from peft import PeftModel
+from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 
 from rlhf.config.schema import TuningSection
@@ -175,6 +175,31 @@ def test_one_line_for_an_adapter_that_cannot_be_merged(
     with pytest.raises(ValueError, match=said) as caught:
         find_source(base, adapter)
     assert "\n" not in str(caught.value) and str(adapter) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("targets", "adapted"),
+    [
+        (["self_attn.W_pack"], 2),
+        (["model.layers.0.self_attn.W_pack", "model.layers.1.mlp.down_proj"], 2),
+        (["layers.1.self_attn.W_pack"], 1),
+    ],
+)
+def test_targets_may_be_paths(
+    checkpoint: Callable[..., Path], tmp_path: Path, targets: list[str], adapted: int
+) -> None:
+    """As PEFT takes them, whole or their ends."""
+    base, adapter = checkpoint(), tmp_path / "adapter"
+    lora = LoraConfig(r=2, target_modules=targets, task_type="CAUSAL_LM")
+    get_peft_model(load_causal_lm(base, **CPU), lora).save_pretrained(str(adapter))
+    assert len(load_file(adapter / WEIGHTS)) == 2 * adapted
+    assert find_source(base, adapter).adapter == adapter
+    config = adapter / "adapter_config.json"
+    for wrong in ("model.lm_head", "self_attn.q_proj"):
+        fields = json.loads(config.read_text()) | {"target_modules": [wrong]}
+        config.write_text(json.dumps(fields))
+        with pytest.raises(ValueError, match=f"made for '{wrong.rpartition('.')[2]}'"):
+            find_source(base, adapter)
 
 
 def test_an_adapter_from_before_safetensors(

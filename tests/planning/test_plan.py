@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -83,6 +84,18 @@ def test_a_batch_that_the_gpus_do_not_divide():
     config, specs = small()
     with pytest.raises(ValueError, match=r"sft\.batch_size = 64 is not a multiple of .* 3 GPUs"):
         plan(config, gpus=3, specs=specs)
+
+
+def test_answers_that_leave_no_room_for_a_prompt():
+    """As a run refuses them; demo models and others that are not there by the sizes given."""
+    for stage in ("collect", "ppo", "evaluate"):
+        config, specs = small(f"{stage}.sampling.max_new_tokens=4096", "annotation.source=page")
+        with pytest.raises(ValueError, match=rf"{stage}\.sampling\.max_new_tokens 4096 leaves no"):
+            plan(config, specs=specs)
+    read = {path: replace(spec, context=300) for path, spec in specs.items()}
+    config, _ = small("ppo.actor=run://dpo", "stages=[ppo]", "ppo.sampling.max_new_tokens=512")
+    with pytest.raises(ValueError, match=r"ppo\.sampling.* reads 300 tokens"):
+        plan(config, specs=read)
 
 
 @pytest.mark.parametrize("gpus", [1, 2])
@@ -233,6 +246,18 @@ def test_what_a_run_refuses_of_ppo_that_is_spread(key, refusal):
     shared = ("ppo.roles=shared", "ppo.tuning.method=lora", "stages=[ppo]")
     config, specs = small(*shared, "runtime.deepspeed=zero2", key)
     assert plan(config, gpus=2, specs=specs).fits
+
+
+def test_a_minibatch_that_the_gpus_do_not_divide():
+    """Whether the models are spread or not."""
+    refusal = r"ppo\.minibatch = 64 is not a multiple of the number of processes = 3"
+    for roles in (["ppo.roles=shared"], PPO_APART[:2]):
+        config, specs = small("stages=[ppo]", *roles)
+        with pytest.raises(ValueError, match=refusal):
+            plan(config, gpus=3, specs=specs)
+    config, specs = small("stages=[sft, ppo]", "sft.batch_size=48", "sft.microbatch_size=4")
+    with pytest.raises(ValueError, match=refusal):
+        decide(config, gpus=3, specs=specs)
 
 
 def test_ppo_with_roles_apart_takes_no_optimiser_on_the_cpu():

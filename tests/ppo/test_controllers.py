@@ -91,6 +91,21 @@ def test_running_scores_use_all_scores_so_far() -> None:
     assert torch.equal(resumed.normalise(batches[0]), normaliser.normalise(batches[0]))
 
 
+@pytest.mark.parametrize("score", [0.7, 3.0, 1e6])
+def test_scores_without_spread_give_no_scale(score: float) -> None:
+    """Of one answer, or equal ones: nothing says how large a difference is, and the critic's is
+    left as it is."""
+    normaliser = ScoreNormaliser(ScoreSection(normalisation="running"), (None, None))
+    for _ in range(3):
+        same = torch.full((7,), score)
+        assert torch.equal(normaliser.normalise(same), torch.zeros(7))
+    torch.testing.assert_close(normaliser.rescale(same + 2), torch.full((7,), 2.0))
+    normaliser.normalise(torch.full((7,), score * (1 + 1e-7)))  # the same one, rounded otherwise
+    torch.testing.assert_close(normaliser.rescale(same + 2), torch.full((7,), 2.0))
+    fixed = ScoreNormaliser(ScoreSection(normalisation="fixed"), (1.0, 0.0))
+    torch.testing.assert_close(fixed.rescale(torch.tensor([3.0])), torch.tensor([2.0]))
+
+
 def test_learning_rates_by_hand() -> None:
     linear = OptimiserSection(learning_rate=1.0, schedule="linear", warmup_steps=4, minimum=0.2)
     assert [learning_rate(linear, step, 14) for step in (0, 3, 4)] == [0.25, 1.0, 1.0]
