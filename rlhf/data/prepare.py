@@ -195,8 +195,10 @@ def _split(
     }
     if pretraining and "prompts" in kinds:
         # Questions of the other kinds go where prompts like them go.
-        known = quoted(read_jsonl(pretraining, TextRecord), texts, threshold)
-        keep |= {index for index in known if pool[index][0] == "prompts"}
+        prompts = [index for index, (kind, _) in enumerate(pool) if kind == "prompts"]
+        asked = [texts[index] for index in prompts]
+        known = quoted(read_jsonl(pretraining, TextRecord), asked, threshold)
+        keep |= {prompts[index] for index in known}
     owners = [kind for kind, _ in pool]
     split = held_out_split(texts, section.held_out, threshold, seed, keep, owners)
     parts: list[Files] = [
