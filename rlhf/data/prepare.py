@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rlhf.config.schema import CurationSection, DataSection
 from rlhf.data.curation import Auditor, CurationResult, Verdict, curate
-from rlhf.data.dedup import near_duplicates
+from rlhf.data.dedup import similar_of_each
 from rlhf.data.jsonl import read_jsonl, write_jsonl
 from rlhf.data.quoted import check_quoted, quoted
 from rlhf.data.records import PromptRecord, RankingRecord, SFTRecord, TextRecord
@@ -187,11 +187,11 @@ def _split(
     texts = [_question(record) for _, record in pool]
     fixed = [(kind, record) for kind in train if kind not in kinds for record in train[kind]]
     threshold = section.near_duplicate_threshold
-    pairs = near_duplicates([_question(record) for _, record in fixed], texts, threshold)
+    similar = similar_of_each([_question(record) for _, record in fixed], texts, threshold)
     keep = {
-        pair.second
-        for pair in pairs
-        if (pool[pair.second][0], fixed[pair.first][0]) not in _MAY_MEET
+        index
+        for index, ((kind, _), (twins, _)) in enumerate(zip(pool, similar, strict=True))
+        if any((kind, fixed[twin][0]) not in _MAY_MEET for twin in twins)
     }
     if pretraining and "prompts" in kinds:
         # Questions of the other kinds go where prompts like them go.
