@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -205,7 +206,14 @@ def _split(
         {kind: [pool[index][1] for index in chosen if pool[index][0] == kind] for kind in kinds}
         for chosen in (split.train, split.held_out)
     ]
+    too_like = Counter(owners[index] for index in split.too_like)
     for kind in kinds:
+        if too_like[kind] == len(train[kind]) > 0:
+            raise ValueError(
+                f"{getattr(section, kind)}: all {len(train[kind])} records lie in groups of "
+                f"near-duplicates too large to hold out {section.held_out:.0%}; name held-out ones "
+                f"of your own in data.{kind}_eval"
+            )
         if not parts[0][kind] or not parts[1][kind]:
             raise ValueError(
                 f"{getattr(section, kind)}: {len(train[kind])} records are too few to hold out "
