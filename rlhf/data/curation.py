@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from random import Random
 
@@ -25,7 +25,11 @@ class Verdict(Record):
 
 @dataclass(frozen=True)
 class Audit:
-    """The check of a batch or a whole group; low and high bound the rate of acceptable work."""
+    """The check of a batch or a whole group; low and high bound the rate of acceptable work.
+
+    A group's rate is that of all its records: its batches count by their size, so that it need not
+    be acceptable / audited.
+    """
 
     records: int
     audited: int
@@ -162,15 +166,40 @@ def _groups(reports: Iterable[BatchReport], settings: CurationSection) -> dict[s
     audits: dict[str, list[Audit]] = {}
     for report in reports:
         audits.setdefault(report.annotator, []).append(report.audit)
-    return {
-        annotator: _audit(
-            sum(audit.records for audit in own),
-            sum(audit.audited for audit in own),
-            sum(audit.acceptable for audit in own),
-            settings.confidence,
-        )
-        for annotator, own in audits.items()
-    }
+    return {annotator: _together(own, settings.confidence) for annotator, own in audits.items()}
+
+
+def _together(audits: Sequence[Audit], confidence: float) -> Audit:
+    """The batches of a group, each a stratum that counts by its size, however many were audited.
+
+    The rate P is sum N_b P_b / N, of the variance sum (N_b / N)^2 P_b (1 - P_b) / n_b
+    (N_b - n_b) / (N_b - 1) (Cochran 1977, Sampling Techniques, section 5.10): as of P (1 - P) over
+    it independent trials, which stand in Wilson's formula. Where it is larger with P for every P_b
+    it is taken so: a batch of whose sample all is acceptable need not be without a fault.
+    """
+    records = sum(audit.records for audit in audits)
+    audited = sum(audit.audited for audit in audits)
+    acceptable = sum(audit.acceptable for audit in audits)
+    rate = sum(each.records * each.acceptable / each.audited for each in audits) / records
+    shares = [(_open(each) * (each.records / records) ** 2, each) for each in audits]
+    variance = sum(share * _spread(each.acceptable / each.audited) for share, each in shares)
+    per_trial = sum(share for share, _ in shares)
+    if rate not in (0, 1):
+        per_trial = max(per_trial, variance / _spread(rate))
+    if not per_trial:  # all audited
+        return Audit(records, audited, acceptable, rate, rate)
+    low, high = wilson(rate / per_trial, 1 / per_trial, confidence)
+    return Audit(records, audited, acceptable, low, high)
+
+
+def _open(audit: Audit) -> float:
+    """What a batch's sample leaves open: the variance of its rate P, over P (1 - P)."""
+    unseen = audit.records - audit.audited
+    return unseen / (audit.records - 1) / audit.audited if unseen else 0.0
+
+
+def _spread(rate: float) -> float:
+    return rate * (1 - rate)
 
 
 def _audit(records: int, audited: int, acceptable: int, confidence: float) -> Audit:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from rlhf.config.schema import CurationSection, DataSection
 from rlhf.data.curation import Auditor, CurationResult, Verdict, curate
-from rlhf.data.dedup import near_duplicates
+from rlhf.data.dedup import similar_of_each
 from rlhf.data.jsonl import read_jsonl, write_jsonl
 from rlhf.data.quoted import check_quoted, quoted
 from rlhf.data.records import PromptRecord, RankingRecord, SFTRecord, TextRecord
@@ -187,23 +188,32 @@ def _split(
     texts = [_question(record) for _, record in pool]
     fixed = [(kind, record) for kind in train if kind not in kinds for record in train[kind]]
     threshold = section.near_duplicate_threshold
-    pairs = near_duplicates([_question(record) for _, record in fixed], texts, threshold)
+    similar = similar_of_each([_question(record) for _, record in fixed], texts, threshold)
     keep = {
-        pair.second
-        for pair in pairs
-        if (pool[pair.second][0], fixed[pair.first][0]) not in _MAY_MEET
+        index
+        for index, ((kind, _), (twins, _)) in enumerate(zip(pool, similar, strict=True))
+        if any((kind, fixed[twin][0]) not in _MAY_MEET for twin in twins)
     }
     if pretraining and "prompts" in kinds:
         # Questions of the other kinds go where prompts like them go.
-        known = quoted(read_jsonl(pretraining, TextRecord), texts, threshold)
-        keep |= {index for index in known if pool[index][0] == "prompts"}
+        prompts = [index for index, (kind, _) in enumerate(pool) if kind == "prompts"]
+        asked = [texts[index] for index in prompts]
+        known = quoted(read_jsonl(pretraining, TextRecord), asked, threshold)
+        keep |= {prompts[index] for index in known}
     owners = [kind for kind, _ in pool]
     split = held_out_split(texts, section.held_out, threshold, seed, keep, owners)
     parts: list[Files] = [
         {kind: [pool[index][1] for index in chosen if pool[index][0] == kind] for kind in kinds}
         for chosen in (split.train, split.held_out)
     ]
+    too_like = Counter(owners[index] for index in split.too_like)
     for kind in kinds:
+        if too_like[kind] == len(train[kind]) > 0:
+            raise ValueError(
+                f"{getattr(section, kind)}: all {len(train[kind])} records lie in groups of "
+                f"near-duplicates too large to hold out {section.held_out:.0%}; name held-out ones "
+                f"of your own in data.{kind}_eval"
+            )
         if not parts[0][kind] or not parts[1][kind]:
             raise ValueError(
                 f"{getattr(section, kind)}: {len(train[kind])} records are too few to hold out "

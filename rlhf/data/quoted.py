@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from rlhf.data.dedup import near_duplicates, normalise
 from rlhf.data.dedup.shingles import tokens
@@ -26,11 +26,13 @@ def quoted(
     Args:
         threshold: Jaccard index from which two texts are near-duplicates.
     """
-    wordings = [tokens(normalise(question)) for question in questions]
-    beginnings: dict[tuple[str, ...], list[int]] = {}
-    for index, words in enumerate(wordings):
+    wordings: dict[tuple[str, ...], list[int]] = {}
+    lengths: dict[tuple[str, ...], set[int]] = {}  # of the questions with this beginning
+    for index, question in enumerate(questions):
+        words = tuple(tokens(normalise(question)))
         if len(words) >= WORDS:
-            beginnings.setdefault(tuple(words[:WORDS]), []).append(index)
+            wordings.setdefault(words, []).append(index)
+            lengths.setdefault(words[:WORDS], set()).add(len(words))
     found: dict[int, str] = {}
     for batch in _batches(texts):
         for first, second, _ in near_duplicates(
@@ -38,11 +40,9 @@ def quoted(
         ):
             found.setdefault(second, batch[first].id)
         for text in batch:
-            words = tokens(normalise(text.text))
-            for begun in beginnings.keys() & zip(*(words[i:] for i in range(WORDS)), strict=False):
-                for index in beginnings[begun]:
-                    if _within(wordings[index], words):
-                        found.setdefault(index, text.id)
+            for words in _beginning_with(lengths, tokens(normalise(text.text))):
+                for index in wordings.get(words, ()):
+                    found.setdefault(index, text.id)
     return found
 
 
@@ -76,6 +76,11 @@ def _batches(texts: Iterable[TextRecord]) -> Iterator[list[TextRecord]]:
         yield batch
 
 
-def _within(part: Sequence[str], whole: Sequence[str]) -> bool:
-    # No token has a space in it.
-    return f" {' '.join(part)} " in f" {' '.join(whole)} "
+def _beginning_with(
+    lengths: Mapping[tuple[str, ...], Collection[int]], words: Sequence[str]
+) -> Iterator[tuple[str, ...]]:
+    """Wherever one of the beginnings stands among the words, as many from there as each length."""
+    windows = zip(*(words[i:] for i in range(WORDS)), strict=False)
+    for start, beginning in enumerate(windows):
+        for length in lengths.get(beginning, ()):
+            yield tuple(words[start : start + length])

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from random import Random
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rlhf.data.dedup import NearDuplicateIndex, near_duplicates, normalise
+from rlhf.data.dedup import NearDuplicateIndex, normalise, similar_of_each
 
 
 class Split(NamedTuple):
@@ -107,25 +107,53 @@ def check_leakage(
     Raises:
         ValueError: there is one; says how many of which kind, and shows the closest pair.
     """
-    trained = [(kind, text) for kind, texts in train.items() for text in texts]
-    held = [(kind, text) for kind, texts in held_out.items() for text in texts]
-    texts = [text for _, text in held]
-    similar = near_duplicates([text for _, text in trained], texts, threshold)
-    pairs = [
-        pair for pair in similar if (held[pair.second][0], trained[pair.first][0]) not in may_meet
-    ]
-    if not pairs:
+    found = list(_leaks(train, held_out, threshold, may_meet))
+    if not found:
         return
-    met = {(held[pair.second][0], trained[pair.first][0], pair.second) for pair in pairs}
-    counts = Counter(f"{tested} in {learnt}" for tested, learnt, _ in met)
+    counts = Counter(f"{leak.tested} in {learnt}" for leak in found for learnt in leak.learnt)
     kinds = ", ".join(f"{count} of held-out {names}" for names, count in sorted(counts.items()))
-    first, second, similarity = max(pairs, key=lambda pair: pair.similarity)
+    closest = max(found, key=lambda leak: leak.similarity)
     raise ValueError(
-        f"{len({pair.second for pair in pairs})} of {len(held)} held-out texts are near-duplicates "
-        f"of training texts ({kinds}), such as {_short(texts[second])} of "
-        f"{_short(trained[first][1])} (Jaccard {similarity:.2f}); remove them, or set "
-        "data.allow_leakage to true"
+        f"{len(found)} of {sum(map(len, held_out.values()))} held-out texts are near-duplicates of "
+        f"training texts ({kinds}), such as {_short(closest.text)} of {_short(closest.twin)} "
+        f"(Jaccard {closest.similarity:.2f}); remove them, or set data.allow_leakage to true"
     )
+
+
+class _Leak(NamedTuple):
+    """A held-out text of the kind `tested`; the training kinds that have near-duplicates of it, the
+    closest of these, and the Jaccard index."""
+
+    text: str
+    tested: str
+    learnt: list[str]
+    twin: str
+    similarity: float
+
+
+def _leaks(
+    train: Mapping[str, Sequence[str]],
+    held_out: Mapping[str, Sequence[str]],
+    threshold: float,
+    may_meet: Collection[tuple[str, str]],
+) -> Iterator[_Leak]:
+    held = [(kind, text) for kind, texts in held_out.items() for text in texts]
+    learnt = [text for texts in train.values() for text in texts]
+    kinds = np.array([kind for kind, texts in train.items() for _ in texts], str)
+    similar = similar_of_each(learnt, [text for _, text in held], threshold)
+    for (tested, text), (twins, similarities) in zip(held, similar, strict=True):
+        refused = [kind for kind in train if (tested, kind) not in may_meet]
+        chosen = np.isin(kinds[twins], refused)
+        if chosen.any():
+            twins, similarities = twins[chosen], similarities[chosen]
+            closest = int(np.argmax(similarities))
+            yield _Leak(
+                text,
+                tested,
+                np.unique(kinds[twins]).tolist(),
+                learnt[twins[closest]],
+                float(similarities[closest]),
+            )
 
 
 def _groups(texts: Sequence[str], threshold: float) -> list[list[int]]:

@@ -19,7 +19,8 @@ BASE = "base"
 
 
 class QuestionRow(Record):
-    """A line of questions.jsonl. value: of the metric, such as 1 for a right answer.
+    """A line of questions.jsonl. value: of the metric, such as 1 for a right answer, and the
+    higher, the better.
 
     id: the task that has the question, and its number there. task: that, or a group which has it.
     shots: solved examples before it.

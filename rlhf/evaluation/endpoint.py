@@ -48,7 +48,7 @@ class _Refused(Exception):
 class ChatJudge:
     """Asks about each pair twice, the second time in the other order; where the two verdicts do not
     agree, it is a tie. A reply that is no verdict counts as a tie of its order, and so does a
-    question that the endpoint refuses.
+    question that the endpoint refuses, by a status or by no choice.
 
     url: up to and without /chat/completions. key: None sends none. replies: of earlier runs, which
     are not asked for again. on_reply: called with the replies there are and those needed.
@@ -148,7 +148,10 @@ class ChatJudge:
         )
         reply = self._answer(request)
         try:
-            return str(json.loads(reply)["choices"][0]["message"]["content"])
+            choices = json.loads(reply)["choices"]
+            if choices == []:  # as some content filters do it, with status 200
+                raise _Refused(f"200 {_line(reply[:500].decode(errors='replace'))}")
+            return str(choices[0]["message"]["content"])
         except (ValueError, KeyError, IndexError, TypeError):
             raise ValueError(
                 f"{self.url}: no chat completion: {reply[:200]!r}; name the base URL of an "

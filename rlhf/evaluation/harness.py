@@ -44,7 +44,7 @@ def ask(model: Path, section: CapabilitySection, runtime: Runtime) -> list[Quest
 
     Raises:
         ValueError: the harness is not installed, has no such task, or cannot read its questions; a
-            group has no score.
+            task or group has no score.
     """
     manager = task_manager(section)
     read: list[Tasks] = []
@@ -55,7 +55,7 @@ def ask(model: Path, section: CapabilitySection, runtime: Runtime) -> list[Quest
 
         wrapped = _language_model(model, section, runtime)
         found = evaluate(wrapped, task_dict=tasks.loaded, limit=section.limit, **OPTIONS)
-    return list(question_rows(found, tasks.names))
+    return list(question_rows(found, tasks.loaded, tasks.names))
 
 
 def count_questions(section: CapabilitySection) -> int:
@@ -103,7 +103,7 @@ def read_tasks(manager: Any, section: CapabilitySection) -> Tasks:
     """The tasks with their questions, and with so many solved examples as the section says.
 
     Raises ValueError where a task's questions cannot be had, such as without a network, or where a
-    group's tasks have no metric in common.
+    task has no metric that can be taken, or a group's tasks none in common.
     """
     loaded: dict[str, Any] = {"tasks": {}, "groups": {}, "group_map": {}}
     names: dict[str, None] = {}

@@ -15,16 +15,24 @@ SHOWN = 8
 """The most parts that a message names."""
 
 
-def question_rows(found: Mapping[str, Any], names: Sequence[str]) -> Iterator[QuestionRow]:
+def question_rows(
+    found: Mapping[str, Any], loaded: Mapping[str, Any], names: Sequence[str]
+) -> Iterator[QuestionRow]:
     """A row for each question of each name.
 
     A group's questions are those of all its tasks, also where a further name is one of them. The
-    metric is the first of the first task that all have. Raises ValueError for one that is not the
-    mean over questions.
+    metric is the first of the first task that all have, of those that are means over questions and
+    better where they are higher. Raises ValueError where there is none.
+
+    found: what the harness returns. loaded: tasks as it takes them.
     """
     groups: Groups = found.get("group_subtasks", {})
+
+    def measured(leaf: str) -> list[Metric]:
+        return _usable(leaf, loaded["tasks"][leaf], _measured(found["results"][leaf]))
+
     for name in names:
-        chosen = _metric(name, groups, lambda leaf: _measured(found["results"][leaf]))
+        chosen = _metric(name, groups, measured)
         metric, kept = chosen
         for leaf in _leaves(name, groups):
             for sample in found["samples"][leaf]:
@@ -39,12 +47,18 @@ def question_rows(found: Mapping[str, Any], names: Sequence[str]) -> Iterator[Qu
 
 
 def check_groups(loaded: Mapping[str, Any], names: Iterable[str]) -> None:
-    """Raises ValueError, with the mend, for a group whose tasks have no metric in common.
+    """Raises ValueError, with the mend, for a task without a metric that can be taken, and for a
+    group whose tasks have none in common.
 
     loaded: tasks as the harness takes them.
     """
+
+    def declared(leaf: str) -> list[Metric]:
+        task = loaded["tasks"][leaf]
+        return _usable(leaf, task, _declared(task))
+
     for name in names:
-        _metric(name, loaded["group_map"], lambda leaf: _declared(loaded["tasks"][leaf]))
+        _metric(name, loaded["group_map"], declared)
 
 
 def _leaves(name: str, groups: Groups) -> Iterator[str]:
@@ -76,6 +90,29 @@ def _metric(name: str, groups: Groups, metrics: Callable[[str], list[Metric]]) -
 
 def _declared(task: Any) -> list[Metric]:
     return [(metric, each.name) for each in task._filters for metric in task.aggregation()]
+
+
+def _usable(name: str, task: Any, metrics: Sequence[Metric]) -> list[Metric]:
+    """Of a task's metrics those of which a row can be made and a loss told: means over questions,
+    as the harness takes all to be for which none is declared, and better where they are higher.
+
+    Raises ValueError where there is none.
+    """
+    from lm_eval.api.metrics import mean
+
+    aggregations, directions = task.aggregation(), task.higher_is_better()
+    usable = [
+        metric
+        for metric in metrics
+        if aggregations.get(metric[0], mean) is mean and directions.get(metric[0], True)
+    ]
+    if not usable:
+        raise ValueError(
+            f"capabilities.tasks: {name} is measured by "
+            f"{', '.join(dict.fromkeys(map(_shown, metrics)))}, of which none is a mean over "
+            "questions that is better where it is higher; choose a task of accuracy or exact match"
+        )
+    return usable
 
 
 def _measured(results: Mapping[str, Any]) -> list[Metric]:

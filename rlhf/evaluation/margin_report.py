@@ -15,7 +15,12 @@ from rlhf.evaluation import bias, calibration
 from rlhf.evaluation.cells import Table, cell, credit, grouped, outcomes
 from rlhf.evaluation.preference import PairRow
 from rlhf.evaluation.rankings import kendall
-from rlhf.evaluation.statistics import Z_95, clustered_interval, cochran_armitage, surest_drop
+from rlhf.evaluation.statistics import (
+    clustered_error,
+    clustered_interval,
+    cochran_armitage,
+    surest_drop,
+)
 
 # Accuracy in percent of the Baichuan 2 reward model on its test set by grade of the gap, 1 to 5
 # (arXiv 2309.10305, Table 4).
@@ -170,14 +175,15 @@ def _by_source(rows: Sequence[PairRow]) -> Table:
 
 
 def _clustered(rows: Sequence[PairRow]) -> dict[str, float | None]:
-    """The accuracy's interval with pairs of one prompt taken together, and how many times as wide
-    it is as one for which all pairs are independent; None where nothing tells."""
-    credits = [credit(row.margin) for row in rows]
-    mean, low, high = clustered_interval(credits, [row.prompt_id for row in rows])
-    apart = sqrt(fmean((value - mean) ** 2 for value in credits) / len(credits))
-    if low is None or high is None or not apart:
+    """The accuracy's interval with pairs of one prompt taken together, and how many times as large
+    its standard error is as one for which all pairs are independent; None where nothing tells."""
+    credits, prompts = [credit(row.margin) for row in rows], [row.prompt_id for row in rows]
+    mean, low, high = clustered_interval(credits, prompts)
+    error = clustered_error(credits, prompts)
+    if low is None or high is None or error is None:
         return {"ci_low": None, "ci_high": None, "widening": None}
-    widening = (high - low) / (2 * Z_95 * apart)
+    apart = sqrt(fmean((value - mean) ** 2 for value in credits) / len(credits))
+    widening = error / apart
     return {"ci_low": max(0.0, low), "ci_high": min(1.0, high), "widening": widening}
 
 

@@ -11,6 +11,7 @@ from statistics import fmean, stdev, variance
 from rlhf.ops.intervals import wilson
 
 Z_95 = 1.959963984540054
+_ROUNDING = 1e-12  # of floats that were summed, as a share of the largest
 
 
 def accuracy(credits: Sequence[float]) -> dict[str, float | int | None]:
@@ -175,18 +176,18 @@ def mean_interval(values: Sequence[float]) -> tuple[float, float, float]:
     return mean, mean - half, mean + half
 
 
-def clustered_interval(
-    values: Sequence[float], clusters: Sequence[str]
-) -> tuple[float, float | None, float | None]:
-    """Mean of values that depend on each other within a cluster, with its 95 % interval.
+def clustered_error(values: Sequence[float], clusters: Sequence[str]) -> float | None:
+    """Standard error of the mean of values that depend on each other within a cluster.
 
     The variance is that of the clusters' sums of residuals, G / (G - 1) sum_g u_g^2 / N^2 with
     u_g = sum_{i in g} (x_i - mean) (Cameron and Miller 2015, Journal of Human Resources 50, p. 317,
-    for a constant alone), and the mean taken as normal.
+    for a constant alone).
 
     Args:
-        values: [N]; clusters: [N], the name of each value's, such as a pair's prompt. One alone
-            tells nothing of the spread: no interval.
+        values: [N]; clusters: [N], the name of each value's, such as a pair's prompt.
+
+    Returns:
+        None where nothing tells of the spread: one cluster alone, or clusters that do not differ.
     """
     mean = fmean(values)
     residuals: dict[str, float] = {}
@@ -194,7 +195,24 @@ def clustered_interval(
         residuals[cluster] = residuals.get(cluster, 0.0) + value - mean
     count = len(residuals)
     if count < 2:
-        return mean, None, None
+        return None
     spread = count / (count - 1) * sum(residual**2 for residual in residuals.values())
-    half = Z_95 * sqrt(spread) / len(values)
+    error = sqrt(spread) / len(values)
+    return error if error > _ROUNDING * max(map(abs, values)) else None
+
+
+def clustered_interval(
+    values: Sequence[float], clusters: Sequence[str]
+) -> tuple[float, float | None, float | None]:
+    """Mean of values that depend on each other within a cluster, with its 95 % interval.
+
+    By Student's t with G - 1 degrees of freedom for G clusters (Cameron and Miller 2015, section
+    VI.D). No interval where there is no `clustered_error`, whose arguments these are.
+    """
+    from scipy.stats import t
+
+    mean, error = fmean(values), clustered_error(values, clusters)
+    if error is None:
+        return mean, None, None
+    half = float(t.ppf(0.975, len(set(clusters)) - 1)) * error
     return mean, mean - half, mean + half

@@ -7,7 +7,7 @@ from statistics import NormalDist
 
 
 def wilson(
-    successes: float, total: int, confidence: float = 0.95, population: int | None = None
+    successes: float, total: float, confidence: float = 0.95, population: int | None = None
 ) -> tuple[float, float]:
     """Wilson score interval of a proportion, two-sided (Wilson 1927, JASA 22, p. 209).
 
@@ -18,7 +18,7 @@ def wilson(
 
     Args:
         successes: number of successes, 0 to `total`; halves allowed (a tie counts as half).
-        total: number of trials; 0 knows nothing and gives (0, 1).
+        total: number of trials, such as an effective one; 0 knows nothing and gives (0, 1).
         population: what the trials were drawn from; None for one without end.
         confidence: probability that the interval covers the true proportion, between 0 and 1.
 

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from random import Random
 
 import pytest
 
 from rlhf.config.schema import CurationSection
 from rlhf.data.curation import audit_samples, curate
 from rlhf.data.records import Message, SFTRecord
+from rlhf.ops.intervals import wilson
 
 SETTINGS = CurationSection(sample=20, threshold=0.6)
 
@@ -110,6 +112,44 @@ def test_a_bad_group_is_caught_and_groups_are_summed() -> None:
     groups = result.report.groups
     assert (groups["good"].acceptable, groups["good"].audited) == (39, 40)
     assert groups["bad"].high < SETTINGS.threshold < groups["good"].low
+
+
+def test_batches_of_a_group_count_by_their_size() -> None:
+    """Ten of 20 of 1,000, and all 20 of 20, by hand: rate 520 / 1020; the small batch is known. The
+    large one leaves 980 / 999 / 20 * (1000 / 1020)^2 = 0.0471 of P (1 - P) open."""
+    records = batch("ann", "large", 1000, 0) + batch("ann", "small", 20, 0)
+    audit = curate(records, refusing(records, {"large": 10}), SETTINGS, seed=0).report.groups["ann"]
+    assert (audit.records, audit.audited, audit.acceptable) == (1020, 40, 30)
+    rate, left_open = 520 / 1020, 980 / 999 / 20 * (1000 / 1020) ** 2
+    trials = rate * (1 - rate) / (left_open * 0.5 * 0.5)
+    assert (audit.low, audit.high) == pytest.approx(wilson(rate * trials, trials))
+
+
+def test_one_batch_is_its_group() -> None:
+    records = batch("ann", "one", 100, 0)
+    report = curate(records, refusing(records, {"one": 4}), SETTINGS, seed=0).report
+    own, group = report.batches[0].audit, report.groups["ann"]
+    assert (group.low, group.high) == pytest.approx((own.low, own.high))
+
+
+@pytest.mark.parametrize(
+    "batches",
+    [
+        {"large": (500, 0.9), "small": (25, 0.5)},
+        {"large": (300, 0.5), **{f"small {n}": (30, 1.0) for n in range(10)}},
+        {f"batch {n}": (40, 0.8) for n in range(4)},
+    ],
+)
+def test_a_group_s_interval_covers_its_rate(batches: dict[str, tuple[int, float]]) -> None:
+    covered = 0
+    records = [each for name, (size, _) in batches.items() for each in batch("ann", name, size, 0)]
+    for seed in range(100):
+        random = Random(seed)
+        good = {each.id: random.random() < batches[str(each.batch)][1] for each in records}
+        result = curate(records, lambda each, good=good: good[each.id], SETTINGS, seed)
+        audit = result.report.groups["ann"]
+        covered += audit.low <= sum(good.values()) / len(good) <= audit.high
+    assert covered >= 90  # of 95 expected, with 2.2 of chance
 
 
 def test_order_is_kept_when_batches_interleave() -> None:

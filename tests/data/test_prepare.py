@@ -231,6 +231,20 @@ def test_too_few_to_split_names_the_file(world):
         world.prepare(section)
 
 
+def test_a_file_of_near_duplicates_alone_is_told_so(world):
+    alike = [prompt(0).model_copy(update={"id": f"p{n}"}) for n in range(40)]
+    section = DataSection(
+        sft=world.file("sft.jsonl", map(demonstration, range(1, 10))),
+        prompts=world.file("prompts.jsonl", alike),
+    )
+    said = (
+        r"prompts\.jsonl: all 40 records lie in groups of near-duplicates too large to hold out "
+        r"5%; name held-out ones of your own in data\.prompts_eval$"
+    )
+    with pytest.raises(ValueError, match=said):
+        world.prepare(section)
+
+
 def test_verdicts_come_from_the_file_and_a_bad_batch_goes_back(world):
     """Batch one: 2 of 5 acceptable; batch two: 5 of 5."""
     records = [demonstration(n, "one" if n < 5 else "two") for n in range(10)]

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from time import process_time
+
 import pytest
 
 from rlhf.data import quoted as module
@@ -63,3 +65,15 @@ def test_many_texts_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     texts.insert(4, text("a", f"He said: {EIGHT}"))
     texts += [text("b", f"She said: {longer}"), text("c", SEVEN)]
     assert quoted(iter(texts), [SEVEN, longer, EIGHT, "Why?"], 0.8) == {0: "c", 1: "b", 2: "a"}
+
+
+def test_many_questions_of_one_template_cost_no_more_for_each_text() -> None:
+    """2,000 questions and 100 texts, all of which begin alike: a text is read once, not once a
+    question."""
+    template = "Write a short story of about 200 words about"
+    questions = [f"{template} {n} and {n + 1}" for n in range(2000)]
+    words = " ".join(f"w{n}" for n in range(1000))
+    texts = [text(f"t{n}", f"{words} {template} {n} and {n + 1} {words}") for n in range(100)]
+    started = process_time()
+    assert quoted(texts, questions, 0.8) == {n: f"t{n}" for n in range(100)}
+    assert process_time() - started < 3

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import tracemalloc
 from collections import Counter
 from random import Random
 
@@ -129,3 +130,20 @@ def test_leakage_names_the_closest_pair() -> None:
     check_leakage({"prompts": [BASE]}, {"rankings": [BASE]}, 0.8, {("rankings", "prompts")})
     with pytest.raises(ValueError, match="1 of held-out prompts in rankings"):
         check_leakage({"rankings": [BASE]}, {"prompts": [BASE]}, 0.8, {("rankings", "prompts")})
+
+
+def test_many_equal_texts_on_both_sides_take_little_memory() -> None:
+    """400,000 pairs, of which all together were 100 MB and more."""
+    train = {"sft": [BASE] * 2000, "prompts": ["else"]}
+    tracemalloc.start()
+    with pytest.raises(ValueError, match="200 of 200 held-out .*200 of held-out prompts in sft"):
+        check_leakage(train, {"prompts": [BASE] * 200}, 0.8)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2**23
+
+
+def test_nothing_leaks_into_nothing() -> None:
+    check_leakage({}, {}, 0.8)
+    check_leakage({"sft": []}, {"sft": [BASE]}, 0.8)
+    check_leakage({"sft": [BASE]}, {"sft": []}, 0.8)

@@ -49,7 +49,7 @@ def test_with_one_seed_the_report_gives_the_level_and_the_pairs_give_the_distanc
     # Gaps -1 -1 | 1 0, mean -0.25: residuals of the prompts sum to -1.5 and 1.5, so the variance is
     # 2 (1.5^2 + 1.5^2) / 16.
     assert found["difference"] == -0.25
-    assert found["difference_high"] == pytest.approx(-0.25 + 1.959964 * 0.75)
+    assert found["difference_high"] == pytest.approx(-0.25 + 12.7062047 * 0.75)
     ece = row(table, "other", "ECE")
     assert ece["difference"] == pytest.approx(0.2) and ece["difference_low"] is None
 
@@ -83,11 +83,11 @@ def test_one_line_a_variant_and_the_files(tmp_path):
     runs = [outcome("base", 0, {"a": 1.0, "b": 1.0}), outcome("other", 0, {"a": 1.0, "b": 0.0})]
     table = compare(runs, "base", METRICS)
     assert headings(table, "base") == ["variant", "accuracy", "less base", "ECE", "less base"]
-    # Gaps 0 and -1: mean -0.5, half 1.96 sqrt(2 (0.25 + 0.25) / 4).
+    # Gaps 0 and -1: mean -0.5, half 12.7 sqrt(2 (0.25 + 0.25) / 4).
     assert lines(table)[1][:3] == [
         "other",
         "0.500 (0.200 to 0.900)",
-        "\u22120.500 (\u22121.480 to +0.480)",
+        "\u22120.500 (\u22126.853 to +5.853)",
     ]
     write(tmp_path, table, "base", {"stage": "rm"})
     assert json.loads((tmp_path / "ablation.json").read_text("utf-8")) == {

@@ -45,10 +45,10 @@ def test_the_difference_is_by_pair_and_clustered_by_prompt(models: list[Path]) -
     assert first["difference"] is None
     # Of the four pairs one is right for the first alone. Residuals: 1/4 three times, -3/4.
     assert second["difference"] == -0.25
-    assert second["difference_low"] == pytest.approx(-0.25 - 1.959964 / 4)
-    assert second["difference_high"] == pytest.approx(-0.25 + 1.959964 / 4)
+    assert second["difference_low"] == pytest.approx(-0.25 - 3.18244631 / 4)
+    assert second["difference_high"] == pytest.approx(-0.25 + 3.18244631 / 4)
     found = {title: cells for title, *cells in lines([first, second])}
-    expected = ["\u2013", "\u221225.0 (\u221274.0 to +24.0)"]
+    expected = ["\u2013", "\u221225.0 (\u2212104.6 to +54.6)"]
     assert found["less the first, points"] == expected
 
 

@@ -20,8 +20,9 @@ PROMPTS = [
     PromptRecord(id=f"p{i}", messages=(Message(role="user", content=f"question {i}"),))
     for i in range(6)
 ]
-Reply = Callable[[str, str], str | int]
-"""From answer A and answer B to what the endpoint says, or the HTTP status it fails with."""
+Reply = Callable[[str, str], str | int | dict[str, Any]]
+"""From answer A and answer B to what the endpoint says, the HTTP status it fails with, or all of
+its reply."""
 
 
 class Endpoint:
@@ -45,7 +46,11 @@ class Endpoint:
                     endpoint.keys.append(self.headers["Authorization"])
                     reply = endpoint.reply(*answers)
                 status = reply if isinstance(reply, int) else 200
-                message = {"choices": [{"message": {"content": reply}}]}
+                message = (
+                    reply
+                    if isinstance(reply, dict)
+                    else {"choices": [{"message": {"content": reply}}]}
+                )
                 content = (
                     b"no\nsuch thing" if isinstance(reply, int) else json.dumps(message).encode()
                 )
@@ -168,6 +173,25 @@ def test_a_refused_question_is_an_unreadable_reply(
     fake.requests = []
     assert compare(judge(fake, tmp_path), PROMPTS, *texts)[1] == [0.5] + [1.0] * 5
     assert fake.requests == []
+
+
+def test_a_reply_without_a_choice_is_a_refusal(fake: Endpoint, tmp_path: Path) -> None:
+    """As some content filters do it: a tie, and not asked again."""
+    texts = ["x"] * 6, [f"yy{i}" for i in range(6)]
+    fake.reply = lambda a, b: {"choices": []} if a == "yy0" else longer(a, b)
+    assert compare(judge(fake, tmp_path), PROMPTS, *texts)[1] == [0.5] + [1.0] * 5
+    fake.requests = []
+    assert compare(judge(fake, tmp_path), PROMPTS, *texts)[1] == [0.5] + [1.0] * 5
+    assert fake.requests == []
+
+
+@pytest.mark.parametrize("reply", [{"object": "list"}, {"choices": None}, {"choices": [{}]}])
+def test_a_reply_that_is_no_completion_is_told(
+    fake: Endpoint, tmp_path: Path, reply: dict[str, Any]
+) -> None:
+    fake.reply = lambda a, b: reply
+    with pytest.raises(ValueError, match="no chat completion.*name the base URL"):
+        compare(judge(fake, tmp_path), PROMPTS, ["x"] * 6, ["yy"] * 6)
 
 
 def test_refused_questions_count_as_the_unreadable_ones_do(fake: Endpoint, tmp_path: Path) -> None:

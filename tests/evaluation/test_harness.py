@@ -35,6 +35,26 @@ QUESTIONS = (
 )
 
 
+class Declared:
+    """A task as the harness has it, of metrics with their aggregation and whether higher is better;
+    without one: means, as the harness takes all that are not declared."""
+
+    def __init__(self, **metrics: tuple[Any, bool]) -> None:
+        self.metrics = metrics
+
+    def aggregation(self) -> dict[str, Any]:
+        return {name: aggregation for name, (aggregation, _) in self.metrics.items()}
+
+    def higher_is_better(self) -> dict[str, bool]:
+        return {name: higher for name, (_, higher) in self.metrics.items()}
+
+
+def rows_of(found: dict[str, Any], *names: str, **tasks: Declared) -> list[QuestionRow]:
+    pytest.importorskip("lm_eval")
+    means = {name: Declared() for name in found["results"]}
+    return list(question_rows(found, {"tasks": means | tasks}, names))
+
+
 def sample(number: int, value: float, kept: str = "none", metric: str = "acc") -> dict[str, Any]:
     return {"doc_id": number, "filter": kept, metric: value}
 
@@ -50,7 +70,7 @@ def test_a_group_has_the_questions_of_all_its_tasks() -> None:
         "samples": {"law": [sample(0, 1.0), sample(1, 0.0)], "art": [sample(0, 1.0)]},
         "n-shot": {"law": 5, "art": 5, "exams": 5},
     }
-    rows = list(question_rows(found, ["exams"]))
+    rows = rows_of(found, "exams")
     assert [(row.task, row.id, row.value) for row in rows] == [
         ("exams", "law:0", 1.0),
         ("exams", "law:1", 0.0),
@@ -75,7 +95,7 @@ def test_the_first_filter_counts_and_tasks_keep_the_config_s_order() -> None:
         },
         "n-shot": {"a": 0, "gsm8k": None},
     }
-    rows = list(question_rows(found, ["gsm8k", "a"]))
+    rows = rows_of(found, "gsm8k", "a")
     assert [(row.task, row.metric, row.value) for row in rows] == [
         ("gsm8k", "exact_match (strict-match)", 0.0),
         ("a", "acc", 0.0),
@@ -95,7 +115,7 @@ def test_a_group_s_metric_is_one_that_all_its_tasks_have() -> None:
         "samples": {"law": samples, "art": [sample(0, 1.0), sample(1, 0.0, metric="f1")]},
         "n-shot": {"law": 5, "art": 5},
     }
-    rows = list(question_rows(found, ["exams"]))
+    rows = rows_of(found, "exams")
     assert [(row.id, row.metric, row.value) for row in rows] == [
         ("law:0", "acc", 0.0),
         ("art:0", "acc", 1.0),
@@ -113,17 +133,36 @@ def test_a_group_measured_differently_has_no_score() -> None:
         "name its parts instead: a, b$"
     )
     with pytest.raises(ValueError, match=said):
-        list(question_rows(found, ["both"]))
+        rows_of(found, "both")
 
 
-def test_a_metric_that_is_no_mean_is_refused() -> None:
+def test_a_metric_that_is_no_number_is_refused() -> None:
     found = {
-        "results": {"lm": {"word_perplexity,none": 20.0}},
-        "samples": {"lm": [sample(0, (-3.0, 4), metric="word_perplexity")]},
+        "results": {"lm": {"score,none": 20.0}},
+        "samples": {"lm": [sample(0, (-3.0, 4), metric="score")]},
         "n-shot": {"lm": 0},
     }
-    with pytest.raises(ValueError, match="lm is measured by word_perplexity, which is no mean"):
-        list(question_rows(found, ["lm"]))
+    with pytest.raises(ValueError, match="lm is measured by score, which is no mean"):
+        rows_of(found, "lm")
+
+
+def test_only_means_that_are_better_where_they_are_higher_are_taken() -> None:
+    """As of LAMBADA, whose first metric is a perplexity: the mean of log-likelihoods is none."""
+    metrics = pytest.importorskip("lm_eval.api.metrics")
+    answers = {"perplexity": -3.0, "likelihood_diff": 4.0, "acc": 1.0}
+    found = {
+        "results": {"lm": {f"{name},none": 20.0 for name in answers}},
+        "samples": {"lm": [{"doc_id": 0, "filter": "none", **answers}]},
+        "n-shot": {"lm": 0},
+    }
+    bad = {"perplexity": (metrics.perplexity, False), "likelihood_diff": (metrics.mean, False)}
+    good = Declared(**bad, acc=(metrics.mean, True))
+    rows = rows_of(found, "lm", lm=good)
+    assert [(row.metric, row.value) for row in rows] == [("acc", 1.0)]
+    del found["results"]["lm"]["acc,none"]
+    said = "lm is measured by perplexity, likelihood_diff, of which none is a mean over questions"
+    with pytest.raises(ValueError, match=said):
+        rows_of(found, "lm", lm=Declared(**bad))
 
 
 @pytest.fixture
@@ -210,6 +249,16 @@ def test_a_group_of_different_metrics_is_refused_before_a_model_is_loaded(
     )
     with pytest.raises(ValueError, match=said):
         ask(tmp_path / "no model", own.model_copy(update={"tasks": ("geography",)}), runtime)
+
+
+def test_a_task_without_a_mean_is_refused_before_a_model_is_loaded(
+    own: CapabilitySection, runtime: Runtime, tmp_path: Path
+) -> None:
+    path = tmp_path / "tasks" / "capitals.yaml"
+    declared = "{metric: acc, aggregation: mean, higher_is_better: false}"
+    path.write_text(path.read_text("utf-8").replace("{metric: acc}", declared), encoding="utf-8")
+    with pytest.raises(ValueError, match="capitals is measured by acc, of which none is a mean"):
+        ask(tmp_path / "no model", own, runtime)
 
 
 def likeliest(path: Path, question: str, choices: list[str]) -> int:

@@ -27,7 +27,7 @@ def test_pairs_of_one_prompt_taken_together_by_hand() -> None:
     # of independent pairs it would be 3 / 16 / 4.
     rows = make_rows([1.0, 2.0], prompt_id="p") + make_rows([-1.0, 1.0], prompt_id="q")
     clustered = build(rows)["clustered"]
-    assert clustered["ci_low"] == pytest.approx(0.75 - 1.959964 / 4)
+    assert clustered["ci_low"] == 0.0  # of two prompts: 0.75 -+ 12.7 / 4
     assert clustered["ci_high"] == 1.0
     assert clustered["widening"] == pytest.approx(sqrt(4 / 3))
     assert build(make_rows([1.0, 2.0]))["clustered"]["widening"] is None  # all are right
@@ -48,7 +48,7 @@ def test_binary_rows_of_one_prompt_are_taken_together(tmp_path: Path) -> None:
     scores = [(1.0, 0.0) if index < 48 else (0.0, 1.0) for index in range(96)]
     report = build(list(pair_rows(records, scores)))
     assert (report["pairs"], report["accuracy"]) == (96, 0.5)
-    half = 1.959963984540054 / sqrt(60)
+    half = 2.13144955 / sqrt(60)  # t(15)
     assert report["clustered"]["ci_low"] == pytest.approx(0.5 - half)
     assert report["clustered"]["widening"] == pytest.approx(sqrt(384 / 60))
     assert report["kendall"]["ci_low"] == pytest.approx(-2 * half)  # a row's tau is 1 or -1

@@ -6,7 +6,20 @@ rarest shingles are candidates; each is compared. The pairs found, and their ind
 
 from __future__ import annotations
 
-from rlhf.data.dedup.near import NearDuplicate, NearDuplicateIndex, deduplicate, near_duplicates
+from rlhf.data.dedup.near import (
+    NearDuplicate,
+    NearDuplicateIndex,
+    deduplicate,
+    near_duplicates,
+    similar_of_each,
+)
 from rlhf.data.dedup.shingles import normalise
 
-__all__ = ["NearDuplicate", "NearDuplicateIndex", "deduplicate", "near_duplicates", "normalise"]
+__all__ = [
+    "NearDuplicate",
+    "NearDuplicateIndex",
+    "deduplicate",
+    "near_duplicates",
+    "normalise",
+    "similar_of_each",
+]

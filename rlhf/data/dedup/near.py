@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import chain, islice
 from typing import NamedTuple
 
@@ -27,17 +27,25 @@ def near_duplicates(
     train: Iterable[str], held_out: Iterable[str], threshold: float
 ) -> list[NearDuplicate]:
     """Pairs (train index, held-out index) whose Jaccard index reaches the threshold, sorted."""
+    return sorted(
+        NearDuplicate(first, second, similarity)
+        for second, (firsts, similarities) in enumerate(similar_of_each(train, held_out, threshold))
+        for first, similarity in zip(firsts.tolist(), similarities.tolist(), strict=True)
+    )
+
+
+def similar_of_each(
+    train: Iterable[str], held_out: Iterable[str], threshold: float
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float64]]]:
+    """For each held-out text the training texts, ascending, that reach the threshold, and their
+    Jaccard indices: where many texts are alike, all pairs together may not go into memory."""
     held = list(held_out)
     index = NearDuplicateIndex(chain(train, held), threshold)
     trained = len(index) - len(held)
     for position in range(trained):
         index.add(position)
-    pairs = []
     for second in range(len(held)):
-        firsts, similarities = index.similar(trained + second)
-        found = zip(firsts.tolist(), similarities.tolist(), strict=True)
-        pairs += [NearDuplicate(first, second, similarity) for first, similarity in found]
-    return sorted(pairs)
+        yield index.similar(trained + second)
 
 
 def deduplicate(texts: Iterable[str], threshold: float) -> tuple[list[int], list[NearDuplicate]]:
