@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from rlhf.config.schema import Config
+from rlhf.config.schema import Config, SFTSection
 from rlhf.planning.setting import Setting
 from rlhf.planning.stages import EXTRA_SFT, stage_plans
 
@@ -42,11 +42,21 @@ def smaller(setting: Setting, name: str) -> list[Option]:
     methods = [harmless | change for change in _other_methods(setting.config, stage)]
     found += _until_one_fits(_tried(setting, name, change) for change in methods)
     if getattr(section, "roles", "separate") == "separate" and hasattr(section, "tuning"):
-        spread = {**harmless, "loss_chunk": None} if stage == "sft" else harmless
+        spread = {**harmless, **_spreadable(section)} if stage == "sft" else harmless
         more = [replace(setting, gpus=gpus) for gpus in MORE_GPUS if gpus >= setting.gpus]
         zero = {"runtime.deepspeed": "zero3"}
         found += _until_one_fits(_tried(one, name, spread, zero) for one in more)
     return found
+
+
+def _spreadable(section: SFTSection) -> Change:
+    """What SFT has to leave out for ZeRO-3, of what it has."""
+    left_out: Change = {"loss_chunk": None}
+    if section.split_weights:
+        left_out["split_weights"] = False
+    if section.compile:
+        left_out |= {"compile": False, "activation_budget": 1.0}
+    return left_out
 
 
 def _section_of(name: str) -> str:
@@ -75,13 +85,14 @@ def _other_methods(config: Config, stage: str) -> Iterator[Change]:
     tuning = getattr(section, "tuning", None)
     if tuning is None:
         return
+    whole = {"split_weights": False} if getattr(section, "split_weights", False) else {}
     if tuning.method == "full":
         eight = {"optimiser.kind": "adamw-8bit"} if stage != "ppo" else {}
         if eight:
             yield eight
-        yield {"tuning.method": "lora"}
+        yield {"tuning.method": "lora", **whole}
     if tuning.method != "qlora":
-        yield {"tuning.method": "qlora"}
+        yield {"tuning.method": "qlora", **whole}
 
 
 def _until_one_fits(tried: Iterable[Iterable[Option]]) -> Iterator[Option]:

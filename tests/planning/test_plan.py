@@ -80,6 +80,19 @@ def test_says_what_would_fit():
     assert [(option.gpus, option.fits) for option in spread] == [(2, True)]
 
 
+def test_what_would_fit_leaves_out_what_it_has_no_place_for():
+    """Halves of weights are for one GPU and full tuning, compiled blocks not for ZeRO-3."""
+    keys = ["tuning.method=full", "optimiser.kind=adamw-8bit", "split_weights=true", "compile=true"]
+    given = [f"sft.{key}" for key in (*keys, "activation_budget=0.7")]
+    config = config_of("configs/baichuan2_7b.yaml", "stages=[sft]", *given)
+    found = plan(config, gpu_memory=40).options
+    (lora,) = (option for option in found if "sft.tuning.method=lora" in option.keys)
+    assert lora.fits and "sft.split_weights=false" in lora.keys
+    spread = [option.keys for option in found if "runtime.deepspeed=zero3" in option.keys]
+    left_out = {"split_weights=false", "compile=false", "activation_budget=1.0", "loss_chunk=null"}
+    assert spread and {f"sft.{key}" for key in left_out} <= set(spread[0])
+
+
 def test_a_batch_that_the_gpus_do_not_divide():
     config, specs = small()
     with pytest.raises(ValueError, match=r"sft\.batch_size = 64 is not a multiple of .* 3 GPUs"):

@@ -72,7 +72,8 @@ def may_enter(desk: Desk, name: str, password: str) -> bool:
     try:
         return is_password(desk.job.database, name, password)
     except Moved as moved:
-        raise HTTPException(503, str(moved)) from None
+        # Without the place: who asks has not signed in.
+        raise HTTPException(503, "moved; start rlhf annotate again") from moved
 
 
 def launch(desk: Desk, port: int | None) -> tuple[Any, str]:

@@ -371,5 +371,6 @@ def test_signing_in_to_a_job_that_was_moved(tmp_path: Path) -> None:
     add_user(desk.job.database, "ann", "long enough", auditor=False)
     assert may_enter(desk, "ann", "long enough") and not may_enter(desk, "ann", "another one")
     (tmp_path / "collect").rename(tmp_path / "aside")
-    with pytest.raises(HTTPException, match="503.*start rlhf annotate again"):
+    with pytest.raises(HTTPException, match="503.*start rlhf annotate again") as raised:
         may_enter(desk, "ann", "long enough")
+    assert str(tmp_path) not in str(raised.value)  # who asks has not signed in
