@@ -1,6 +1,7 @@
 """Training on one and on several GPUs of a host: speed, memory, losses. Random weights, true sizes.
 
     python benchmarks/scaling.py WORK_DIR RESULT_DIR [--tiny] [--cases CASE ...] [--budget SECONDS]
+                                 [--meanwhile TEXT]
 
 Every case is this project's own training function (SFT, reward model, PPO) in processes that
 torch's launcher starts, under the engine that its name says; `killed_N` is `rlhf run` itself, one
@@ -47,6 +48,7 @@ def main() -> None:
     parser.add_argument("result_dir", type=Path)
     parser.add_argument("--cases", nargs="+", default=DEFAULT, choices=CASES)
     parser.add_argument("--budget", type=int, default=480, help="seconds; none is begun later")
+    parser.add_argument("--meanwhile", help="what else ran on this host meanwhile")
     parser.add_argument("--tiny", action="store_true", help="tiny sizes, to try the script itself")
     parser.add_argument("--case", help="for the script's own use: be one process of this one")
     parser.add_argument("--write", help="for the script's own use: write this one's weights")
@@ -61,27 +63,29 @@ def main() -> None:
         measure(arguments.case, work, arguments.tiny)
         end(0)
     else:
-        run_all(arguments.cases, work, arguments.result_dir, arguments.budget, arguments.tiny)
+        run_all(arguments)
 
 
-def run_all(names: list[str], work: Path, results: Path, budget: int, tiny: bool) -> None:
+def run_all(arguments: argparse.Namespace) -> None:
+    work, results, tiny = arguments.work_dir, arguments.result_dir, arguments.tiny
     results.mkdir(parents=True, exist_ok=True)
     path, start = results / "scaling.json", time.monotonic()
     found = earlier(path)
+    meanwhile = {"meanwhile": arguments.meanwhile} if arguments.meanwhile else {}
 
     def keep(name: str, result: dict[str, Any]) -> None:
         before = found.get(name, {})
-        found[name] = {"host": hardware(), **result}
+        found[name] = {"host": hardware(), **meanwhile, **result}
         if "rate" in before:
             found[name]["earlier"] = {key: before[key] for key in before if key != "earlier"}
         path.write_text(json.dumps(content(found, time.monotonic() - start), indent=2) + "\n")
         print(name, json.dumps(result), flush=True)
 
     free = visible()
-    waiting, running = list(names), list[Started]()
+    waiting, running = list(arguments.cases), list[Started]()
     while waiting or running:
         while waiting and (CASES[waiting[0]].gpus <= len(free) or not running):
-            name, late = waiting.pop(0), time.monotonic() - start > budget
+            name, late = waiting.pop(0), time.monotonic() - start > arguments.budget
             if late or CASES[name].gpus > len(free):
                 keep(name, {"skipped": "no time left" if late else "no such machine"})
                 continue

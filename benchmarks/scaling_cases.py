@@ -28,7 +28,7 @@ class Case:
 CUT, CUT_PPO = 8, 4
 """Layers of which one GPU of 80 GB holds the optimiser too; of PPO, those of two models."""
 CASES = {
-    "ppo_fast_1": Case("ppo", 1, each=True, compiled=True, limit=400),
+    "ppo_fast_1": Case("ppo", 1, each=True, compiled=True, limit=450),
     "sft_fast_1": Case("sft", 1, each=True, compiled=True, limit=240),
     "ppo_shared_1": Case("ppo", 1, limit=200),
     "sft_lora_1": Case("sft", 1),
@@ -44,7 +44,7 @@ for gpus in (2, 4, 8):
     )
     CASES |= {
         f"ppo_fast_{gpus}": Case(
-            "ppo", gpus, each=True, compiled=True, alone="ppo_fast_1", limit=400
+            "ppo", gpus, each=True, compiled=True, alone="ppo_fast_1", limit=450
         ),
         f"sft_fast_{gpus}": Case(
             "sft", gpus, each=True, compiled=True, alone="sft_fast_1", limit=240

@@ -396,12 +396,14 @@ def measure_killed(name: str, work: Path, tiny: bool) -> None:
 
 
 def measure_pipeline(name: str, work: Path, tiny: bool) -> None:
-    """Every stage by `rlhf run --nproc N`, a few steps; separate roles where all weights learn."""
+    """Every stage by `rlhf run --nproc N`, a few steps. Where SFT tunes every weight, PPO has four
+    models of their own, and reward model and PPO learn through adapters: a checkpoint of two whole
+    models with their optimisers is 210 GB, nearly all of the disk."""
     case, folder = CASES[name], work / name
     command = [*rlhf_run(folder, work, case, tiny), "--nproc", str(case.gpus)]
     if case.method == "full":
-        command += [f"--set={stage}.tuning.method=full" for stage in ("sft", "rm", "ppo")]
-        command += ["--set=ppo.roles=separate", "--set=sft.loss_chunk=null", "--set=dpo=null"]
+        command += ["--set=sft.tuning.method=full", "--set=ppo.roles=separate"]
+        command += ["--set=sft.loss_chunk=null", "--set=dpo=null"]
     done = subprocess.run(command, stderr=subprocess.PIPE, text=True)
     stages = RunDir(folder / "runs/true-size").manifests()
     found = {
