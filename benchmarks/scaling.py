@@ -11,10 +11,12 @@ same whatever the number of GPUs, so the losses have to be, but for the `fast` o
 has 64 prompts or 16 rows of its own; `cut` is the first layers, of which one GPU holds the
 optimiser too.
 
-scaling.json is written after every case, and keeps those of an earlier call, each with its `host`;
-of a case that is measured again the result before is under `earlier`. A case that fails or takes
-longer than its limit is noted as that; none is begun after the budget. `peak_gib`: of PyTorch's
-allocator on every GPU, without the first optimiser step; `whole_peak_gib`: in all.
+scaling.json is written after every case, and keeps those of other calls, before this one and beside
+it, each with its `host`; of a case that is measured again the result before is under `earlier`. A
+case that fails or takes longer than its limit is noted as that, with what it had left; none is
+begun after the budget. TEXT, what else the host did on GPUs that this call does not see, is noted
+with every case. `peak_gib`: of PyTorch's allocator on every GPU, without the first optimiser step;
+`whole_peak_gib`: in all.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ from typing import Any
 
 import psutil
 import torch
+from filelock import FileLock
 from scaling_cases import CASES, DEFAULT, compared
 from scaling_worker import measure, measure_killed, measure_pipeline, write_weights
 
@@ -70,15 +73,12 @@ def run_all(arguments: argparse.Namespace) -> None:
     work, results, tiny = arguments.work_dir, arguments.result_dir, arguments.tiny
     results.mkdir(parents=True, exist_ok=True)
     path, start = results / "scaling.json", time.monotonic()
-    found = earlier(path)
-    meanwhile = {"meanwhile": arguments.meanwhile} if arguments.meanwhile else {}
+    host = {"host": hardware()}
+    if arguments.meanwhile:
+        host["meanwhile"] = arguments.meanwhile
 
     def keep(name: str, result: dict[str, Any]) -> None:
-        before = found.get(name, {})
-        found[name] = {"host": hardware(), **meanwhile, **result}
-        if "rate" in before:
-            found[name]["earlier"] = {key: before[key] for key in before if key != "earlier"}
-        path.write_text(json.dumps(content(found, time.monotonic() - start), indent=2) + "\n")
+        note(path, name, {**host, **result}, time.monotonic() - start)
         print(name, json.dumps(result), flush=True)
 
     free = visible()
@@ -99,8 +99,19 @@ def run_all(arguments: argparse.Namespace) -> None:
         time.sleep(0.2)
 
 
+def note(path: Path, name: str, result: dict[str, Any], seconds: float) -> None:
+    """Adds the case to the file, which other calls may be adding to."""
+    with FileLock(f"{path}.lock"):
+        found = earlier(path)
+        before = found.get(name, {})
+        found[name] = result
+        if "rate" in before:
+            found[name]["earlier"] = {key: before[key] for key in before if key != "earlier"}
+        path.write_text(json.dumps(content(found, seconds), indent=2) + "\n")
+
+
 def earlier(path: Path) -> dict[str, Any]:
-    """The cases that an earlier call left, each with the host it ran on."""
+    """The cases that other calls left, each with the host it ran on."""
     if not path.is_file():
         return {}
     left = json.loads(path.read_text())
@@ -169,8 +180,9 @@ class Started:
         if wrong:
             said = self._path.parent.glob(f"{self.name}.*.failed")
             texts = [path.read_text() for path in said] or [Path(self._log.name).read_text()]
-            return {"failed": wrong, "said": texts[0].splitlines()[-30:], **took}
-        return {**json.loads(self._path.read_text()), **took}
+            took |= {"failed": wrong, "said": texts[0].splitlines()[-30:]}
+        left = json.loads(self._path.read_text()) if self._path.is_file() else {}
+        return {**left, **took}
 
     def _seconds(self) -> float:
         return time.monotonic() - self._began

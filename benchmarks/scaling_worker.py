@@ -404,23 +404,36 @@ def measure_pipeline(name: str, work: Path, tiny: bool) -> None:
     if case.method == "full":
         command += ["--set=sft.tuning.method=full", "--set=ppo.roles=separate"]
         command += ["--set=sft.loss_chunk=null", "--set=dpo=null"]
-    done = subprocess.run(command, stderr=subprocess.PIPE, text=True)
-    stages = RunDir(folder / "runs/true-size").manifests()
-    found = {
-        "exit_code": done.returncode,
-        "said": done.stderr.strip().splitlines()[-3:] if done.returncode else [],
-        "stages": {
-            key: {
-                "status": stage.status,
-                "seconds": round(stage.seconds, 1),
-                "peak_gib": round(stage.peak_memory_gib, 2),
-                "summary": stage.summary,
-            }
-            for key, stage in stages.items()
-        },
-    }
-    (work / f"{name}.json").write_text(json.dumps(found))
+    with (work / f"{name}.said").open("w+") as said:
+        running = subprocess.Popen(command, stderr=said)
+        while running.poll() is None:  # what there is so far, for when its time is up
+            time.sleep(2)
+            leave(work / f"{name}.json", {"stages": stages_of(folder)})
+        said.seek(0)
+        last = said.read().strip().splitlines()[-3:]
+    found = {"exit_code": running.returncode, "said": last if running.returncode else []}
+    leave(work / f"{name}.json", {**found, "stages": stages_of(folder)})
     shutil.rmtree(folder)
+
+
+def leave(path: Path, found: dict[str, Any]) -> None:
+    """Writes the case's result, whole at any moment."""
+    draft = path.with_suffix(".part")
+    draft.write_text(json.dumps(found))
+    draft.replace(path)
+
+
+def stages_of(folder: Path) -> dict[str, Any]:
+    """What the run's manifest says of each stage."""
+    return {
+        key: {
+            "status": stage.status,
+            "seconds": round(stage.seconds, 1),
+            "peak_gib": round(stage.peak_memory_gib, 2),
+            "summary": stage.summary,
+        }
+        for key, stage in RunDir(folder / "runs/true-size").manifests().items()
+    }
 
 
 def rlhf_run(folder: Path, work: Path, case: Case, tiny: bool) -> list[str]:

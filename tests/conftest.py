@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from pathlib import Path
 
@@ -15,6 +16,13 @@ from tests.checkpoints import checkpoint, golden, pieces  # noqa: E402
 from tests.stages.worlds import call, miniature  # noqa: E402
 
 __all__ = ["checkpoint", "golden", "pieces"]
+
+
+def pytest_collection_finish() -> None:
+    """What the imports made stays: a run collects garbage before every stage, and would walk
+    through a million of the libraries' objects each time."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

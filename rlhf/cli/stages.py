@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Callable
@@ -120,6 +121,7 @@ def _run(
     from rlhf.apps import ablation
     from rlhf.apps import run as single
 
+    gc.freeze()  # what the libraries' imports made stays: no collection walks through it again
     try:
         if config.ablation is not None:
             ablation.run(config, rehearsal=options["rehearsal"])

@@ -57,6 +57,14 @@ for _name in _NO_VALUES:
     _Loader.add_constructor(f"tag:yaml.org,2002:{_name}", _refuse)
 
 
+def safe_yaml(text: str) -> Any:
+    """What is in a YAML text that is no config; by libyaml, ten times as fast, where that is there.
+
+    Raises yaml.YAMLError.
+    """
+    return yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+
+
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """Reads a config.
 

@@ -14,6 +14,7 @@ from typing import Annotated
 import yaml
 from pydantic import Field, ValidationError
 
+from rlhf.config.load import safe_yaml
 from rlhf.data.jsonl import Part, Text, in_one_line
 
 LEVELS = 3
@@ -105,7 +106,7 @@ class Taxonomy:
             ValueError: no such file, not YAML, a missing or mistyped field, a repeated id.
         """
         try:
-            file = _File.model_validate(yaml.safe_load(Path(path).read_text(encoding="utf-8")))
+            file = _File.model_validate(safe_yaml(Path(path).read_text(encoding="utf-8")))
         except OSError as error:
             raise ValueError(f"{path}: {error.strerror}; name a taxonomy file") from None
         except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -14,8 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from rlhf.config.load import safe_yaml
 from rlhf.data.dedup import near_duplicates
 from rlhf.data.records import Message, PromptRecord, SFTRecord
 from rlhf.data.taxonomy import Taxonomy
@@ -30,7 +29,7 @@ BATCH = 100
 def world() -> dict[str, Any]:
     """The parsed world.yaml."""
     text = (Path(__file__).parent / "world.yaml").read_text(encoding="utf-8")
-    loaded: dict[str, Any] = yaml.safe_load(text)
+    loaded: dict[str, Any] = safe_yaml(text)
     return loaded
 
 

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
-
+from rlhf.config.load import safe_yaml
 from rlhf.data.jsonl import Record, read_jsonl
 from rlhf.data.records import RankingRecord
 from rlhf.evaluation import best_of_n, capabilities
@@ -107,7 +106,7 @@ def load(run_dir: Path) -> RunFiles:
     models = [path for path in (run_dir / "sft").glob("*") if path.is_dir()]
     models.sort(key=lambda path: (path.name != "main", path.name))
     return RunFiles(
-        config=yaml.safe_load(text),
+        config=safe_yaml(text),
         config_hash=hashlib.sha256(text).hexdigest()[:12],
         stages=RunDir(run_dir).manifests(),
         sft={

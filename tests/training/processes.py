@@ -134,6 +134,7 @@ def zero(name: str) -> Engine | None:
 def main() -> None:
     torch.set_num_threads(1)
     connect(RuntimeSection(device="cpu", timeout=300))
+    gc.freeze()  # as `rlhf` does; no model is there yet
     for name in sys.argv[2:]:
         run(name, Path(sys.argv[1]))
     disconnect()

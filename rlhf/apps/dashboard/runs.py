@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from rlhf.apps.annotate.notice import NOTE
+from rlhf.config.load import safe_yaml
 from rlhf.evaluation.capabilities import FOLDER as CAPABILITIES
 from rlhf.runtime.holder import is_there
 from rlhf.runtime.manifest import MANIFEST
@@ -65,7 +66,7 @@ class Run:
     def config(self) -> Row:
         """Empty where config.yaml cannot be read."""
         try:
-            found = yaml.safe_load((self.root / CONFIG).read_text("utf-8"))
+            found = safe_yaml((self.root / CONFIG).read_text("utf-8"))
         except (OSError, ValueError, yaml.YAMLError):
             return {}
         return found if isinstance(found, dict) else {}
