@@ -221,6 +221,17 @@ def test_a_path_that_is_something_else_or_not_for_the_user(fails, monkeypatch, t
     assert fails("run").endswith("file/below: Not a directory; check the path and who may use it")
 
 
+def test_a_path_that_is_too_long(fails):
+    line = fails("data", "convert", "--from", "alpaca", "--in", "a" * 300, "--out", "x")
+    assert line.endswith("aaa: File name too long; check the path and who may use it")
+
+
+def test_an_output_folder_that_cannot_be_made(fails, tmp_path):
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    line = fails("run", "tiny", "--set", f"output_dir={tmp_path / 'loop'}")
+    assert line.startswith(f"{tmp_path / 'loop'}") and line.endswith("name another")
+
+
 @pytest.mark.parametrize(
     "change",
     [

@@ -12,7 +12,12 @@ import yaml
 from transformers import PreTrainedModel
 
 from rlhf.evaluation.card import CARD, card
-from rlhf.models.export import save_checkpoint, save_reward_model, set_chat_template
+from rlhf.models.export import (
+    save_checkpoint,
+    save_reward_model,
+    set_chat_template,
+    share_weights,
+)
 from rlhf.models.llama import check_llama, check_rope, from_llama, to_llama
 from rlhf.models.llama_files import import_tokenizer, name_rope_base, save_llama_tokenizer
 from rlhf.models.llama_source import load_llama, read_llama_config
@@ -119,6 +124,7 @@ def record(
 def _save_llama(model: Any, tokenizer: Any, out: Path) -> None:
     llama: PreTrainedModel = to_llama(model)
     llama.save_pretrained(str(out))
+    share_weights(out)
     name_rope_base(out)
     set_chat_template(model.config, tokenizer)
     save_llama_tokenizer(tokenizer, out)

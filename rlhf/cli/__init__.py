@@ -33,6 +33,8 @@ MOMENT = 30.0
 
 CLOSED = (PermissionError, NotADirectoryError, IsADirectoryError)
 """A path that is not for this user, or another kind of thing: whichever library came upon it."""
+NO_PATH = (errno.ENAMETOOLONG, errno.ELOOP, errno.EROFS, errno.ESTALE)
+"""What else is the path's fault."""
 FORESEEN = (ValueError, OSError, RuntimeError, FloatingPointError)
 _MEND = "; free some, and the same command goes on from the last whole checkpoint"
 
@@ -83,7 +85,7 @@ def _answer() -> int:
             typer.echo(f"rlhf: {place}{error}", err=True)
         elif _is_full_disk(error):
             typer.echo(f"rlhf: {place}no space left on the disk{_MEND}", err=True)
-        elif isinstance(error, CLOSED) and error.filename:
+        elif isinstance(error, OSError) and error.filename and _is_closed(error):
             reason = f"{error.filename}: {error.strerror}; check the path and who may use it"
             typer.echo(f"rlhf: {place}{reason}", err=True)
             return 2
@@ -114,6 +116,10 @@ def _tell(error: typer.TyperException) -> None:
     command = context.command_path if context is not None else "rlhf"
     if message:
         typer.echo(f"rlhf: {message}; see {command} --help", err=True)
+
+
+def _is_closed(error: OSError) -> bool:
+    return isinstance(error, CLOSED) or error.errno in NO_PATH
 
 
 def _is_full_disk(error: Exception) -> bool:

@@ -13,6 +13,10 @@ BelowOne = Annotated[float, Field(ge=0, lt=1)]
 NonNegative = Annotated[float, Field(ge=0)]
 
 
+LONGEST = 100
+"""Characters of a name; file systems end at 255 for a folder, with what is put in front of it."""
+
+
 def _plain_name(value: str) -> str:
     if not value or set(value) - set(
         "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-"
@@ -20,6 +24,8 @@ def _plain_name(value: str) -> str:
         raise ValueError("use letters, digits, '.', '_' and '-' only")
     if value.startswith("."):
         raise ValueError("must not start with '.'")
+    if len(value) > LONGEST:
+        raise ValueError(f"use at most {LONGEST} characters; a folder is named so")
     return value
 
 

@@ -23,6 +23,8 @@ from rlhf.config.schema import Config, Section
 
 _EXPONENT = re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$")
 _TIMESTAMP = "tag:yaml.org,2002:timestamp"
+MOST = 100_000
+"""Values in a file."""
 _NO_VALUES = ("binary", "set", "omap", "pairs")  # YAML has them, a config has not
 
 
@@ -177,12 +179,28 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _parse(text: str, where: str) -> Any:
     try:
-        return yaml.load(text, Loader=_Loader)  # a SafeLoader
+        value = yaml.load(text, Loader=_Loader)  # a SafeLoader
     except yaml.MarkedYAMLError as error:
         line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
         raise ValueError(f"{where}{line}: not valid YAML: {error.problem}") from None
     except yaml.YAMLError as error:
         raise ValueError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from None
+    except RecursionError:
+        raise ValueError(f"{where}: not valid YAML: nested too deeply") from None
+    if not _is_countable(value):
+        raise ValueError(f"{where}: more than {MOST:,} values; an alias repeats or contains itself")
+    return value
+
+
+def _is_countable(value: Any) -> bool:
+    """Whether it has an end: a few lines of aliases can stand for billions of values."""
+    waiting = [value]
+    for _ in range(MOST):
+        if not waiting:
+            return True
+        one = waiting.pop()
+        waiting += one.values() if isinstance(one, dict) else one if isinstance(one, list) else ()
+    return False
 
 
 def _override(text: str) -> Layer:

@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
 import rlhf.models  # noqa: F401  (registers the family with transformers' Auto classes)
+from rlhf.models.export import share_weights
 from rlhf.models.spec import ModelSpec
 
 MAX_POSITIONS = 512
@@ -132,3 +133,4 @@ def write_checkpoint(directory: Path, spec: ModelSpec, tokenizer: bytes, seed: i
         torch.save(weights, directory / "pytorch_model.bin")
     else:
         save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
+        share_weights(directory)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ def save_checkpoint(
     """
     plain = merge_adapter(model, original=True) if isinstance(model, PeftModel) else model
     plain.save_pretrained(str(path))
+    share_weights(path)
     _save_tokenizer(plain.config, tokenizer, path)
     if isinstance(model, PeftModel):
         save_adapter(model, str(model.active_adapter), Path(path) / ADAPTER)
@@ -61,6 +63,16 @@ def save_adapter(model: PeftModel, adapter: str, path: Path) -> None:
     config = copy.deepcopy(model.peft_config[adapter])
     config.inference_mode = True
     config.save_pretrained(str(path))
+    share_weights(path)
+
+
+def share_weights(path: str | Path) -> None:
+    """Lets those read the weights in `path` who may read the configs beside them: safetensors makes
+    files for their owner alone, whatever the umask."""
+    mode = next(Path(path).glob("*config.json")).stat().st_mode
+    for weights in Path(path).glob("*.safetensors"):
+        with suppress(PermissionError):  # file systems without modes
+            weights.chmod(mode)
 
 
 def save_reward_model(
@@ -84,6 +96,7 @@ def save_reward_model(
     config = unquantised(trunk.config)
     config.architectures = [type(trunk).__name__]
     config.save_pretrained(str(path))
+    share_weights(path)
     base = trunk.name_or_path
     write_record(Path(path), base, checkpoint_hash(base), quantization_of(trunk.config))
     _save_tokenizer(trunk.config, tokenizer, path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fnmatch
 import hashlib
 import json
@@ -32,6 +33,8 @@ RECORDS = (
 CHECKPOINTS = "checkpoints"
 """Folder in a stage's directory for what it resumes from; removed once the stage is done."""
 RECORD_FOLDERS = (CHECKPOINTS, "tensorboard", "wandb", "mlruns", "report")
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""The disk is full, or the user's part of it."""
 BY_HAND = (ANSWERS, "*rankings.jsonl")
 """May be people's work of weeks: no folder with one of these is removed for another."""
 
@@ -49,13 +52,15 @@ def make_folder(path: Path) -> None:
     """Make a folder, and those above it, where there is none.
 
     Raises:
-        ValueError: something else has that name, or nobody may write there.
+        ValueError: something else has that name, nobody may write there, or no folder can be there.
+        OSError: the disk is full.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError, PermissionError) as error:
-        reason = error.strerror
-        raise ValueError(f"{path}: cannot be a folder: {reason}; name another") from None
+    except OSError as error:
+        if error.errno in FULL:
+            raise
+        raise ValueError(f"{path}: cannot be a folder: {error.strerror}; name another") from None
 
 
 def write_text(path: Path, text: str) -> None:

@@ -17,7 +17,7 @@ from itertools import count
 from pathlib import Path
 
 from rlhf.runtime.aside import BETWEEN, between, holds_work, made_by_hand, newest
-from rlhf.runtime.files import write_text
+from rlhf.runtime.files import make_folder, write_text
 from rlhf.runtime.holder import this_process
 from rlhf.runtime.manifest import (
     MANIFEST,
@@ -222,7 +222,7 @@ class RunDir:
 
         Raises ValueError when another process is running it.
         """
-        self.root.mkdir(parents=True, exist_ok=True)
+        make_folder(self.root)
         # The system drops this lock with its process, so there is no stale one to take over.
         with (self.root / ".lock").open("a+", encoding="utf-8") as file:
             try:

@@ -192,6 +192,15 @@ def test_exponents_are_numbers(write):
         ("a: 1\nname: !!binary aGk=", "run.yaml:2: not valid YAML: !!binary is no value"),
         ("a: !!set {b}", "run.yaml:1: not valid YAML: !!set is no value of a config"),
         ("- !!omap [a: 1]", "!!omap is no value"),
+        ("name: &a [*a]", "run.yaml: more than 100,000 values; an alias repeats or contains"),
+        ("a: " + "[" * 20_000, "run.yaml: not valid YAML: nested too deeply"),
+        (
+            "\n".join(
+                f"a{n}: &a{n} [{', '.join([f'*a{n - 1}' if n else 'x'] * 10)}]" for n in range(10)
+            ),
+            "run.yaml: more than 100,000 values",
+        ),
+        (f"name: {'a' * 101}", "use at most 100 characters; a folder is named so"),
     ],
 )
 def test_text_that_is_no_config(write, text, expected):

@@ -100,6 +100,21 @@ def test_the_template_gives_the_ids_of_training(
         assert len(again) == 512
 
 
+def test_whoever_may_read_the_config_may_read_the_weights(
+    checkpoint: Callable[..., Path], tmp_path: Path
+) -> None:
+    path = checkpoint("baichuan-7b")
+    language = add_lora(load_causal_lm(path, **CPU), LORA, "causal")
+    save_checkpoint(language, load_tokenizer(path), tmp_path / "merged")
+    scorer = add_lora(load_reward_model(path, **CPU), LORA, "reward")
+    save_reward_model(
+        scorer, load_tokenizer(path), tmp_path / "reward", score_mean=0.0, score_std=1.0
+    )
+    files = [each for each in tmp_path.rglob("*") if each.is_file()]
+    assert len([each for each in files if each.suffix == ".safetensors"]) == 3
+    assert len({each.stat().st_mode for each in files}) == 1
+
+
 @torch.no_grad()
 def test_merging_leaves_the_adapted_model_alone(
     checkpoint: Callable[..., Path], tmp_path: Path

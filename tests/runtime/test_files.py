@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
 import pytest
 
 from rlhf.config.schema import PPOSection, SFTSection
-from rlhf.runtime.files import hash_path, hash_section, result_names, write_text
+from rlhf.runtime.files import hash_path, hash_section, make_folder, result_names, write_text
 
 
 def fill(folder: Path, files: dict[str, str]) -> Path:
@@ -80,3 +81,23 @@ def test_a_write_that_fails_leaves_the_old_text(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space"):
         write_text(path, "new")
     assert path.read_text() == "old"
+
+
+@pytest.mark.parametrize("number", [errno.ENOENT, errno.ELOOP, errno.EROFS, errno.ENAMETOOLONG])
+def test_a_folder_that_cannot_be_made_is_the_path_s_fault(number, monkeypatch, tmp_path):
+    monkeypatch.setattr(Path, "mkdir", raising(OSError(number, os.strerror(number))))
+    with pytest.raises(ValueError, match=f"cannot be a folder: {os.strerror(number)}; name"):
+        make_folder(tmp_path / "a")
+
+
+def test_a_full_disk_is_not_the_path_s_fault(monkeypatch, tmp_path):
+    monkeypatch.setattr(Path, "mkdir", raising(OSError(errno.ENOSPC, "full")))
+    with pytest.raises(OSError, match="full"):
+        make_folder(tmp_path / "a")
+
+
+def raising(error):
+    def fail(*_, **__):
+        raise error
+
+    return fail

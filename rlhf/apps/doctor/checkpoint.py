@@ -13,6 +13,7 @@ from rlhf.models.load import check_checkpoint, is_adapter, load_tokenizer
 from rlhf.models.registry import spec_of
 from rlhf.runtime.files import hash_path
 from rlhf.runtime.manifest import StageManifest, maker_of
+from rlhf.runtime.run_dir import STAGES
 from rlhf.runtime.usage import GIB
 
 PUBLISHED = ".cache/huggingface/download"
@@ -82,10 +83,10 @@ def _as_made(directory: Path, stage: Path, manifest: StageManifest) -> str:
         if not (stage / name).exists() or hash_path(stage / name) != manifest.outputs[name].hash
     ]
     if changed:
-        raise ValueError(
-            f"{stage / changed[0]}: not as stage {manifest.stage} made it; restore it, or make it "
-            f"again with --redo {manifest.stage}"
-        )
+        at = stage / changed[0]
+        wrong = "not as it was made" if at.exists() else "missing"
+        by = "--redo" if manifest.stage in STAGES else "rlhf"
+        raise ValueError(f"{at}: {wrong}; restore it, or make it again with {by} {manifest.stage}")
     return f"as stage {manifest.stage} made them, by its manifest.json"
 
 

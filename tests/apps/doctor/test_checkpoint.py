@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from rlhf.apps.doctor import checkpoint as model
-from rlhf.runtime.manifest import Artifact, StageManifest, outputs_of
+from rlhf.runtime.manifest import MANIFEST, Artifact, StageManifest, outputs_of
 from rlhf.runtime.run_dir import RunDir
 
 
@@ -86,7 +86,28 @@ def test_what_a_stage_has_made_and_somebody_has_changed(checkpoint, tmp_path):
     assert faults(actor) == []
     (actor / "generation_config.json").write_text("{}")
     assert faults(actor) == [
-        f"hashes: {actor}: not as stage ppo made it; restore it, or make it again with --redo ppo"
+        f"hashes: {actor}: not as it was made; restore it, or make it again with --redo ppo"
+    ]
+
+
+def test_what_rlhf_export_has_made_and_somebody_has_removed(checkpoint, tmp_path):
+    exported = checkpoint(name="exported").rename(tmp_path / "exported")
+    gone = exported / "generation_config.json"
+    gone.write_text("{}")
+    manifest = StageManifest(
+        stage="export",
+        status="done",
+        config_hash="",
+        inputs={},
+        outputs=outputs_of(exported),
+        versions={},
+        started="2026-01-01T00:00:00+00:00",
+    )
+    (exported / MANIFEST).write_text(manifest.model_dump_json())
+    assert faults(exported) == []
+    gone.unlink()
+    assert faults(exported) == [
+        f"hashes: {gone}: missing; restore it, or make it again with rlhf export"
     ]
 
 
