@@ -98,6 +98,23 @@ def test_the_rubric_reads_the_text_alone(
     assert grader.qualities(PROMPTS, SAID) == [3.0, 2.0, 2.0, 1.0, 0.0]
 
 
+def test_the_reward_model_of_ppo_judges_under_its_name(
+    config: Config, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded: list[Path] = []
+    monkeypatch.setattr(Scorer, "load", lambda path, runtime: loaded.append(path))
+    changes = ["demo=null", "annotation.source=page", "ppo.reward_model=runs/y/rm"]
+    grader = evaluate.judge(load_config("tiny", changes), runtime)
+    assert loaded == [Path("runs/y/rm")] and not grader.simulated
+    assert grader.name == "reward model runs/y/rm (PPO trained on it: no independent judge)"
+
+
+def test_ppo_is_compared_with_what_it_started_from(runtime: Runtime) -> None:
+    config = load_config("tiny", ["ppo.actor=runs/x/sft/main", "evaluate.extra_sft=true"])
+    extra, judging = evaluate.steps(config, runtime)
+    assert extra.inputs["model"] == judging.inputs["sft"] == Path("runs/x/sft/main")
+
+
 def test_answers_that_an_earlier_version_kept(
     config: Config, runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
