@@ -17,6 +17,7 @@ from rlhf.evaluation.card import with_cards
 from rlhf.evaluation.contest import baseline, judge_path
 from rlhf.evaluation.judges import Grader, reward_model_judge
 from rlhf.evaluation.policy import compare_rows
+from rlhf.models.load import check_kind
 from rlhf.runtime.distributed import (
     Runtime,
     StageResult,
@@ -33,6 +34,8 @@ from rlhf.runtime.steps import Step, Summary, execute
 from rlhf.training.fine_tune import fine_tune
 
 STAGE = "evaluate"
+NO_POLICIES = ("prompts", "judge")
+"""Inputs of the judging that do not answer."""
 
 
 def run(config: Config, runtime: Runtime) -> StageResult:
@@ -95,6 +98,9 @@ def _judge_step(config: Config, runtime: Runtime) -> Step:
         inputs["sft_extra"] = run_dir.stage("evaluate/sft_extra")
     if config.dpo:
         inputs["dpo"] = run_dir.stage("dpo")
+    judging = judge_path(config, runtime)
+    if judging is not None:
+        inputs["judge"] = judging
     return Step(
         key=f"{STAGE}/policy",
         stage=STAGE,
@@ -107,8 +113,10 @@ def _judge_step(config: Config, runtime: Runtime) -> Step:
 
 def _judge_policies(config: Config, runtime: Runtime, step: Step) -> Summary:
     """Every policy answers the same prompts; each PPO model is compared with the SFT model."""
+    if "judge" in step.inputs:
+        check_kind(step.inputs["judge"], "reward model")  # here, not after hours of sampling
     prompts = list(read_jsonl(step.inputs["prompts"], PromptRecord))[: config.evaluate.prompts]
-    policies = {name: path for name, path in step.inputs.items() if name != "prompts"}
+    policies = {name: path for name, path in step.inputs.items() if name not in NO_POLICIES}
     answers = {
         name: _answers(name, path, prompts, config, runtime) for name, path in policies.items()
     }
