@@ -14,8 +14,10 @@ from rlhf.demo import rubric
 from rlhf.evaluation import report
 from rlhf.evaluation.answers import Answer, Answerer
 from rlhf.evaluation.card import with_cards
+from rlhf.evaluation.contest import baseline, judge_path
 from rlhf.evaluation.judges import Grader, reward_model_judge
 from rlhf.evaluation.policy import compare_rows
+from rlhf.models.load import check_kind
 from rlhf.runtime.distributed import (
     Runtime,
     StageResult,
@@ -32,6 +34,8 @@ from rlhf.runtime.steps import Step, Summary, execute
 from rlhf.training.fine_tune import fine_tune
 
 STAGE = "evaluate"
+NO_POLICIES = ("prompts", "judge")
+"""Inputs of the judging that do not answer."""
 
 
 def run(config: Config, runtime: Runtime) -> StageResult:
@@ -67,7 +71,7 @@ def _extra_sft_step(config: Config, runtime: Runtime) -> Step:
         directory=runtime.run_dir.stage("evaluate/sft_extra"),
         sections=(config.sft, config.runtime.precision, config.seed),
         inputs={
-            "model": runtime.run_dir.stage("sft/main"),
+            "model": baseline(config, runtime),
             "train": data / "sft.jsonl",
             "held_out": data / "sft_eval.jsonl",
             "policy": ppo / "actor",
@@ -87,13 +91,16 @@ def _train_extra(config: Config, runtime: Runtime, ppo: Path, step: Step) -> Sum
 
 def _judge_step(config: Config, runtime: Runtime) -> Step:
     run_dir = runtime.run_dir
-    inputs = {"prompts": run_dir.data / "prompts_eval.jsonl", "sft": run_dir.stage("sft/main")}
+    inputs = {"prompts": run_dir.data / "prompts_eval.jsonl", "sft": baseline(config, runtime)}
     for number in range(1, runtime.rounds + 1):
         inputs[f"ppo {number}"] = run_dir.stage("ppo", number, runtime.rounds) / "actor"
     if config.evaluate.extra_sft:
         inputs["sft_extra"] = run_dir.stage("evaluate/sft_extra")
     if config.dpo:
         inputs["dpo"] = run_dir.stage("dpo")
+    judging = judge_path(config, runtime)
+    if judging is not None:
+        inputs["judge"] = judging
     return Step(
         key=f"{STAGE}/policy",
         stage=STAGE,
@@ -106,8 +113,10 @@ def _judge_step(config: Config, runtime: Runtime) -> Step:
 
 def _judge_policies(config: Config, runtime: Runtime, step: Step) -> Summary:
     """Every policy answers the same prompts; each PPO model is compared with the SFT model."""
+    if "judge" in step.inputs:
+        check_kind(step.inputs["judge"], "reward model")  # here, not after hours of sampling
     prompts = list(read_jsonl(step.inputs["prompts"], PromptRecord))[: config.evaluate.prompts]
-    policies = {name: path for name, path in step.inputs.items() if name != "prompts"}
+    policies = {name: path for name, path in step.inputs.items() if name not in NO_POLICIES}
     answers = {
         name: _answers(name, path, prompts, config, runtime) for name, path in policies.items()
     }
@@ -169,10 +178,10 @@ def _answers(
 
 
 def judge(config: Config, runtime: Runtime) -> Grader:
-    """The named reward model; else the demo's rubric; else the very reward model PPO trained on."""
-    if config.evaluate.judge is None and config.demo is not None:
+    """The reward model of `judge_path`, or the demo's rubric."""
+    path = judge_path(config, runtime)
+    if path is None:
         return Grader("demo rubric without noise", True, _by_rubric)
-    path = Path(config.evaluate.judge or runtime.stage_dir("rm"))
     own = "" if config.evaluate.judge else " (PPO trained on it: no independent judge)"
     # Where a judge has graded in the place of people, it is no independent one either.
     simulated = config.annotation.grading is not None and bool(config.evaluate.judge)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 from torch import Tensor
 
-from rlhf.config.schema import Config
+from rlhf.config.schema import Config, PretrainingSection
 from rlhf.data.chat_format import encode_prompt
 from rlhf.data.jsonl import read_jsonl
 from rlhf.data.records import PromptRecord, TextRecord
@@ -30,6 +32,8 @@ from rlhf.training.engine import offloads, read_engine, zero_stage
 STAGE = "ppo"
 KEPT = 4
 """Answers of an iteration that are kept to be looked at."""
+ENCODED = 1000
+"""Texts that go through the tokenizer together."""
 
 
 def run(config: Config, runtime: Runtime) -> StageResult:
@@ -98,7 +102,7 @@ def _train(config: Config, runtime: Runtime, step: Step) -> Summary:
             output_dir=step.directory,
             seed=runtime.seed,
             metrics=metrics,
-            pretraining=_texts(roles, step.inputs.get("pretraining")),
+            pretraining=_texts(roles, config.ppo.pretraining),
             judge=_judge(config, runtime, roles, records),
             on_answers=_kept(metrics, roles, records),
             on_iteration=bar.update,
@@ -131,18 +135,18 @@ def _zero(config: Config) -> ZeroStage | None:
     return stages.get(zero_stage(read_engine(config.runtime)))
 
 
-def _texts(roles: Roles, path: Path | None) -> list[list[int]]:
-    """Each text's token ids with EOS at its end, as documents stand in pre-training, as far as the
-    model reads."""
-    if path is None:
+def _texts(roles: Roles, mix: PretrainingSection | None) -> list[array[int]]:
+    """Each text's token ids with EOS at its end, as documents stand in pre-training, as far as they
+    are learnt from: 4 bytes a token, since every process holds them all."""
+    if mix is None:
         return []
-    tokenizer = roles.tokenizer
-    return [
-        [*tokenizer.encode(record.text, add_special_tokens=False), tokenizer.eos_token_id][
-            : roles.spec.context
-        ]
-        for record in read_jsonl(path, TextRecord)
-    ]
+    tokenizer, length = roles.tokenizer, min(mix.max_length, roles.spec.context)
+    found: list[array[int]] = []
+    records = read_jsonl(mix.data, TextRecord)
+    while texts := [record.text for record in islice(records, ENCODED)]:
+        encoded = tokenizer(texts, add_special_tokens=False)["input_ids"]
+        found += [array("i", [*ids, tokenizer.eos_token_id][:length]) for ids in encoded]
+    return found
 
 
 def _kept(metrics: MetricsLog, roles: Roles, records: Sequence[PromptRecord]) -> OnAnswers:

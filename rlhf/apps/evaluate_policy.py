@@ -15,6 +15,7 @@ from rlhf.data.jsonl import read_jsonl
 from rlhf.data.records import PromptRecord
 from rlhf.evaluation import policy_report, run_files
 from rlhf.evaluation.answers import Answer, Answerer, Scorer
+from rlhf.evaluation.contest import baseline, judge_path
 from rlhf.evaluation.divergence import divergences
 from rlhf.evaluation.endpoint import ChatJudge
 from rlhf.evaluation.folder import check_folder
@@ -83,7 +84,8 @@ def evaluate_policy(
     folder = out or run_dir.stage("evaluate") / "report"
     check_folder(folder)
     judge = _judge(choice, config, runtime, folder.parent)
-    paths = {BASELINE: run_dir.stage("sft/main"), **_policies(run_dir, config.rounds, policies)}
+    named = _policies(run_dir, config.rounds, policies)
+    paths = {BASELINE: baseline(config, runtime), **named}
     for path in paths.values():
         check_checkpoint(path)
     prompts = list(read_jsonl(run_dir.data / "prompts_eval.jsonl", PromptRecord))
@@ -125,8 +127,9 @@ def _judge(
     if name is not None:
         chosen = config.evaluate.model_copy(update={"judge": None if name == "rubric" else name})
         config = config.model_copy(update={"evaluate": chosen})
-    if config.evaluate.judge or config.demo is None:
-        check_checkpoint(config.evaluate.judge or runtime.stage_dir("rm"))
+    path = judge_path(config, runtime)
+    if path is not None:
+        check_checkpoint(path)
     return partial(evaluate.judge, config, runtime)
 
 
@@ -213,7 +216,7 @@ def _divergences(
     runtime: Runtime,
 ) -> dict[str, list[float]]:
     """By name, from the SFT model, over the prompts as they were answered."""
-    reference = Answerer.load(runtime.run_dir.stage("sft/main"), runtime)
+    reference = Answerer.load(baseline(config, runtime), runtime)
     ids = reference.asked(prompts, config.evaluate.sampling)
     return {
         name: divergences(reference.model, ids, each.completions) for name, each in answers.items()

@@ -190,7 +190,7 @@ class AnnotationSection(Section):
 class EvaluateSection(Section):
     """Judging the policy on held-out prompts, and the report.
 
-    `judge`: a reward model directory; null takes the demo's rubric, or the run's own reward model.
+    `judge`: a reward model directory; null takes the demo's rubric, or PPO's own reward model.
     `extra_sft`: also judge PPO against the SFT model trained on for as much compute as PPO used.
     """
 

@@ -39,5 +39,5 @@ def _answering(config: Config) -> dict[str, list[str]]:
     return {
         "collect": [] if config.annotation.source == "file" else sources,
         "ppo": [config.ppo.actor or main],
-        "evaluate": [main],
+        "evaluate": [main, config.ppo.actor or main],
     }

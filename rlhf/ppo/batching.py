@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+from array import array
 from collections.abc import Iterator
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -29,15 +31,19 @@ def passes(rows: int, batch: int, seed: int, index: int, purpose: str = "prompts
     Returns:
         `batch` indices; over the batches every row comes equally often, to one.
     """
-    orders: dict[int, list[int]] = {}
     chosen = []
     for position in range(index * batch, (index + 1) * batch):
         number, place = divmod(position, rows)
-        if number not in orders:
-            orders[number] = list(range(rows))
-            _source(seed, purpose, number).shuffle(orders[number])
-        chosen.append(orders[number][place])
+        chosen.append(_order(rows, seed, purpose, number)[place])
     return chosen
+
+
+@lru_cache(maxsize=4)  # a batch ends one pass and begins the next, of prompts and of texts
+def _order(rows: int, seed: int, purpose: str, number: int) -> array[int]:
+    """A pass's order, not to be changed: of millions of rows it takes seconds, 4 bytes a row."""
+    order = array("i", range(rows))
+    _source(seed, purpose, number).shuffle(order)
+    return order
 
 
 def epoch_orders(rows: int, epochs: int, random_order: torch.Generator) -> Iterator[Tensor]:

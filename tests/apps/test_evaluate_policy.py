@@ -48,6 +48,14 @@ def test_the_rubric_judges_the_demo_only(tmp_path: Path) -> None:
     assert "demo's prompts only" in fails(run, JudgeChoice("rubric"))
 
 
+def test_a_judge_that_is_not_there_is_said_by_the_name_of_ppos(
+    tmp_path: Path, checkpoint: Callable[..., Path]
+) -> None:
+    run = made(tmp_path, "demo=null", "annotation.source=page", f"ppo.reward_model={tmp_path}/y")
+    checkpoint().rename(run / "rm")  # the run's own, which PPO has not learnt from
+    assert fails(run, JudgeChoice()).startswith(f"{tmp_path}/y: no such directory")
+
+
 def test_the_kl_is_over_the_prompt_that_was_answered(
     checkpoint: Callable[..., Path], tmp_path: Path
 ) -> None:

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import random
 from collections import Counter
 
+import pytest
 import torch
 from torch import Tensor
 
+from rlhf.ppo import batching
 from rlhf.ppo.batching import epoch_orders, generator, microbatches, passes
 
 
@@ -25,6 +28,37 @@ def test_prompt_order_follows_from_seed_and_iteration_alone() -> None:
 
 def test_a_batch_larger_than_the_prompts_repeats_them() -> None:
     assert Counter(passes(3, 6, 0, 0)) == {0: 2, 1: 2, 2: 2}
+
+
+def shuffled(rows: int, seed: int, purpose: str, number: int) -> list[int]:
+    order = list(range(rows))
+    random.Random(f"{seed} {purpose} {number}").shuffle(order)
+    return order
+
+
+@pytest.mark.parametrize(("rows", "batch"), [(7, 3), (3, 8), (1, 2), (64, 64)])
+def test_batches_are_cut_off_the_passes_one_after_another(rows: int, batch: int) -> None:
+    """In any order of asking, which a run that is resumed or rolled back has."""
+    whole = [i for number in range(9 * batch) for i in shuffled(rows, 5, "prompts", number)]
+    for index in (0, 1, 2, 8, 1, 7, 0):
+        assert passes(rows, batch, 5, index) == whole[index * batch :][:batch]
+    assert passes(7, 7, 5, 2, "pretraining") == shuffled(7, 5, "pretraining", 2)
+
+
+def test_a_pass_is_shuffled_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By prompts and texts in turn, whose batches end one pass and begin the next."""
+    made: list[tuple[str, int]] = []
+    source = batching._source
+    monkeypatch.setattr(
+        batching,
+        "_source",
+        lambda *of: made.append(of[1:]) or source(*of),  # type: ignore[func-returns-value]
+    )
+    batching._order.cache_clear()
+    for step in range(5):
+        passes(10, 4, 0, step)
+        passes(10, 4, 0, step, "pretraining")
+    assert made == [("prompts", 0), ("pretraining", 0), ("prompts", 1), ("pretraining", 1)]
 
 
 def test_generators_differ_by_purpose_and_index() -> None:

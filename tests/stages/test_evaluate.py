@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from rlhf.apps import best_of_n, evaluate_policy
 from rlhf.config.load import load_config
 from rlhf.config.schema import Config
+from rlhf.data.jsonl import write_jsonl
 from rlhf.data.records import Message, PromptRecord
 from rlhf.evaluation import judges
 from rlhf.evaluation.answers import Answer, Answerer, Scorer
@@ -20,7 +22,9 @@ from rlhf.evaluation.judges import Grader
 from rlhf.evaluation.kept import Kept, key_of
 from rlhf.generation import Completion
 from rlhf.runtime.distributed import Runtime, make_runtime
+from rlhf.runtime.manifest import StageManifest
 from rlhf.runtime.run_dir import RunDir
+from rlhf.runtime.steps import Step, execute
 from stages import evaluate, ppo
 
 PROMPTS = [
@@ -96,6 +100,77 @@ def test_the_rubric_reads_the_text_alone(
     monkeypatch.setattr(evaluate.rubric, "quality", lambda prompt, text: float(len(text)))
     grader = evaluate.judge(config, runtime)
     assert grader.qualities(PROMPTS, SAID) == [3.0, 2.0, 2.0, 1.0, 0.0]
+
+
+def test_the_reward_model_of_ppo_judges_under_its_name(
+    config: Config, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded: list[Path] = []
+    monkeypatch.setattr(Scorer, "load", lambda path, runtime: loaded.append(path))
+    changes = ["demo=null", "annotation.source=page", "ppo.reward_model=runs/y/rm"]
+    grader = evaluate.judge(load_config("tiny", changes), runtime)
+    assert loaded == [Path("runs/y/rm")] and not grader.simulated
+    assert grader.name == "reward model runs/y/rm (PPO trained on it: no independent judge)"
+
+
+def test_ppo_is_compared_with_what_it_started_from(runtime: Runtime) -> None:
+    config = load_config("tiny", ["ppo.actor=runs/x/sft/main", "evaluate.extra_sft=true"])
+    extra, judging = evaluate.steps(config, runtime)
+    assert extra.inputs["model"] == judging.inputs["sft"] == Path("runs/x/sft/main")
+
+
+def judged_by_ppos(runtime: Runtime) -> Step:
+    """The judging, with all that it reads but the reward model of PPO."""
+    run_dir = runtime.run_dir
+    write_jsonl(run_dir.data / "prompts_eval.jsonl", PROMPTS)
+    for policy in ("sft/main", "rounds/1/ppo/actor", "ppo/actor"):
+        (run_dir.root / policy).mkdir(parents=True)
+    changes = ["demo=null", "annotation.source=page", "evaluate.extra_sft=false"]
+    config = load_config("tiny", [*changes, "dpo=null", "evaluate.batch_size=2"])
+    return evaluate.steps(config, runtime)[-1]
+
+
+def weights(folder: Path, text: str, architecture: str = "SequenceClassification") -> None:
+    folder.mkdir(exist_ok=True)
+    values = {"model_type": "baichuan", "architectures": [f"BaichuanFor{architecture}"]}
+    (folder / "config.json").write_text(json.dumps(values), encoding="utf-8")
+    (folder / "model.safetensors").write_text(text, encoding="utf-8")
+
+
+def test_verdicts_are_reused_while_the_judge_is_the_same(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step, asked = judged_by_ppos(runtime), []
+    monkeypatch.setattr(Answerer, "load", lambda path, *how: asked.append(path.name) or Spoken())
+    weights(runtime.run_dir.stage("rm"), "first")
+    means = {f"mean quality {name}": 1.3 for name in ("sft", "ppo 1", "ppo 2")}  # 6.5 / 5
+    assert execute(step, runtime).summary == execute(step, runtime).summary == means
+    assert asked == ["main", "actor", "actor"]  # the judge answers nothing
+    weights(runtime.run_dir.stage("rm"), "second")
+    execute(step, runtime)
+    assert asked == ["main", "actor", "actor"] * 2
+
+
+def test_a_judge_that_cannot_judge_is_told_before_anyone_answers(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step, judge = judged_by_ppos(runtime), runtime.run_dir.stage("rm")
+    monkeypatch.setattr(Answerer, "load", None)
+    with pytest.raises(ValueError, match=r"rm \(judge\), which is not there; run stage rm first"):
+        execute(step, runtime)
+    weights(judge, "of a language model", "CausalLM")
+    with pytest.raises(ValueError, match="a language model, and a reward model is needed"):
+        execute(step, runtime)
+    manifest = StageManifest(
+        stage="rm", status="running", config_hash="", inputs={}, versions={}, started=""
+    )
+    (judge / "manifest.json").write_text(manifest.model_dump_json(), encoding="utf-8")
+    with pytest.raises(ValueError, match="stage rm has not finished there; go on with it first"):
+        execute(step, runtime)
+
+
+def test_the_rubric_is_no_input(config: Config, runtime: Runtime) -> None:
+    assert "judge" not in evaluate.steps(config, runtime)[-1].inputs
 
 
 def test_answers_that_an_earlier_version_kept(
