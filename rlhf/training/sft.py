@@ -161,11 +161,9 @@ class _SFTTrainer(Reticent, EachOnce, SFTTrainer):
     def unlearn(self, batch: dict[str, Any]) -> None:
         batch["labels"].fill_(-100)
 
-    def tokens(self, batch: dict[str, Any]) -> int:
-        # Packed rows have no mask; the Trainer then looks for padding.
-        tokenizer: Any = self.processing_class
-        real = batch["input_ids"] != tokenizer.pad_token_id
-        return int(batch.get("attention_mask", real).sum())
+    def tokens(self, rows: Sequence[Any], batch: dict[str, Any]) -> int:
+        # Packed, a batch has no mask, and the id that pads may be one that ends conversations.
+        return sum(len(row["input_ids"]) for row in rows)
 
     def compute_loss(
         self,

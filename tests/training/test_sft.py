@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from torch.nn import functional
 
 from rlhf.config.schema import OptimiserSection, TuningSection
+from rlhf.models.baichuan import trunk
 from rlhf.models.baichuan.modeling import BaichuanForCausalLM
 from rlhf.models.load import load_causal_lm
 from rlhf.runtime.metrics import MetricsLog
@@ -32,7 +33,7 @@ def run(path: Path, rows: Any = None, model: Any = None, **changes: Any) -> SFTS
     extra = {name: changes.pop(name) for name in ("max_flops", "on_log") if name in changes}
     return train_sft(
         language_model() if model is None else model,
-        tokenizer(),
+        changes.pop("words", tokenizer()),
         changes.pop("train", conversations(48)),
         changes.pop("evaluation", conversations(16, seed=1)),
         sft_section(**changes),
@@ -76,6 +77,20 @@ def test_tokens_and_flops_are_counted(tmp_path: Path) -> None:
         summary.flops
         == 6 * language_model().num_parameters(exclude_embeddings=True) * summary.tokens
     )
+
+
+@pytest.mark.parametrize("flat", [False, True])
+def test_packed_tokens_are_counted_with_an_eos_that_also_pads(
+    tmp_path: Path, flat: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trunk, "has_varlen_kernel", lambda device, dtype: flat)
+    words = tokenizer()
+    words.pad_token = words.eos_token
+    data = conversations(48)
+    summary = run(tmp_path, words=words, train=data, packing=True, max_steps=None, epochs=1)
+    assert summary.tokens == sum(map(len, data["input_ids"]))
+    parameters = language_model().num_parameters(exclude_embeddings=True)
+    assert summary.flops == 6 * parameters * summary.tokens
 
 
 def test_the_first_loss_is_the_model_s_own_with_norm_head_and_max_z(tmp_path: Path) -> None:
