@@ -36,6 +36,7 @@ from rlhf.training.common import (
     trained,
 )
 from rlhf.training.engine import Engine, computing_parameters, let_go
+from rlhf.training.neftune import noisy_embeddings
 from rlhf.training.packing import pack, packed_collator
 from rlhf.training.token_loss import token_mean_loss
 
@@ -122,7 +123,8 @@ def train_sft(
 
     watch = Watch(evaluate, section.eval_every, metrics, on_log)
     # Autocast casts; a compiled block would first copy each adapter's input to float32.
-    with disable_input_dtype_casting(learner) if section.compile else nullcontext():
+    casting = disable_input_dtype_casting(learner) if section.compile else nullcontext()
+    with casting, noisy_embeddings(model, section.neftune_alpha):
         state = fit(trainer, watch, section.optimiser, engine, split, section.compile)
     tuned = trained(trainer, dtype)
     save_whole(tuned, lambda: save_checkpoint(tuned, tokenizer, output_dir))
@@ -186,7 +188,6 @@ def _check_answers(name: str, data: Dataset) -> None:
 def _config(section: SFTSection, settings: dict[str, Any]) -> SFTConfig:
     config = SFTConfig(
         **settings,
-        neftune_noise_alpha=section.neftune_alpha,
         max_length=None,
         dataset_kwargs={"skip_prepare_dataset": True},
     )

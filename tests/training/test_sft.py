@@ -305,6 +305,33 @@ def test_neftune_disturbs_training_but_not_evaluation(tmp_path: Path) -> None:
     assert plain.of("eval_loss")[0] == noisy.of("eval_loss")[0]
 
 
+@pytest.mark.parametrize("method", ["full", "lora"])
+@pytest.mark.parametrize("layout", ["padded", "packed", "flat"])
+def test_neftune_s_bound_is_that_of_one_conversation(
+    tmp_path: Path, layout: str, method: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trunk, "has_varlen_kernel", lambda device, dtype: layout == "flat")
+    model = language_model()
+    with torch.no_grad():
+        model.model.embed_tokens.weight.zero_()
+    largest: list[float] = []
+    model.model.layers[0].register_forward_pre_hook(
+        lambda block, args: largest.append(args[0].abs().max().item()) if block.training else None
+    )
+    row = {"input_ids": [3, 4, 5, 6, 7, 7, 7, 2], "labels": [-100] * 4 + [7, 7, 7, 2]}
+    settings = {"batch_size": 2, "microbatch_size": 2, "max_steps": 1, "neftune_alpha": 5.0}
+    settings |= {"packing": layout != "padded", "tuning": TuningSection(method=method, r=4)}
+    run(
+        tmp_path,
+        model=model,
+        train=Dataset.from_list([row] * 8),
+        gradient_checkpointing=True,
+        **settings,
+    )
+    bound = 5 / (8 * 32) ** 0.5
+    assert 0.97 * bound < largest[0] <= bound
+
+
 def test_it_prints_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     with quiet():
         run(tmp_path, packing=True, gradient_checkpointing=True)
