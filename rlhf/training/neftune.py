@@ -68,13 +68,14 @@ def conversation_lengths(batch: Mapping[str, Any]) -> Tensor:
     if batch.get("cu_seq_lens_q") is not None:
         counts = batch["cu_seq_lens_q"].diff()
         # Told its size, it does not wait for the GPU.
-        return counts.repeat_interleave(counts, output_size=ids.numel())[None]
+        flat: Tensor = counts.repeat_interleave(counts, output_size=ids.numel())
+        return flat[None]
     if mask is not None:
         lengths: Tensor = mask.sum(dim=1, keepdim=True).clamp(min=1)
         return lengths
     positions = batch.get("position_ids")
     if positions is None:
-        return ids.new_full((len(ids), 1), ids.shape[1])
+        return torch.full((len(ids), 1), ids.shape[1], device=ids.device)
     conversation = (positions.flatten() == 0).cumsum(0) - 1
     counts = torch.zeros_like(conversation)
     counts.scatter_add_(0, conversation, torch.ones_like(conversation))

@@ -36,6 +36,7 @@ from rlhf.training.common import (
     trained,
 )
 from rlhf.training.engine import Engine, computing_parameters, let_go
+from rlhf.training.heads import own_head
 from rlhf.training.neftune import noisy_embeddings
 from rlhf.training.packing import pack, packed_collator
 from rlhf.training.token_loss import token_mean_loss
@@ -100,14 +101,15 @@ def train_sft(
         section, model, output_dir=output_dir, seed=seed, steps=steps, engine=engine
     )
     split, learner = splits(section, model), _learner(model, section, seed, engine)
-    trainer = _SFTTrainer(
-        model=learner,
-        args=_config(section, settings),
-        data_collator=_collator(section, model, tokenizer),
-        train_dataset=rows,
-        processing_class=tokenizer,
-        loss_chunk=section.loss_chunk,
-    )
+    with own_head(model):
+        trainer = _SFTTrainer(
+            model=learner,
+            args=_config(section, settings),
+            data_collator=_collator(section, model, tokenizer),
+            train_dataset=rows,
+            processing_class=tokenizer,
+            loss_chunk=section.loss_chunk,
+        )
 
     def evaluate() -> dict[str, float]:
         # Rows as they come, once in a while: not worth graphs of their own.
@@ -149,16 +151,14 @@ def plateau(losses: Sequence[float]) -> float:
 class _SFTTrainer(Reticent, EachOnce, SFTTrainer):
     """TRL's trainer with the model's own loss.
 
-    TRL multiplies the last hidden states by the bare weight of the head. Under a NormHead that is
-    another model, and it leaves out Max-z; so its patch of `forward` is taken off again.
+    TRL multiplies the last hidden states by the bare weight of the head. Under a NormHead or an
+    adapter that is another model, and it leaves out Max-z; so it is made inside `own_head`, which
+    takes the patch of `forward` off again.
     """
 
     def __init__(self, *, loss_chunk: int | None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._loss_chunk = loss_chunk
-        unwrapped = self.accelerator.unwrap_model(self.model)
-        base = unwrapped.get_base_model() if hasattr(unwrapped, "get_base_model") else unwrapped
-        del base.forward
 
     def unlearn(self, batch: dict[str, Any]) -> None:
         batch["labels"].fill_(-100)

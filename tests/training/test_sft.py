@@ -163,6 +163,28 @@ def test_a_chunked_loss_trains_the_same_model(tmp_path: Path, method: Any, packi
     assert min(seen[None]) > 5 and max(seen[5]) == 5
 
 
+@pytest.mark.parametrize("chunk", [None, 5])
+def test_an_adapter_on_the_head_learns(tmp_path: Path, chunk: int | None) -> None:
+    rows, model, data = Rows(), language_model(norm_head=False), conversations(8)
+    tuning = TuningSection(method="lora", r=4, targets=("lm_head",))
+    settings = {"batch_size": 8, "microbatch_size": 8, "max_steps": 3, "eval_every": 1}
+    settings |= {"loss_chunk": chunk, "max_z_weight": 0.0, "tuning": tuning}
+    run(tmp_path, rows, model, train=data, evaluation=data, **settings)
+    assert model.lm_head.lora_B["default"].weight.abs().max().item() > 1e-3
+    losses = rows.of("eval_loss")
+    assert losses[3] < losses[0] and rows.of("loss") == pytest.approx(losses[:3], rel=1e-5)
+    saved = BaichuanForCausalLM.from_pretrained(tmp_path)
+    assert token_mean_loss(saved, data, 0, 8) == pytest.approx(losses[3], rel=1e-4)
+
+    # Max-z is over what the head gives, adapter included.
+    with_z = Rows()
+    z = {**settings, "max_z_weight": 0.5}
+    run(tmp_path / "z", with_z, language_model(norm_head=False), train=data, **z)
+    found = load_file(tmp_path / "z" / "checkpoints" / "checkpoint-3" / "adapter_model.safetensors")
+    name = next(name for name in found if name.endswith("lm_head.lora_B.weight"))
+    assert not torch.equal(found[name], model.lm_head.lora_B["default"].weight)
+
+
 def test_split_weights_learn_as_float32_ones(tmp_path: Path) -> None:
     # A learning rate at which bfloat16 weights alone would stand still.
     pytest.importorskip("bitsandbytes")
@@ -196,10 +218,12 @@ def test_nothing_of_an_8_bit_training_stays_for_the_next(tmp_path: Path) -> None
     assert table() is None
 
 
-@pytest.mark.parametrize("method", ["full", "lora"])
+@pytest.mark.parametrize("method", ["full", "lora", "head"])
 def test_resuming_equals_not_stopping(tmp_path: Path, method: Any) -> None:
     # NEFTune's noise and the dropout need the random state; step 5 lies within an epoch.
-    tuning = TuningSection(method=method, r=4, dropout=0.1)
+    head = method == "head"
+    kind, targets = ("lora", ("W_pack", "lm_head")) if head else (method, "all-linear")
+    tuning = TuningSection(method=kind, r=4, dropout=0.1, targets=targets)
     settings = {"packing": True, "neftune_alpha": 5.0, "checkpoint_every": 5, "tuning": tuning}
     whole, parts = tmp_path / "whole", tmp_path / "parts"
 
@@ -207,17 +231,20 @@ def test_resuming_equals_not_stopping(tmp_path: Path, method: Any) -> None:
         if step == 8:
             raise KeyboardInterrupt
 
-    expected = run(whole, MetricsLog(whole), **settings)
+    def model() -> Any:
+        return language_model(norm_head=not head)
+
+    expected = run(whole, MetricsLog(whole), model(), **settings)
     with pytest.raises(KeyboardInterrupt):
-        run(parts, MetricsLog(parts), on_log=fail, **settings)
+        run(parts, MetricsLog(parts), model(), on_log=fail, **settings)
     assert checkpoints(parts) == ["checkpoint-5"]
-    assert run(parts, MetricsLog(parts), **settings) == expected
+    assert run(parts, MetricsLog(parts), model(), **settings) == expected
     for name in ("model.safetensors", "metrics.jsonl"):
         assert (parts / name).read_bytes() == (whole / name).read_bytes()
 
     # Called again when all is done: nothing is trained, and the answer is the same.
     rows = Rows()
-    assert run(parts, rows, **settings) == expected
+    assert run(parts, rows, model(), **settings) == expected
     assert rows.rows == []
 
 
