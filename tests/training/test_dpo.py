@@ -222,9 +222,14 @@ def test_a_bfloat16_model_learns_in_float32(tmp_path: Path) -> None:
     assert saved.dtype == torch.bfloat16
 
 
-def test_it_prints_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_it_prints_nothing(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder
+) -> None:
     with quiet():
         run(tmp_path, max_steps=2, gradient_checkpointing=True)
+        tuning = TuningSection(method="lora", r=2, targets=("lm_head",))
+        run(tmp_path / "head", model=plain_baichuan(), max_steps=2, tuning=tuning)
+    assert not [each for each in recwarn if "save_embedding_layers" in str(each.message)]
     assert capfd.readouterr() == ("", "")
 
 
