@@ -30,6 +30,8 @@ class SFTSection(Section):
 
     `max_source_length`, `max_target_length`: tokens of a question and of an answer, each cut off on
     the right, before `max_length` cuts the whole; null: no limit.
+    `neftune_alpha`: noise on the embeddings in training, scaled by the length of each conversation,
+    packed or not (rlhf.training.neftune); null: none.
     `loss_chunk`: tokens whose logits exist at a time, for large vocabularies; null: all of them.
     `packed_attention`: how conversations of a packed row are kept apart. varlen: by a kernel that
     knows where each begins, where the GPU and the model have one (from Ampere on, RoPE, 16 bits);

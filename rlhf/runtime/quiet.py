@@ -31,6 +31,8 @@ def quiet() -> Iterator[None]:
             warnings.simplefilter("ignore", FutureWarning)
             # Of scores, which are a view of the head's output; nobody changes them in place.
             warnings.filterwarnings("ignore", "FSDP2-wrapped module")
+            # Of an adapter on the head, at every checkpoint, which has the head beside it then.
+            warnings.filterwarnings("ignore", "Setting `save_embedding_layers`")
             yield
     finally:
         library_logging.set_verbosity(verbosity)

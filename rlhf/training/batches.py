@@ -48,9 +48,9 @@ class EachOnce(ABC):
         are."""
         return 0
 
-    def tokens(self, batch: dict[str, Any]) -> int:
-        """Real tokens in a batch, which is still on the host: the Trainer's own count would wait
-        for the GPU before every microbatch."""
+    def tokens(self, rows: Sequence[Any], batch: dict[str, Any]) -> int:
+        """Real tokens of rows and of the batch that they make, which is still on the host: the
+        Trainer's own count would wait for the GPU before every microbatch."""
         return int(batch["attention_mask"].sum())
 
     def get_train_dataloader(self) -> Any:
@@ -82,12 +82,14 @@ class EachOnce(ABC):
             self._put_together(mine, other) for mine, (_, other) in zip(own, step, strict=True)
         ]
         found, labels = trainer.get_batch_samples(iter(batches), num_batches, device)
-        self.count([batch for batch, mine in zip(found, own, strict=True) if mine])
+        self.count([(mine, batch) for mine, batch in zip(own, found, strict=True) if mine])
         return [_sent(batch, device) for batch in found], labels
 
-    def count(self, batches: Sequence[dict[str, Any]]) -> None:
-        """Take note of what a step learns from, which is still on the host."""
-        self.state.num_input_tokens_seen += sum(gather(sum(map(self.tokens, batches))))
+    def count(self, step: Sequence[tuple[list[Any], dict[str, Any]]]) -> None:
+        """Take note of what a step learns from: rows, and the batch that they make, which is still
+        on the host."""
+        tokens = sum(self.tokens(rows, batch) for rows, batch in step)
+        self.state.num_input_tokens_seen += sum(gather(tokens))
 
     def _own_rows(self, rows: list[Any]) -> list[Any]:
         """Of a microbatch's rows those that are not there to fill it up."""
@@ -120,9 +122,9 @@ class ItemMean(EachOnce):
     def items(self, batch: dict[str, Any]) -> Tensor:
         """How many a microbatch has, a scalar."""
 
-    def count(self, batches: Sequence[dict[str, Any]]) -> None:
-        super().count(batches)
-        self._items = sum(gather(sum(int(self.items(batch)) for batch in batches)))
+    def count(self, step: Sequence[tuple[list[Any], dict[str, Any]]]) -> None:
+        super().count(step)
+        self._items = sum(gather(sum(int(self.items(batch)) for _, batch in step)))
 
     def get_batch_samples(
         self, epoch_iterator: Any, num_batches: int, device: torch.device

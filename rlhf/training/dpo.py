@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -37,6 +36,7 @@ from rlhf.training.common import (
     trained,
 )
 from rlhf.training.engine import Engine, computing_parameters, let_go
+from rlhf.training.heads import own_head, read_adapted_head
 
 REFERENCE = ("ref_chosen_logps", "ref_rejected_logps")
 """TRL's names of the columns with the reference's log-probabilities."""
@@ -103,7 +103,7 @@ def train_dpo(
         precompute_ref_log_probs=True,
         per_device_eval_batch_size=section.microbatch_size,
     )
-    with _own_head(model):
+    with own_head(model):
         trainer = _DPOTrainer(
             model=prepare(model, section, "causal", seed, engine),
             args=for_one_gpu(config),
@@ -184,26 +184,14 @@ class _DPOTrainer(Reticent, ItemMean, DPOTrainer):
     def _precompute_ref_logps(self, dataset: Dataset, name: str, batch_size: int) -> Dataset:
         """By the model before its first step, and kept in memory: TRL's has a cache on disk."""
         model: Any = self.model
-        with model.disable_adapter() if isinstance(model, PeftModel) else nullcontext():
+        adapted = isinstance(model, PeftModel)
+        # Here TRL has made its patch; the reference is read as the policy will be, to the last bit.
+        read_adapted_head(model.get_base_model() if adapted else model)
+        with model.disable_adapter() if adapted else nullcontext():
             logprobs = self.logprobs(dataset)
         for column, values in zip(REFERENCE, logprobs, strict=True):
             dataset = dataset.add_column(column, values.tolist())
         return dataset
-
-
-@contextmanager
-def _own_head(model: Any) -> Iterator[None]:
-    """TRL's patch of `forward` multiplies by the bare weight of the output embeddings. Under a
-    NormHead that is another model; inside this context it is given the matrix that is the model's
-    own. Afterwards the model is without both patches.
-    """
-    if hasattr(model, "head_weight"):
-        model.get_output_embeddings = lambda: SimpleNamespace(weight=model.head_weight(), bias=None)
-    try:
-        yield
-    finally:
-        for patched in ("get_output_embeddings", "forward"):
-            model.__dict__.pop(patched, None)
 
 
 def _against_reference(

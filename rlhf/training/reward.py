@@ -167,9 +167,9 @@ class _RankingTrainer(ItemMean, Trainer):
     def items(self, batch: dict[str, Any]) -> Tensor:
         return self.objective.items(batch["ranks"])
 
-    def tokens(self, batch: dict[str, Any]) -> int:
+    def tokens(self, rows: Sequence[Any], batch: dict[str, Any]) -> int:
         shared = self.shares_prompts
-        return super().tokens(batch) - (int(_ranked(batch).repeated_tokens) if shared else 0)
+        return super().tokens(rows, batch) - (int(_ranked(batch).repeated_tokens) if shared else 0)
 
     def unlearn(self, batch: dict[str, Any]) -> None:
         batch["ranks"].zero_()

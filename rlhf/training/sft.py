@@ -36,6 +36,8 @@ from rlhf.training.common import (
     trained,
 )
 from rlhf.training.engine import Engine, computing_parameters, let_go
+from rlhf.training.heads import own_head
+from rlhf.training.neftune import noisy_embeddings
 from rlhf.training.packing import pack, packed_collator
 from rlhf.training.token_loss import token_mean_loss
 
@@ -99,14 +101,15 @@ def train_sft(
         section, model, output_dir=output_dir, seed=seed, steps=steps, engine=engine
     )
     split, learner = splits(section, model), _learner(model, section, seed, engine)
-    trainer = _SFTTrainer(
-        model=learner,
-        args=_config(section, settings),
-        data_collator=_collator(section, model, tokenizer),
-        train_dataset=rows,
-        processing_class=tokenizer,
-        loss_chunk=section.loss_chunk,
-    )
+    with own_head(model):
+        trainer = _SFTTrainer(
+            model=learner,
+            args=_config(section, settings),
+            data_collator=_collator(section, model, tokenizer),
+            train_dataset=rows,
+            processing_class=tokenizer,
+            loss_chunk=section.loss_chunk,
+        )
 
     def evaluate() -> dict[str, float]:
         # Rows as they come, once in a while: not worth graphs of their own.
@@ -122,7 +125,8 @@ def train_sft(
 
     watch = Watch(evaluate, section.eval_every, metrics, on_log)
     # Autocast casts; a compiled block would first copy each adapter's input to float32.
-    with disable_input_dtype_casting(learner) if section.compile else nullcontext():
+    casting = disable_input_dtype_casting(learner) if section.compile else nullcontext()
+    with casting, noisy_embeddings(model, section.neftune_alpha):
         state = fit(trainer, watch, section.optimiser, engine, split, section.compile)
     tuned = trained(trainer, dtype)
     save_whole(tuned, lambda: save_checkpoint(tuned, tokenizer, output_dir))
@@ -147,25 +151,21 @@ def plateau(losses: Sequence[float]) -> float:
 class _SFTTrainer(Reticent, EachOnce, SFTTrainer):
     """TRL's trainer with the model's own loss.
 
-    TRL multiplies the last hidden states by the bare weight of the head. Under a NormHead that is
-    another model, and it leaves out Max-z; so its patch of `forward` is taken off again.
+    TRL multiplies the last hidden states by the bare weight of the head. Under a NormHead or an
+    adapter that is another model, and it leaves out Max-z; so it is made inside `own_head`, which
+    takes the patch of `forward` off again.
     """
 
     def __init__(self, *, loss_chunk: int | None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._loss_chunk = loss_chunk
-        unwrapped = self.accelerator.unwrap_model(self.model)
-        base = unwrapped.get_base_model() if hasattr(unwrapped, "get_base_model") else unwrapped
-        del base.forward
 
     def unlearn(self, batch: dict[str, Any]) -> None:
         batch["labels"].fill_(-100)
 
-    def tokens(self, batch: dict[str, Any]) -> int:
-        # Packed rows have no mask; the Trainer then looks for padding.
-        tokenizer: Any = self.processing_class
-        real = batch["input_ids"] != tokenizer.pad_token_id
-        return int(batch.get("attention_mask", real).sum())
+    def tokens(self, rows: Sequence[Any], batch: dict[str, Any]) -> int:
+        # Packed, a batch has no mask, and the id that pads may be one that ends conversations.
+        return sum(len(row["input_ids"]) for row in rows)
 
     def compute_loss(
         self,
@@ -188,7 +188,6 @@ def _check_answers(name: str, data: Dataset) -> None:
 def _config(section: SFTSection, settings: dict[str, Any]) -> SFTConfig:
     config = SFTConfig(
         **settings,
-        neftune_noise_alpha=section.neftune_alpha,
         max_length=None,
         dataset_kwargs={"skip_prepare_dataset": True},
     )

@@ -98,6 +98,24 @@ def test_roles_are_the_models_they_come_from(world: World, kind: str) -> None:
     assert ((roles.values(IDS, MASK) - tokens) * MASK).abs().max() < TOLERANCE
 
 
+@pytest.mark.parametrize("world", ["baichuan-13b"], indirect=True)
+def test_an_adapter_on_the_actor_s_head_learns(world: World) -> None:
+    tuning = TuningSection(method="lora", r=4, targets=("W_pack", "lm_head"))
+    roles = build_roles("shared", world.sft, world.reward, tuning=tuning, **CPU)
+    before = roles.reference_logits(IDS, MASK, 4).detach()
+    step(roles)
+    product = next(p for name, p in roles.trainable("actor").items() if "lm_head.lora_B" in name)
+    assert product.abs().max().item() > 0
+    with torch.no_grad():
+        assert torch.equal(roles.reference_logits(IDS, MASK, 4), before)
+        actor = roles.actor_logits(IDS, MASK, 4)
+        saved = roles.whole("actor")(IDS, attention_mask=MASK).logits[:, -5:-1]
+    assert ((actor - saved) * REAL).abs().max() < TOLERANCE
+    assert ((actor - before) * REAL).abs().max() > 10 * TOLERANCE
+    with pytest.raises(ValueError, match="no layer 'lm_head' to adapt"):  # its critic has none
+        build_roles("separate", world.sft, world.reward, tuning=tuning, **CPU)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @torch.no_grad()
 def test_critic_starts_as_the_reward_model(world: World, kind: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -41,7 +42,7 @@ class Trainer(EachOnce, Plain):
     def unlearn(self, batch: dict[str, Any]) -> None:
         batch["learns"] = False
 
-    def tokens(self, batch: dict[str, Any]) -> int:
+    def tokens(self, rows: Sequence[Any], batch: dict[str, Any]) -> int:
         return sum(map(len, batch["rows"]))
 
 

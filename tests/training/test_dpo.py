@@ -10,7 +10,9 @@ from rlhf.config.schema import DPOSection, OptimiserSection, TuningSection
 from rlhf.models.baichuan.modeling import BaichuanForCausalLM
 from rlhf.runtime.metrics import MetricsLog
 from rlhf.runtime.quiet import quiet
+from rlhf.training import heads
 from rlhf.training.dpo import DPOSummary, train_dpo
+from tests.models.moss import conftest as moss
 from tests.training.worlds import Rows, checkpoints, language_model, tokenizer, weights
 
 
@@ -52,6 +54,15 @@ def run(path: Path, rows: Any = None, model: Any = None, **changes: Any) -> DPOS
         metrics=rows or Rows(),
         on_log=on_log,
     )
+
+
+def plain_baichuan() -> Any:
+    return language_model(norm_head=False)
+
+
+def tiny_moss() -> Any:
+    """Its head has a bias."""
+    return moss.tiny_model(32)
 
 
 def response_logprob(model: Any, prompt: list[int], response: list[int]) -> float:
@@ -118,20 +129,63 @@ def test_the_first_gradient_is_dpo_s_of_the_normalised_head(tmp_path: Path) -> N
     assert rows.of("grad_norm")[0] == pytest.approx(squares**0.5, rel=1e-4)
 
 
-@pytest.mark.parametrize("method", ["full", "lora"])
+@pytest.mark.parametrize("make", [plain_baichuan, tiny_moss])
+def test_an_adapter_on_the_head_learns_and_counts(
+    tmp_path: Path, make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(heads, "CHUNK", 5)
+    rows, model = Rows(), make()
+    tuning = TuningSection(method="lora", r=4, targets=("lm_head",), dropout=0.1)
+    settings = {"tuning": tuning, "max_steps": 4, "eval_every": 1, "microbatch_size": 8}
+    data = pairs(8)
+    summary = run(tmp_path, rows, model, train=data, evaluation=data, **settings)
+    assert model.lm_head.lora_B["default"].weight.abs().max().item() > 1e-3
+    assert rows.of("eval_loss")[0] == pytest.approx(0.693147, abs=1e-5)
+    # A batch is all the data: a step's loss is the evaluation's before it, here and in TRL's loss.
+    assert rows.of("loss") == pytest.approx(rows.of("eval_loss")[:-1], rel=1e-4)
+
+    # By plain logits, adapter on and off; and merged, as it was saved.
+    with torch.no_grad():
+        change = logprobs(model.eval(), data)
+        model.lm_head.enable_adapters(False)
+        change = change - logprobs(model, data)
+    margins = 0.1 * (change[:, 0] - change[:, 1])
+    assert summary.margin == pytest.approx(float(margins.mean()), rel=1e-3)
+    assert summary.margin > 1e-3
+    saved = type(model).from_pretrained(tmp_path)
+    assert torch.allclose(
+        logprobs(saved, data) - logprobs(make(), data), change, rtol=1e-3, atol=1e-4
+    )
+
+
+def test_an_adapter_on_a_bfloat16_head_learns_in_float32(tmp_path: Path) -> None:
+    model, rows = plain_baichuan().to(torch.bfloat16), Rows()
+    tuning = TuningSection(method="lora", r=4, targets=("lm_head",))
+    summary = run(tmp_path, rows, model, tuning=tuning)
+    product = model.lm_head.lora_B["default"].weight
+    assert product.dtype == torch.float32 and product.abs().max().item() > 1e-3
+    assert rows.of("eval_accuracy")[0] == 0.0 and summary.accuracy > 0.7
+
+
+@pytest.mark.parametrize("method", ["full", "lora", "head"])
 def test_resuming_equals_not_stopping(tmp_path: Path, method: Any) -> None:
-    settings = {"tuning": TuningSection(method=method, r=4)}
+    head = method == "head"
+    kind, targets = ("lora", ("W_pack", "lm_head")) if head else (method, "all-linear")
+    settings = {"tuning": TuningSection(method=kind, r=4, targets=targets)}
     whole, parts = tmp_path / "whole", tmp_path / "parts"
 
     def fail(step: int, total: int, fields: dict[str, float]) -> None:
         if step == 8:
             raise KeyboardInterrupt
 
-    expected = run(whole, MetricsLog(whole), **settings)
+    def model() -> Any:
+        return language_model(norm_head=not head)
+
+    expected = run(whole, MetricsLog(whole), model(), **settings)
     with pytest.raises(KeyboardInterrupt):
-        run(parts, MetricsLog(parts), on_log=fail, **settings)
+        run(parts, MetricsLog(parts), model(), on_log=fail, **settings)
     assert checkpoints(parts) == ["checkpoint-5"]
-    assert run(parts, MetricsLog(parts), **settings) == expected
+    assert run(parts, MetricsLog(parts), model(), **settings) == expected
     for name in ("model.safetensors", "metrics.jsonl"):
         assert (parts / name).read_bytes() == (whole / name).read_bytes()
 
@@ -168,9 +222,14 @@ def test_a_bfloat16_model_learns_in_float32(tmp_path: Path) -> None:
     assert saved.dtype == torch.bfloat16
 
 
-def test_it_prints_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_it_prints_nothing(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder
+) -> None:
     with quiet():
         run(tmp_path, max_steps=2, gradient_checkpointing=True)
+        tuning = TuningSection(method="lora", r=2, targets=("lm_head",))
+        run(tmp_path / "head", model=plain_baichuan(), max_steps=2, tuning=tuning)
+    assert not [each for each in recwarn if "save_embedding_layers" in str(each.message)]
     assert capfd.readouterr() == ("", "")
 
 

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from torch.nn import functional
 
 from rlhf.config.schema import OptimiserSection, TuningSection
+from rlhf.models.baichuan import trunk
 from rlhf.models.baichuan.modeling import BaichuanForCausalLM
 from rlhf.models.load import load_causal_lm
 from rlhf.runtime.metrics import MetricsLog
@@ -32,7 +33,7 @@ def run(path: Path, rows: Any = None, model: Any = None, **changes: Any) -> SFTS
     extra = {name: changes.pop(name) for name in ("max_flops", "on_log") if name in changes}
     return train_sft(
         language_model() if model is None else model,
-        tokenizer(),
+        changes.pop("words", tokenizer()),
         changes.pop("train", conversations(48)),
         changes.pop("evaluation", conversations(16, seed=1)),
         sft_section(**changes),
@@ -76,6 +77,20 @@ def test_tokens_and_flops_are_counted(tmp_path: Path) -> None:
         summary.flops
         == 6 * language_model().num_parameters(exclude_embeddings=True) * summary.tokens
     )
+
+
+@pytest.mark.parametrize("flat", [False, True])
+def test_packed_tokens_are_counted_with_an_eos_that_also_pads(
+    tmp_path: Path, flat: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trunk, "has_varlen_kernel", lambda device, dtype: flat)
+    words = tokenizer()
+    words.pad_token = words.eos_token
+    data = conversations(48)
+    summary = run(tmp_path, words=words, train=data, packing=True, max_steps=None, epochs=1)
+    assert summary.tokens == sum(map(len, data["input_ids"]))
+    parameters = language_model().num_parameters(exclude_embeddings=True)
+    assert summary.flops == 6 * parameters * summary.tokens
 
 
 def test_the_first_loss_is_the_model_s_own_with_norm_head_and_max_z(tmp_path: Path) -> None:
@@ -148,6 +163,28 @@ def test_a_chunked_loss_trains_the_same_model(tmp_path: Path, method: Any, packi
     assert min(seen[None]) > 5 and max(seen[5]) == 5
 
 
+@pytest.mark.parametrize("chunk", [None, 5])
+def test_an_adapter_on_the_head_learns(tmp_path: Path, chunk: int | None) -> None:
+    rows, model, data = Rows(), language_model(norm_head=False), conversations(8)
+    tuning = TuningSection(method="lora", r=4, targets=("lm_head",))
+    settings = {"batch_size": 8, "microbatch_size": 8, "max_steps": 3, "eval_every": 1}
+    settings |= {"loss_chunk": chunk, "max_z_weight": 0.0, "tuning": tuning}
+    run(tmp_path, rows, model, train=data, evaluation=data, **settings)
+    assert model.lm_head.lora_B["default"].weight.abs().max().item() > 1e-3
+    losses = rows.of("eval_loss")
+    assert losses[3] < losses[0] and rows.of("loss") == pytest.approx(losses[:3], rel=1e-5)
+    saved = BaichuanForCausalLM.from_pretrained(tmp_path)
+    assert token_mean_loss(saved, data, 0, 8) == pytest.approx(losses[3], rel=1e-4)
+
+    # Max-z is over what the head gives, adapter included.
+    with_z = Rows()
+    z = {**settings, "max_z_weight": 0.5}
+    run(tmp_path / "z", with_z, language_model(norm_head=False), train=data, **z)
+    found = load_file(tmp_path / "z" / "checkpoints" / "checkpoint-3" / "adapter_model.safetensors")
+    name = next(name for name in found if name.endswith("lm_head.lora_B.weight"))
+    assert not torch.equal(found[name], model.lm_head.lora_B["default"].weight)
+
+
 def test_split_weights_learn_as_float32_ones(tmp_path: Path) -> None:
     # A learning rate at which bfloat16 weights alone would stand still.
     pytest.importorskip("bitsandbytes")
@@ -181,10 +218,12 @@ def test_nothing_of_an_8_bit_training_stays_for_the_next(tmp_path: Path) -> None
     assert table() is None
 
 
-@pytest.mark.parametrize("method", ["full", "lora"])
+@pytest.mark.parametrize("method", ["full", "lora", "head"])
 def test_resuming_equals_not_stopping(tmp_path: Path, method: Any) -> None:
     # NEFTune's noise and the dropout need the random state; step 5 lies within an epoch.
-    tuning = TuningSection(method=method, r=4, dropout=0.1)
+    head = method == "head"
+    kind, targets = ("lora", ("W_pack", "lm_head")) if head else (method, "all-linear")
+    tuning = TuningSection(method=kind, r=4, dropout=0.1, targets=targets)
     settings = {"packing": True, "neftune_alpha": 5.0, "checkpoint_every": 5, "tuning": tuning}
     whole, parts = tmp_path / "whole", tmp_path / "parts"
 
@@ -192,17 +231,20 @@ def test_resuming_equals_not_stopping(tmp_path: Path, method: Any) -> None:
         if step == 8:
             raise KeyboardInterrupt
 
-    expected = run(whole, MetricsLog(whole), **settings)
+    def model() -> Any:
+        return language_model(norm_head=not head)
+
+    expected = run(whole, MetricsLog(whole), model(), **settings)
     with pytest.raises(KeyboardInterrupt):
-        run(parts, MetricsLog(parts), on_log=fail, **settings)
+        run(parts, MetricsLog(parts), model(), on_log=fail, **settings)
     assert checkpoints(parts) == ["checkpoint-5"]
-    assert run(parts, MetricsLog(parts), **settings) == expected
+    assert run(parts, MetricsLog(parts), model(), **settings) == expected
     for name in ("model.safetensors", "metrics.jsonl"):
         assert (parts / name).read_bytes() == (whole / name).read_bytes()
 
     # Called again when all is done: nothing is trained, and the answer is the same.
     rows = Rows()
-    assert run(parts, rows, **settings) == expected
+    assert run(parts, rows, model(), **settings) == expected
     assert rows.rows == []
 
 
@@ -288,6 +330,33 @@ def test_neftune_disturbs_training_but_not_evaluation(tmp_path: Path) -> None:
     run(tmp_path / "noisy", noisy, max_steps=1, neftune_alpha=5.0)
     assert plain.of("loss") != noisy.of("loss")
     assert plain.of("eval_loss")[0] == noisy.of("eval_loss")[0]
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+@pytest.mark.parametrize("layout", ["padded", "packed", "flat"])
+def test_neftune_s_bound_is_that_of_one_conversation(
+    tmp_path: Path, layout: str, method: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trunk, "has_varlen_kernel", lambda device, dtype: layout == "flat")
+    model = language_model()
+    with torch.no_grad():
+        model.model.embed_tokens.weight.zero_()
+    largest: list[float] = []
+    model.model.layers[0].register_forward_pre_hook(
+        lambda block, args: largest.append(args[0].abs().max().item()) if block.training else None
+    )
+    row = {"input_ids": [3, 4, 5, 6, 7, 7, 7, 2], "labels": [-100] * 4 + [7, 7, 7, 2]}
+    settings = {"batch_size": 2, "microbatch_size": 2, "max_steps": 1, "neftune_alpha": 5.0}
+    settings |= {"packing": layout != "padded", "tuning": TuningSection(method=method, r=4)}
+    run(
+        tmp_path,
+        model=model,
+        train=Dataset.from_list([row] * 8),
+        gradient_checkpointing=True,
+        **settings,
+    )
+    bound = 5 / (8 * 32) ** 0.5
+    assert 0.97 * bound < largest[0] <= bound
 
 
 def test_it_prints_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
