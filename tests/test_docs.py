@@ -13,6 +13,7 @@ from rlhf.config.schema import Config, Section
 from rlhf.data.formats import READERS
 from tests.doc_commands import DOCUMENTS, ROOT
 
+FIGURES = re.compile(r"[+-]?\d+(?:[.,]\d+)+|\d+(?= ?%)|\d+(?= GiB)")
 SECTIONS = {name for name in Config.model_fields if name != "name"}
 
 
@@ -40,6 +41,16 @@ def test_config_keys_exist(document):
     keys = re.findall(rf"[`\s]((?:{sections})(?:\.[a-z_0-9]+)+)[`=:]", document[1])
     files = (".jsonl", ".json", ".csv", ".md")
     assert [key for key in keys if not key.endswith(files) and not exists(key)] == []
+
+
+def test_every_section_is_in_the_reference():
+    def below(section: type[Section]) -> set[str]:
+        inner = {name for each in section.__subclasses__() for name in below(each)}
+        ours = section is not Section and section.__module__.startswith("rlhf.config.")
+        return inner | ({f"{section.__module__}.{section.__name__}"} if ours else set())
+
+    text = (ROOT / "docs/reference/config.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"^::: (\S+)$", text, flags=re.MULTILINE)) == below(Section)
 
 
 def exists(key: str) -> bool:
@@ -80,7 +91,7 @@ def test_the_chinese_readme_says_the_same():
             line.split("  #")[0].split("  ")[0] for line in re.findall(r"^    +(\S.*)", text, re.M)
         }
         links = set(re.findall(r"\]\(([^)]+)\)", text)) - {"README.md", "README.zh.md"}
-        return spans | commands | links, sorted(re.findall(r"[+-]?\d+(?:[.,]\d+)+", text))
+        return spans | commands | links, sorted(FIGURES.findall(text))
 
     english, chinese = (
         named((ROOT / name).read_text(encoding="utf-8")) for name in ("README.md", "README.zh.md")

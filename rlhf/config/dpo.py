@@ -23,7 +23,9 @@ class DPOSection(Section):
     batch_size: Positive = 64
     microbatch_size: Positive = 4
     eval_every: Positive = 50
+    """Optimiser steps from one test on the held-out pairs to the next."""
     checkpoint_every: Positive = 200
+    """Optimiser steps from one checkpoint to the next."""
     gradient_checkpointing: bool = False
     tuning: TuningSection = TuningSection()
     optimiser: OptimiserSection = OptimiserSection(learning_rate=5e-7)

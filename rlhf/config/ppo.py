@@ -179,6 +179,7 @@ class PPOSection(Section):
     )
     monitors: MonitorSection = MonitorSection()
     checkpoint_every: Positive = 25
+    """Iterations from one checkpoint to the next."""
     keep_checkpoints: Positive = 2
     gradient_checkpointing: bool = False
 

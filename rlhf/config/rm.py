@@ -28,6 +28,7 @@ class RMDataSection(Section):
     known_checkpoints: tuple[str, ...] = ()
     held_out: tuple[str, ...] = ()
     max_length: Positive = 2048
+    """Tokens of prompt and response together. Responses that do not fit are dropped and counted."""
 
 
 class RMSection(Section):
@@ -50,7 +51,9 @@ class RMSection(Section):
     centering: NonNegative = 0.0
     grade_margins: tuple[float, float, float, float, float] | None = None
     eval_every: Positive = 50
+    """Optimiser steps from one test on the held-out rankings to the next."""
     checkpoint_every: Positive = 50
+    """Optimiser steps from one checkpoint to the next."""
     gradient_checkpointing: bool = False
     share_prompt: bool = True
     compile: bool = False

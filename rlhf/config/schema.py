@@ -79,6 +79,7 @@ class RuntimeSection(Section):
     """
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto: the GPU where torch finds one, else the CPU."""
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     threads: Annotated[int, Field(ge=1, le=1024)] | None = None  # torch would start any number
     trackers: tuple[Literal["tensorboard", "wandb", "mlflow", "trackio"], ...] = ("tensorboard",)
@@ -91,6 +92,8 @@ class ModelEntry(Section):
 
     path: str
     architecture: str
+    """One of baichuan-7b, baichuan-13b, baichuan2-7b, baichuan2-13b, moss-moon-003, smollm2-135m
+    and smollm2-100m. A checkpoint of another layout than its own is refused."""
     size: str
 
 
@@ -141,11 +144,13 @@ class CollectSection(Section):
 
     prompts: Positive = 2000
     eval_prompts: Positive = 200
+    """Held-out prompts that are answered and ranked too; the reward model is tested on these."""
     balance: BalanceSection | None = None
     responses_per_prompt: Annotated[int, Field(ge=2, le=9)] = 4
     models: tuple[SourceEntry, ...] = ()
     sampling: SamplingSection = SamplingSection()
     batch_size: Positive = 64
+    """Responses sampled together, and read together by a judge: fewer take less memory."""
 
 
 class GradingSection(Section):
@@ -196,10 +201,13 @@ class EvaluateSection(Section):
 
     judge: str | None = None
     prompts: Positive = 200
+    """Held-out prompts that every policy answers: the first of them."""
     sampling: SamplingSection = SamplingSection()
     batch_size: Positive = 64
+    """Answers sampled together, and read together by the judge: fewer take less memory."""
     extra_sft: bool = False
     samples: Positive = 5
+    """Prompts whose answers, before and after, the report shows side by side."""
 
 
 class DemoSection(Section):
@@ -210,15 +218,23 @@ class DemoSection(Section):
     """
 
     seed: int = 0
+    """Makes the world: its data, and the models' random weights."""
     checkpoints: dict[Name, str] = {}
     sft_records: Positive = 5000
+    """Demonstrations to learn from."""
     sft_eval_records: Positive = 250
+    """Demonstrations that are held out."""
     prompts: Positive = 1200
+    """Prompts to learn from."""
     eval_prompts: Positive = 250
+    """Prompts that are held out, at most: near-duplicates of the others are left out."""
     vocabulary: Positive = 1536
+    """Tokens of the models' vocabulary."""
     annotator_noise: NonNegative = 0.5
     flaw_rate: Fraction = 0.5
+    """Share of the demonstrations that have a flaw."""
     bad_group_flaw_rate: Fraction = 0.95
+    """The same in the one careless group of annotators, which curation is there to find."""
 
 
 class Config(Section):
@@ -230,6 +246,7 @@ class Config(Section):
     name: Name
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0  # as numpy takes it
     output_dir: str = "runs"
+    """The folder of all runs, relative to the working directory."""
     rounds: Positive = 1
     stages: Annotated[tuple[Stage, ...], Field(min_length=1)] | None = None
     runtime: RuntimeSection = RuntimeSection()

@@ -21,8 +21,11 @@ class CurationSection(Section):
     """Acceptance of crowd batches after an authoritative annotator's check of a sample."""
 
     sample: Positive = 20
+    """Demonstrations of each batch that are audited."""
     threshold: Fraction = 0.6
+    """Least lower bound of the acceptance rate with which a batch is accepted."""
     confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
+    """Of the two-sided Wilson interval whose lower bound that is."""
 
 
 class SFTSection(Section):
@@ -58,7 +61,9 @@ class SFTSection(Section):
     max_z_weight: NonNegative | None = None
     loss_chunk: Positive | None = None
     eval_every: Positive = 50
+    """Optimiser steps from one measurement of the held-out loss to the next."""
     checkpoint_every: Positive = 200
+    """Optimiser steps from one checkpoint to the next."""
     gradient_checkpointing: bool | Positive = False
     packed_attention: Literal["varlen", "masked"] = "varlen"
     compile: bool = False

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from rlhf.cli import app
 
-CONFIG = Path(__file__).parents[2] / "configs/baichuan2_7b.yaml"
+CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
 SAMPLING = ("configs/baichuan2_7b.yaml", "--set", "stages=[collect, evaluate]")
 
 
@@ -25,21 +25,59 @@ def test_a_table_of_phases():
     assert "All stages: 53 min, on 1 x 80 GiB." in shown.stdout
 
 
-def test_a_config_s_own_words_are_the_plan_s():
-    """One config stands for all: where this fails, the others' comments are old too."""
-    told = " ".join(CONFIG.read_text(encoding="utf-8").replace("\n#", "").split())
-    pattern = r"Time: SFT ([\d.]+) s a step, collecting ([\d.]+) min, reward model ([\d.]+) min, "
-    words = re.search(pattern + r"PPO ([\d.]+) h \(reckoned by rlhf plan\)", told)
-    assert words is not None
-    found = json.loads(rlhf(CONFIG, "--json").stdout)["stages"]
-    stages = {stage["name"].partition("/")[0]: stage for stage in found}
-    reckoned = [stages["sft"]["seconds"]]
-    reckoned += [
-        60 * stages["collect"]["hours"],
-        60 * stages["rm"]["hours"],
-        stages["ppo"]["hours"],
-    ]
-    assert [float(word) for word in words.groups()] == pytest.approx(reckoned, rel=0.05)
+def words(path: Path) -> str:
+    return " ".join(path.read_text(encoding="utf-8").replace("\n#", "").split())
+
+
+RECKONED = [path for path in CONFIGS if "(reckoned by rlhf plan)" in words(path)]
+MEMORY = (
+    r"learning (\d+) GiB \(SFT\) and (\d+) \(reward model\)(?:, its held-out pairs (\d+))?; "
+    r"sampling (\d+)(?: \(collecting\) and (\d+) \(PPO\))?"
+)
+TIME = (
+    r"Time: SFT (\d+) s a step, collecting ([\d.]+) (min|h), reward model ([\d.]+) (min|h), "
+    r"PPO ([\d.]+) h \(reckoned by rlhf plan\)"
+)
+
+
+def test_most_configs_say_what_they_need():
+    assert len(RECKONED) == 13
+
+
+@pytest.mark.parametrize("path", RECKONED, ids=lambda path: path.stem)
+def test_a_config_s_own_words_are_the_plan_s(path):
+    told = words(path)
+    gpus = re.search(r"Memory on each of (\d+) GPUs", told)
+    card = re.search(r"[Oo]n (\d+) GiB", told)
+    where = ["--gpus", gpus[1]] if gpus else ["--gpu-memory", card[1]]
+    found = json.loads(rlhf(path, "--json", *where).stdout)
+    assert found["fits"]
+    stages = {stage["name"].partition("/")[0]: stage for stage in found["stages"]}
+    sft, rm, pairs, sampling, ppo = re.search(MEMORY, told).groups()
+    assert gib(stages["sft"]) == sft
+    assert gib(stages["rm"], "held-out pairs" if pairs else "") == (pairs or rm)
+    if pairs:
+        assert gib(stages["rm"], "evaluation") == rm  # above training
+    answering = [stages["collect"]] if ppo else [stages["collect"], stages["ppo"]]
+    assert str(max(int(gib(stage, "sampling")) for stage in answering)) == sampling
+    assert not ppo or gib(stages["ppo"], "sampling") == ppo
+    step, collecting, unit, learning, rm_unit, hours = re.search(TIME, told).groups()
+    assert f"{stages['sft']['seconds']:.0f}" == step
+    assert lasts(stages["collect"], collecting, unit) == collecting
+    assert lasts(stages["rm"], learning, rm_unit) == learning
+    assert lasts(stages["ppo"], hours, "h") == hours
+
+
+def gib(stage: dict, phase: str = "") -> str:
+    """The height of the phases of that name; of all of them without one."""
+    phases = [one["peak_gib"] for one in stage["phases"] if one["name"].startswith(phase)]
+    return f"{max(phases):.0f}"
+
+
+def lasts(stage: dict, written: str, unit: str) -> str:
+    """To as many decimals as are written."""
+    hours = stage["hours"] * (60 if unit == "min" else 1)
+    return f"{hours:.{len(written.partition('.')[2])}f}"
 
 
 def test_what_does_not_fit_comes_with_options():

@@ -6,10 +6,11 @@ import pytest
 from typer.testing import CliRunner
 
 from rlhf.apps.init import questions
-from rlhf.apps.init.write import size_of
+from rlhf.apps.init.write import MICROBATCHES, size_of
 from rlhf.apps.run import run
 from rlhf.cli import app
 from rlhf.config.load import load_config
+from rlhf.config.paths import resource
 from rlhf.demo.rehearse import rehearse
 from rlhf.models.registry import named
 from rlhf.runtime.run_dir import RunDir
@@ -62,6 +63,25 @@ def test_every_config_is_valid_and_can_be_rehearsed(place, tuning, gpus):
     assert config.ppo.minibatch % (processes * config.ppo.microbatch) == 0
     assert rehearse(config).demo is not None
     assert (config.runtime.deepspeed == "zero3") == (tuning == "full" and processes > 1)
+
+
+@pytest.mark.parametrize(("tuning", "kind"), [("lora", ""), ("qlora", "_24gb"), ("full", "_full")])
+def test_microbatches_are_the_packaged_configs(place, tuning, kind):
+    call("--tuning", tuning, "--gpus", "2", "--yes", "--out", "mine.yaml")
+    mine, packaged = (
+        load_config(path) for path in ("mine.yaml", resource(f"configs/baichuan2_7b{kind}.yaml"))
+    )
+    for section, keys in {
+        "sft": ("microbatch_size", "loss_chunk"),
+        "collect": ("batch_size",),
+        "rm": ("microbatch_size",),
+        "ppo": ("microbatch", "scoring_microbatch", "rollout_microbatch"),
+        "evaluate": ("batch_size",),
+    }.items():
+        for key in keys:
+            written, expected = (getattr(getattr(one, section), key) for one in (mine, packaged))
+            assert written == expected, f"{section}.{key}"
+    assert set(MICROBATCHES) == set(questions.TUNINGS)
 
 
 def test_the_files_say_which_stages(place):

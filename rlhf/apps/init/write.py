@@ -17,10 +17,13 @@ TEMPLATE = Path(__file__).with_name("config.yaml.jinja")
 SFT_BATCH, RM_BATCH, PPO_BATCH = 64, 32, 64
 MICROBATCHES: dict[str, dict[str, int]] = {
     "lora": {"sft": 4, "rm": 1, "ppo": 8, "rollout": 128, "sampling": 64, "loss_chunk": 1024},
-    "qlora": {"sft": 1, "rm": 1, "ppo": 1, "rollout": 32, "sampling": 16, "loss_chunk": 256},
-    "full": {"sft": 1, "rm": 1, "ppo": 2, "rollout": 128, "sampling": 64, "loss_chunk": 512},
+    "qlora": {"sft": 1, "rm": 1, "ppo": 1, "rollout": 32, "sampling": 16, "loss_chunk": 128},
+    "full": {
+        **{"sft": 2, "rm": 1, "ppo": 4, "scoring": 8, "rollout": 16, "sampling": 64},
+        "loss_chunk": 512,  # where one process has all weights; ZeRO-3 takes none
+    },
 }
-"""What the packaged configs of each kind have (configs/baichuan2_7b*.yaml)."""
+"""What the packaged configs of each kind have (configs/baichuan2_7b.yaml, _24gb, _full)."""
 
 
 def name_of(answers: Answers) -> str:
