@@ -195,6 +195,12 @@ class PPOSection(Section):
         )
         if self.microbatch_tokens is None:
             check_multiple("minibatch", self.minibatch, "microbatch", self.microbatch)
+        adapted = self.tuning.targets if self.tuning.method != "full" else ()
+        if self.roles == "separate" and "lm_head" in adapted:
+            raise ValueError(
+                "a critic of its own has no lm_head to tune; take it out of tuning.targets, or set "
+                "roles to shared"
+            )
         if self.critic_warmup >= self.iterations:
             raise ValueError(
                 f"critic_warmup = {self.critic_warmup} leaves the actor none of iterations = "

@@ -29,12 +29,23 @@ from rlhf.config.ppo import PPOSection
             "critic_warmup = 20 leaves the actor none of iterations = 20; lower the one",
         ),
         ({"tuning": {"method": "full"}}, "use roles: separate for full"),
+        (
+            {"roles": "separate", "tuning": {"method": "lora", "targets": ("W_pack", "lm_head")}},
+            "a critic of its own has no lm_head to tune; take it out of tuning.targets",
+        ),
     ],
 )
 def test_impossible_numbers_name_the_ones_to_change(changes: dict[str, object], said: str) -> None:
     with pytest.raises(ValueError) as refused:
         PPOSection.model_validate(changes)
     assert said in str(refused.value)
+
+
+def test_a_head_is_no_target_where_every_weight_learns() -> None:
+    PPOSection.model_validate(
+        {"roles": "separate", "tuning": {"method": "full", "targets": ("lm_head",)}}
+    )
+    PPOSection.model_validate({"tuning": {"method": "lora", "targets": ("W_pack", "lm_head")}})
 
 
 def test_microbatches_by_tokens_have_no_size_that_could_not_divide() -> None:
