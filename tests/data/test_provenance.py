@@ -53,6 +53,12 @@ def test_refuse_passes_a_clean_file_unchanged() -> None:
     assert (report.proven, report.declared, report.off_family) == (1, 1, {})
 
 
+def test_another_familys_response_is_not_proven() -> None:
+    record = ranking("r", "bx", [1, 2], [3])
+    _, report = family_filter([record], "allow", {"baichuan"}, known_hashes={"hash1"})
+    assert (report.proven, report.declared) == (0, 1)
+
+
 def test_a_hash_is_the_same_in_capitals() -> None:
     record = ranking("r", "bb", [1, 2], [3])
     shouted = [

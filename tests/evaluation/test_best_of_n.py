@@ -49,6 +49,11 @@ def test_the_curve_by_hand():
     assert four["quality_gain"] == 0
 
 
+def test_each_gain_has_its_own_scale():
+    _, two = curve(answers("a", [(0.0, 0.0), (2.0, 10.0)]))
+    assert (two["score_gain"], two["quality_gain"]) == (1.0, 1.0)
+
+
 def test_it_goes_as_far_as_every_prompt_has_answers():
     rows = ROWS + answers("c", [(0.0, 0.0), (1.0, 1.0), (2.0, 2.0)])
     assert [row["n"] for row in curve(rows)] == [1, 2]

@@ -101,5 +101,15 @@ def test_temperature_is_fitted_on_other_prompts_than_it_is_tested_on() -> None:
     assert fitted["after"] != by_quantile(rows, fitted["value"]), "not of all pairs"
 
 
+def test_the_fitted_half_alone_sets_the_temperature() -> None:
+    """By their hashes p0 is in the one half and p2 in the other, whose margins are larger."""
+    sizes = [("p0", 2.0), ("p2", 8.0)]
+    margins = [(name, m) for name, size in sizes for m in [*[size] * 3, -size]]
+    rows = [make_row(i, margin, prompt_id=name) for i, (name, margin) in enumerate(margins)]
+    fitted = temperature(rows)
+    assert fitted is not None
+    assert fitted["value"] == pytest.approx(2 / log(3))
+
+
 def test_one_prompt_has_no_second_half() -> None:
     assert temperature([make_row(i, m, prompt_id="p") for i, m in enumerate((1.0, 2, -1))]) is None

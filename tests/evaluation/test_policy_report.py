@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -30,6 +31,20 @@ def judged(name: str, gains: list[float], kl: float, proxy: bool = True) -> Judg
     rows = compare_rows(prompts, *texts, [0.0] * 4, gains, judge="some judge")
     scores = ([0.0, 0.0, 1.0, 1.0], [1.0, 1.0, 1.0, 0.0]) if proxy else None
     return Judged(name, list(rows), [kl] * 4, scores)
+
+
+def summarised(
+    before: list[str],
+    after: list[str],
+    gains: list[float],
+    proxy: tuple[list[float], list[float]] | None = None,
+) -> dict[str, Any]:
+    prompts = [
+        PromptRecord(id=f"p{i}", messages=(Message(role="user", content="Q"),))
+        for i in range(len(before))
+    ]
+    rows = compare_rows(prompts, before, after, [0.0] * len(gains), gains, judge="some judge")
+    return policy_report.summarise(Judged("PPO", list(rows), [0.0] * len(gains), proxy))
 
 
 def test_the_folder_says_it_all(tmp_path: Path) -> None:
@@ -72,6 +87,18 @@ def test_the_folder_says_it_all(tmp_path: Path) -> None:
     for name in ("frontier", "gains", "overoptimisation"):
         assert (folder / f"{name}.png").read_bytes().startswith(b"\x89PNG")
     assert policy_report.lines(report)[0][0] == "PPO"
+
+
+def test_identical_answers_tie_by_the_proxy_too() -> None:
+    """Whose two scores of one answer may differ in their last bits."""
+    scores = [1.0, 1.0], [1.0000001, 2.0]
+    found = summarised(["same", "a"], ["same", "b"], [0.0, 1.0], scores)["proxy"]
+    assert (found["win"], found["tie"], found["lose"]) == (1, 1, 0)
+
+
+def test_the_longer_answer_is_the_policys() -> None:
+    found = summarised(["aa"] * 4, ["aaaa", "aaaa", "a", "a"], [1.0, 1.0, -1.0, -1.0])
+    assert found["length_controlled"]["slope"] > 0
 
 
 def test_without_a_proxy_there_is_the_judge_alone(tmp_path: Path) -> None:

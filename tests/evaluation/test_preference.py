@@ -72,6 +72,15 @@ def test_a_row_by_hand() -> None:
     assert (direct.grade, direct.derived, direct.margin, direct.oracle_gap) == (3, False, 1.5, -2.0)
 
 
+def test_each_side_has_its_own_refusal() -> None:
+    record = make_record(ranks=(1, 2), grades=())
+    answer, other = record.responses
+    refusal = other.model_copy(update={"text": "I cannot help with that."})
+    record = record.model_copy(update={"responses": (answer, refusal)})
+    (row,) = pair_rows([record], [[1.0, 0.0]])
+    assert (row.chosen_refusal, row.rejected_refusal) == (False, True)
+
+
 def test_ties_make_no_row_and_ungraded_pairs_have_no_grade() -> None:
     rows = list(pair_rows([make_record(ranks=(1, 1, 2), grades=())], [[0.0, 1.0, 2.0]]))
     assert [(row.chosen_id, row.rejected_id) for row in rows] == [("r0", "r2"), ("r1", "r2")]

@@ -11,9 +11,11 @@ from typing import Any
 
 import pytest
 
+from rlhf.data.jsonl import write_jsonl
 from rlhf.evaluation.report import write
 from rlhf.evaluation.run_files import read_metrics
 from rlhf.runtime.metrics import MetricsLog
+from tests.evaluation.conftest import make_verdicts
 from tests.evaluation.pages import read_page, untranslated
 
 
@@ -190,6 +192,20 @@ def test_numbers_that_are_not_finite_become_null(run_dir: Path) -> None:
     summary = '{"eval_loss_before": NaN, "eval_loss_after": 0.5, "tokens": 3}'
     (run_dir / "sft" / "main" / "summary.json").write_text(summary, encoding="utf-8")
     assert write(run_dir)["sft"]["eval_loss_before"] is None
+
+
+def test_ppo_against_dpo_is_not_dpo_against_sft(run_dir: Path) -> None:
+    for part in ("rm", "sft", "rounds", "data", "capabilities"):
+        shutil.rmtree(run_dir / part)
+    (run_dir / "ppo" / "metrics.jsonl").unlink()
+    for name, count in (("judge_dpo", 20), ("judge_ppo_dpo", 30)):
+        verdicts = make_verdicts(count, 0.5, judge="rubric", simulated=True)
+        write_jsonl(run_dir / "evaluate" / f"{name}.jsonl", verdicts)
+    write(run_dir)
+    report, _ = read(run_dir)
+    assert report["dpo"]["judge"]["prompts"] == 20
+    assert report["ppo"]["judge_dpo"]["prompts"] == 30
+    assert report["ppo"]["judge"]["prompts"] == 220  # against SFT
 
 
 def test_where_the_training_pairs_come_from(run_dir: Path) -> None:

@@ -182,6 +182,17 @@ def test_gradient_checkpointing_recomputes_the_right_role(world: World, kind: st
     assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(*grads, strict=True))
 
 
+@pytest.mark.parametrize("world", ["baichuan2-7b"], indirect=True)
+@pytest.mark.parametrize("kind", ["shared", "separate"])
+def test_nothing_is_dropped_in_ppo(world: World, kind: str) -> None:
+    tuning = LORA.model_copy(update={"dropout": 0.5})
+    roles = build_roles(kind, world.sft, world.reward, tuning=tuning, **CPU)
+    roles.enable_gradient_checkpointing()  # which puts the models into training mode
+    step(roles)  # an adapter that has not learnt adds nothing, dropped or not
+    once, again = (roles.actor_logits(IDS, MASK, 4) for _ in range(2))
+    assert torch.equal(once, again)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_state_comes_back(world: World, kind: str) -> None:
     roles, other = world.roles(kind), world.roles(kind)

@@ -45,6 +45,25 @@ def test_steps_follow_the_schedule() -> None:
     assert moves == pytest.approx([0.1, 0.075, 0.05, 0.025], rel=1e-4)
 
 
+def test_weight_decay_by_hand() -> None:
+    parameter = nn.Parameter(torch.ones(1))
+    parameter.grad = torch.zeros(1)
+    section = OptimiserSection(learning_rate=0.1, schedule="constant", weight_decay=0.5)
+    Learner([parameter], section, 1).step()
+    assert parameter.item() == pytest.approx(1 - 0.1 * 0.5)
+
+
+def test_betas_by_hand() -> None:
+    section = OptimiserSection(learning_rate=1.0, schedule="constant", beta1=0.5, beta2=0.75)
+    parameter = _parameter(1.0)
+    learner = Learner([parameter], section, 2)
+    learner.step()  # 0 -> -1
+    parameter.grad = torch.zeros(1)
+    learner.step()
+    mean, square = 0.25 / (1 - 0.5**2), 0.1875 / (1 - 0.75**2)
+    assert parameter.item() == pytest.approx(-1 - mean / square**0.5, rel=1e-4)
+
+
 def test_a_resumed_learner_takes_the_same_steps() -> None:
     section = OptimiserSection(learning_rate=0.1, schedule="cosine", warmup_steps=2)
     ours, theirs = _parameter(1.0, -2.0), _parameter(1.0, -2.0)
@@ -58,6 +77,17 @@ def test_a_resumed_learner_takes_the_same_steps() -> None:
             parameter.grad = torch.tensor([1.0 + step, -2.0])
             learner.step()
     assert torch.equal(ours, theirs)
+
+
+def test_a_rollbacks_smaller_steps_resume() -> None:
+    section = OptimiserSection(learning_rate=0.1, schedule="constant")
+    parameter = _parameter(1.0)
+    learner, resumed = (Learner([parameter], section, 4) for _ in range(2))
+    learner.scale = 0.5
+    resumed.load_state(learner.state())
+    parameter.grad = torch.ones(1)
+    resumed.step()
+    assert parameter.item() == pytest.approx(-0.5 * 0.1, rel=1e-4)
 
 
 def test_the_average_follows_by_hand_and_resumes() -> None:

@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from rlhf.config.schema import PPOSection
-from rlhf.ppo import NonFinite, Stopped, Trained, train
+from rlhf.ppo import NonFinite, Stopped, Trained, batching, train
+from rlhf.ppo.state import TrainingState
 from rlhf.runtime.metrics import MetricsLog, read_rows
-from tests.ppo.conftest import ppo_section
+from tests.ppo.conftest import both_rates, ppo_section
 from tests.ppo.fakes import FakeRoles, count_of
 
 PROMPTS = [[3, 4, 5], [6], [7, 8], [9, 10, 11, 12], [13, 14], [5, 5, 5], [3, 3], [4, 7, 4]]
@@ -152,6 +153,50 @@ def test_an_adaptive_coefficient_waits_for_the_actor(roles: FakeRoles, tmp_path:
     coefficients = [row["kl_coef"] for row in read_rows(tmp_path / "metrics.jsonl")]
     # The first iteration that trains the actor is measured before it has moved: 0, held to -0.2.
     assert coefficients == pytest.approx([0.3, 0.3, 0.3, 0.3 * (1 - 0.2 * 6 / 60)])
+
+
+def test_the_adaptive_coefficient_counts_every_response(roles: FakeRoles, tmp_path: Path) -> None:
+    kl = {"initial": 0.3, "schedule": "adaptive", "target": 1.0, "horizon": 60}
+    _train(roles, ppo_section(iterations=2, responses_per_prompt=2, kl=kl), tmp_path)
+    coefficients = [row["kl_coef"] for row in read_rows(tmp_path / "metrics.jsonl")]
+    assert coefficients == pytest.approx([0.3, 0.3 * (1 - 0.2 * 12 / 60)])
+
+
+def test_the_actors_schedule_leaves_the_warm_up_out(roles: FakeRoles) -> None:
+    """The last step of a linear schedule is as long as the rate over the number of steps."""
+    section = ppo_section(
+        iterations=6, epochs=2, critic_warmup=2, **both_rates(0.24, schedule="linear")
+    )
+    state = TrainingState.start(roles, section, (None, None))
+    for learner, steps in ((state.actor, 4 * 2 * 2), (state.critic, 6 * 2 * 2)):
+        learner.taken = steps - 1
+        learner.step()
+        (group,) = learner.state()["optimiser"]["param_groups"]
+        assert group["lr"] == pytest.approx(0.24 / steps)
+
+
+def test_seed_and_iteration_reach_every_generator(
+    roles: FakeRoles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[int, str, int]] = []
+
+    def note(seed: int, purpose: str, index: int) -> torch.Generator:
+        asked.append((seed, purpose, index))
+        return batching.generator(seed, purpose, index)
+
+    monkeypatch.setattr("rlhf.ppo.loop.generator", note)
+    _train(roles, ppo_section(iterations=2), tmp_path)
+    assert asked == [(3, purpose, i) for i in (0, 1) for purpose in ("sampling", "minibatches")]
+
+
+def test_engine_logprobs_are_compared_while_the_critic_warms_up(
+    roles: FakeRoles, tmp_path: Path
+) -> None:
+    """No step of the actor's has a forward to compare them with by then."""
+    section = ppo_section(iterations=2, critic_warmup=1, old_logprobs="engine")
+    _train(roles, section, tmp_path)
+    rows = read_rows(tmp_path / "metrics.jsonl")
+    assert ["engine_gap_largest" in row for row in rows] == [True, False]
 
 
 def test_plain_engine_and_gradient_checkpointing_train_as_well(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -181,3 +182,23 @@ def test_the_critic_learns_on_the_scale_of_the_rewards(
     )
     gaps = (experience.old_values - experience.returns)[experience.mask]
     assert found["value_loss"] == pytest.approx(0.5 * gaps.square().mean().item(), rel=1e-5)
+
+
+def test_update_kl_is_from_the_policy_that_sampled(
+    roles: FakeRoles, rollout: Rollout, tmp_path: Path
+) -> None:
+    """By k3, which is not the same from either side: every token is now twice as likely."""
+    section = ppo_section(minibatch=6, microbatch=6)
+    experience = _experience(roles, section, rollout)
+    experience = replace(experience, old_logprobs=experience.old_logprobs - math.log(2))
+    found = _update(roles, section, experience, tmp_path)
+    assert found["update_kl"] == pytest.approx(1 - math.log(2), rel=1e-4)
+
+
+def test_the_critic_has_its_own_clip(roles: FakeRoles, rollout: Rollout, tmp_path: Path) -> None:
+    section = ppo_section(minibatch=6, microbatch=6, clip=0.5, value_clip=0.25)
+    experience = _experience(roles, section, rollout)
+    values = experience.old_values
+    experience = replace(experience, old_values=values + 1, returns=values)
+    found = _update(roles, section, experience, tmp_path)
+    assert found["value_loss"] == pytest.approx(0.5 * (1 - 0.25) ** 2, rel=1e-4)
