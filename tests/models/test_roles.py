@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partialmethod
@@ -190,6 +191,28 @@ def test_nothing_is_dropped_in_ppo(world: World, kind: str) -> None:
     roles.enable_gradient_checkpointing()  # which puts the models into training mode
     step(roles)  # an adapter that has not learnt adds nothing, dropped or not
     once, again = (roles.actor_logits(IDS, MASK, 4) for _ in range(2))
+    assert torch.equal(once, again)
+
+
+@pytest.mark.parametrize("world", ["baichuan2-7b"], indirect=True)
+@pytest.mark.parametrize("kind", ["shared", "separate"])
+def test_the_fingerprint_is_of_every_frozen_weight(world: World, kind: str) -> None:
+    """The reward model's head too, which is no part of the trunk."""
+    roles = world.roles(kind)
+    weights = dict(roles.frozen())
+    head = next(weight for name, weight in weights.items() if weight.shape[0] == 1)
+    before = roles.frozen_fingerprint()
+    head.data[0, 0] += 1
+    assert roles.frozen_fingerprint() != before
+
+
+@pytest.mark.parametrize("world", ["baichuan2-7b"], indirect=True)
+def test_a_reward_model_that_learnt_under_dropout_scores_without_it(world: World) -> None:
+    path = world.reward / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"lora_dropout": 0.5}))
+    roles = world.roles("shared")
+    roles.enable_gradient_checkpointing()  # which puts the models into training mode
+    once, again = (roles.scores(IDS, MASK) for _ in range(2))
     assert torch.equal(once, again)
 
 
