@@ -31,6 +31,7 @@ from tests.training.worlds import (
 
 def run(path: Path, rows: Any = None, model: Any = None, **changes: Any) -> SFTSummary:
     extra = {name: changes.pop(name) for name in ("max_flops", "on_log") if name in changes}
+    seed = changes.pop("seed", 0)
     return train_sft(
         language_model() if model is None else model,
         changes.pop("words", tokenizer()),
@@ -38,7 +39,7 @@ def run(path: Path, rows: Any = None, model: Any = None, **changes: Any) -> SFTS
         changes.pop("evaluation", conversations(16, seed=1)),
         sft_section(**changes),
         output_dir=path,
-        seed=0,
+        seed=seed,
         metrics=rows or Rows(),
         **extra,
     )
@@ -284,6 +285,23 @@ def test_a_budget_of_compute_sets_the_steps_and_the_schedule(tmp_path: Path) -> 
     assert summary.steps == 15  # 6 steps an epoch
     assert summary.flops == pytest.approx(2.5 * epoch, rel=0.05)
     assert rows.of("learning_rate")[-1] < 0.02 * rows.of("learning_rate")[0]
+
+
+def test_the_seed_orders_the_rows(tmp_path: Path) -> None:
+    first = [Rows(), Rows(), Rows()]
+    for rows, seed in zip(first, (0, 0, 1), strict=True):
+        run(tmp_path / str(id(rows)), rows, seed=seed, max_steps=1)
+    one, again, other = (rows.of("loss") for rows in first)
+    assert one == again and one != other
+
+
+def test_adapters_stay_in_float32_over_half_precision(tmp_path: Path) -> None:
+    half = language_model().to(torch.bfloat16)
+    run(tmp_path, model=half, max_steps=1, tuning=TuningSection(method="lora", r=4))
+    adapter = load_file(tmp_path / "adapter/adapter_model.safetensors")
+    assert {tensor.dtype for tensor in adapter.values()} == {torch.float32}
+    whole = load_file(tmp_path / "model.safetensors")
+    assert {tensor.dtype for tensor in whole.values()} == {torch.bfloat16}
 
 
 def test_lora_trains_the_adapters_only_and_saves_them_merged(tmp_path: Path) -> None:
