@@ -275,14 +275,14 @@ def test_after_its_last_checkpoint_a_run_takes_no_step_more(tmp_path: Path) -> N
 
 
 def test_a_budget_of_compute_sets_the_steps_and_the_schedule(tmp_path: Path) -> None:
-    rows, data = Rows(), conversations(48)
+    rows, data = Rows(), conversations(44)
     epoch = (
         6.0
         * language_model().num_parameters(exclude_embeddings=True)
         * sum(map(len, data["input_ids"]))
     )
-    summary = run(tmp_path, rows, max_steps=99, max_flops=2.5 * epoch + epoch / 20)
-    assert summary.steps == 15  # 6 steps an epoch
+    summary = run(tmp_path, rows, train=data, max_steps=99, max_flops=2.5 * epoch + epoch / 20)
+    assert summary.steps == 15  # 6 steps an epoch, the last of 4 rows
     assert summary.flops == pytest.approx(2.5 * epoch, rel=0.05)
     assert rows.of("learning_rate")[-1] < 0.02 * rows.of("learning_rate")[0]
 
