@@ -93,6 +93,15 @@ def test_text_that_ppo_mixes_in_takes_time():
     assert update(32, gpus=2) - update(0, gpus=2) == pytest.approx(added)  # 16 rows of each GPU
 
 
+def test_every_epoch_updates_once_more_and_samples_and_scores_no_more():
+    def parts(epochs):
+        config, specs = small(f"ppo.epochs={epochs}")
+        return ppo_parts(Setting(config, gpus=1, specs=specs), 16)
+
+    (sampling, reading, update), three = parts(1), parts(3)
+    assert three == (sampling, reading, pytest.approx(3 * update))
+
+
 def test_text_that_ppo_mixes_in_takes_memory():
     """Logits of every token that follows another, of a microbatch of texts as of one of answers."""
     text = "ppo.pretraining={data: text.jsonl, rows: 16, max_length: 1025}"
