@@ -34,6 +34,8 @@ from rlhf.runtime.steps import Step, Summary, execute
 from rlhf.training.fine_tune import fine_tune
 
 STAGE = "evaluate"
+DPO_BEFORE = "dpo sft"
+"""The SFT model that DPO started from, where PPO started from another."""
 NO_POLICIES = ("prompts", "judge")
 """Inputs of the judging that do not answer."""
 
@@ -71,7 +73,7 @@ def _extra_sft_step(config: Config, runtime: Runtime) -> Step:
         directory=runtime.run_dir.stage("evaluate/sft_extra"),
         sections=(config.sft, config.runtime.precision, config.seed),
         inputs={
-            "model": baseline(config, runtime),
+            "model": baseline(config.ppo.actor, runtime),
             "train": data / "sft.jsonl",
             "held_out": data / "sft_eval.jsonl",
             "policy": ppo / "actor",
@@ -91,13 +93,16 @@ def _train_extra(config: Config, runtime: Runtime, ppo: Path, step: Step) -> Sum
 
 def _judge_step(config: Config, runtime: Runtime) -> Step:
     run_dir = runtime.run_dir
-    inputs = {"prompts": run_dir.data / "prompts_eval.jsonl", "sft": baseline(config, runtime)}
+    before = baseline(config.ppo.actor, runtime)
+    inputs = {"prompts": run_dir.data / "prompts_eval.jsonl", "sft": before}
     for number in range(1, runtime.rounds + 1):
         inputs[f"ppo {number}"] = run_dir.stage("ppo", number, runtime.rounds) / "actor"
     if config.evaluate.extra_sft:
         inputs["sft_extra"] = run_dir.stage("evaluate/sft_extra")
     if config.dpo:
         inputs["dpo"] = run_dir.stage("dpo")
+        if baseline(config.dpo.model, runtime) != before:
+            inputs[DPO_BEFORE] = baseline(config.dpo.model, runtime)
     judging = judge_path(config, runtime)
     if judging is not None:
         inputs["judge"] = judging
@@ -131,7 +136,7 @@ def _judge_policies(config: Config, runtime: Runtime, step: Step) -> Summary:
     if "sft_extra" in texts:
         comparisons["sft_extra.jsonl"] = ("sft_extra", f"ppo {runtime.rounds}")
     if "dpo" in texts:
-        comparisons["dpo.jsonl"] = ("sft", "dpo")
+        comparisons["dpo.jsonl"] = (DPO_BEFORE if DPO_BEFORE in texts else "sft", "dpo")
         comparisons["ppo_dpo.jsonl"] = ("dpo", f"ppo {runtime.rounds}")
     for name, (before, after) in comparisons.items():
         rows = compare_rows(

@@ -85,7 +85,7 @@ def evaluate_policy(
     check_folder(folder)
     judge = _judge(choice, config, runtime, folder.parent)
     named = _policies(run_dir, config.rounds, policies)
-    paths = {BASELINE: baseline(config, runtime), **named}
+    paths = {BASELINE: baseline(config.ppo.actor, runtime), **named}
     for path in paths.values():
         check_checkpoint(path)
     prompts = list(read_jsonl(run_dir.data / "prompts_eval.jsonl", PromptRecord))
@@ -216,7 +216,7 @@ def _divergences(
     runtime: Runtime,
 ) -> dict[str, list[float]]:
     """By name, from the SFT model, over the prompts as they were answered."""
-    reference = Answerer.load(baseline(config, runtime), runtime)
+    reference = Answerer.load(baseline(config.ppo.actor, runtime), runtime)
     ids = reference.asked(prompts, config.evaluate.sampling)
     return {
         name: divergences(reference.model, ids, each.completions) for name, each in answers.items()

@@ -108,7 +108,7 @@ def _check_named_files(config: Config, run_dir: RunDir, stages: Collection[str])
         "dpo": [config.dpo.model] if config.dpo else [],
         "rm": [config.rm.model],
         "ppo": [ppo.actor, ppo.reward_model, ppo.judge],
-        "evaluate": [config.evaluate.judge, ppo.actor],
+        "evaluate": [config.evaluate.judge],
     }
     models = [entry.path for entry in config.models.values()]
     models += [path for stage in given if stage in stages for path in given[stage] if path]

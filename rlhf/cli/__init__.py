@@ -124,9 +124,11 @@ def _is_closed(error: OSError) -> bool:
 
 def _is_full_disk(error: Exception) -> bool:
     """Whichever library was writing: safetensors and torch have words of their own for it."""
+    from rlhf.runtime.files import FULL
+
     said = str(error)
     words = ("No space left on device", "Disk quota exceeded", "PytorchStreamWriter failed writing")
-    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    full = isinstance(error, OSError) and error.errno in FULL
     return full or any(word in said for word in words)
 
 

@@ -25,6 +25,8 @@ _EXPONENT = re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$")
 _TIMESTAMP = "tag:yaml.org,2002:timestamp"
 MOST = 100_000
 """Values in a file."""
+DEEPEST = 100
+"""Lists and mappings in one another."""
 _NO_VALUES = ("binary", "set", "omap", "pairs")  # YAML has them, a config has not
 
 
@@ -60,11 +62,19 @@ for _name in _NO_VALUES:
 
 
 def safe_yaml(text: str | bytes) -> Any:
-    """What is in a YAML text that is no config; by libyaml, ten times as fast, where that is there.
+    """What is in a YAML text that is no config; by libyaml, several times as fast, where that is
+    there.
 
     Raises yaml.YAMLError.
     """
-    return yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    depth = 0
+    for event in yaml.parse(text, Loader=loader):  # deep texts would end the process in libyaml
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEEPEST:
+            raise yaml.YAMLError("nested too deeply")
+    return yaml.load(text, Loader=loader)
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
@@ -194,13 +204,12 @@ def _parse(text: str, where: str) -> Any:
 
 def _is_countable(value: Any) -> bool:
     """Whether it has an end: a few lines of aliases can stand for billions of values."""
-    waiting = [value]
-    for _ in range(MOST):
-        if not waiting:
-            return True
+    waiting, seen = [value], 0
+    while waiting and seen + len(waiting) <= MOST:
         one = waiting.pop()
         waiting += one.values() if isinstance(one, dict) else one if isinstance(one, list) else ()
-    return False
+        seen += 1
+    return not waiting
 
 
 def _override(text: str) -> Layer:

@@ -8,17 +8,15 @@ from rlhf.config.schema import Config
 from rlhf.runtime.distributed import Runtime
 from rlhf.runtime.manifest import maker_of
 
-PREFERENCES = ("dpo", "ppo")
-"""Stages that make a policy of an SFT model."""
 
-
-def baseline(config: Config, runtime: Runtime) -> Path:
-    """The SFT model that PPO started from, whichever run's; this run's where PPO started from a
-    policy, such as DPO's."""
+def baseline(start: str | None, runtime: Runtime) -> Path:
+    """The SFT model that a policy is compared with: `start`, from which it learnt, where that is
+    another run's, by its manifest; else this run's."""
     own = runtime.run_dir.stage("sft/main")
-    start = Path(config.ppo.actor or own)
-    made = maker_of(start)
-    return own if made is not None and made[1].stage in PREFERENCES else start
+    other = Path(start or own)
+    made = maker_of(other)
+    of_sft = made is not None and made[1].stage == "sft"
+    return other if of_sft and other.resolve() != own.resolve() else own
 
 
 def judge_path(config: Config, runtime: Runtime) -> Path | None:

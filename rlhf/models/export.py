@@ -63,15 +63,15 @@ def save_adapter(model: PeftModel, adapter: str, path: Path) -> None:
     config = copy.deepcopy(model.peft_config[adapter])
     config.inference_mode = True
     config.save_pretrained(str(path))
-    share_weights(path)
+    share_weights(path, "adapter_config.json")
 
 
-def share_weights(path: str | Path) -> None:
-    """Lets those read the weights in `path` who may read the configs beside them: safetensors makes
+def share_weights(path: str | Path, config: str = "config.json") -> None:
+    """Lets those read the weights in `path` who may read the config beside them: safetensors makes
     files for their owner alone, whatever the umask."""
-    mode = next(Path(path).glob("*config.json")).stat().st_mode
+    mode = (Path(path) / config).stat().st_mode
     for weights in Path(path).glob("*.safetensors"):
-        with suppress(PermissionError):  # file systems without modes
+        with suppress(OSError):  # not every file system has modes
             weights.chmod(mode)
 
 

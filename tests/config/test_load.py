@@ -3,8 +3,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 
-from rlhf.config.load import dump_config, load_config
+from rlhf.config.load import dump_config, load_config, safe_yaml
 from rlhf.config.paths import resource
 
 MINIMAL = """\
@@ -205,6 +206,13 @@ def test_exponents_are_numbers(write):
 )
 def test_text_that_is_no_config(write, text, expected):
     assert expected in error_of(write(text + "\n"))
+
+
+def test_other_yaml_has_an_end_too():
+    """libyaml's own recursion knows no limit, and would end the process."""
+    assert safe_yaml("a: [1, {b: x}]") == {"a": [1, {"b": "x"}]}
+    with pytest.raises(yaml.YAMLError, match="nested too deeply"):
+        safe_yaml("[" * 200_000)
 
 
 def test_files_that_cannot_be_read(tmp_path):

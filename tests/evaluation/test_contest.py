@@ -40,17 +40,19 @@ def test_the_judge_is_named_or_the_rubric_or_ppos_reward_model(runtime: Runtime)
     assert judge_path(config("evaluate.judge=j/rm", demo=True), runtime) == Path("j/rm")
 
 
-def test_the_baseline_is_the_sft_model_that_ppo_started_from(
+def test_the_baseline_is_another_runs_sft_model_where_a_policy_learnt_from_one(
     runtime: Runtime, tmp_path: Path
 ) -> None:
-    own = runtime.run_dir.root / "sft/main"
-    assert baseline(config(), runtime) == own
-    started = {
-        made_by("sft", tmp_path / "x/sft/main"): None,
-        tmp_path / "weights/Chat": None,  # downloaded: no stage has made it
-        made_by("dpo", tmp_path / "x/dpo"): own,
-        made_by("dpo", runtime.run_dir.root / "dpo"): own,
-        made_by("ppo", tmp_path / "x/ppo") / "actor": own,
-    }
-    for actor, expected in started.items():
-        assert baseline(config(f"ppo.actor={actor}"), runtime) == (expected or actor)
+    own = made_by("sft", runtime.run_dir.root / "sft/main")
+    other = made_by("sft", tmp_path / "x/sft/main")
+    assert baseline(None, runtime) == baseline(str(own.parent / "../sft/main"), runtime) == own
+    assert baseline(str(other), runtime) == other
+    for start in (
+        tmp_path / "weights/Chat",  # downloaded: no stage has made it
+        tmp_path / "x/gone",
+        made_by("dpo", tmp_path / "x/dpo"),
+        made_by("export", tmp_path / "exported"),
+        runtime.run_dir.root / "dpo",  # not made yet
+        made_by("ppo", tmp_path / "x/ppo") / "actor",
+    ):
+        assert baseline(str(start), runtime) == own

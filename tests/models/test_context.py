@@ -43,7 +43,7 @@ def test_each_model_answers_within_its_own_context() -> None:
     longer = config("ppo.actor=run://dpo", "ppo.sampling.max_new_tokens=4096")
     with pytest.raises(ValueError, match=r"ppo\.sampling.* reads 4096"):
         check_answers(longer, STAGES, {longer.main.path: MAIN}.get)
-    # PPO's start is what it is compared with.
+    # What is judged reads as much as what it learnt from.
     other = config("ppo.actor=long", "evaluate.sampling.max_new_tokens=600")
     with pytest.raises(ValueError, match=r"evaluate\.sampling.* reads 512"):
         check_answers(other, {"evaluate"}, specs.get)

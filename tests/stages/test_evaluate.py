@@ -113,10 +113,26 @@ def test_the_reward_model_of_ppo_judges_under_its_name(
     assert grader.name == "reward model runs/y/rm (PPO trained on it: no independent judge)"
 
 
-def test_ppo_is_compared_with_what_it_started_from(runtime: Runtime) -> None:
-    config = load_config("tiny", ["ppo.actor=runs/x/sft/main", "evaluate.extra_sft=true"])
-    extra, judging = evaluate.steps(config, runtime)
-    assert extra.inputs["model"] == judging.inputs["sft"] == Path("runs/x/sft/main")
+def test_ppo_and_dpo_are_compared_with_the_sft_models_that_they_started_from(
+    runtime: Runtime, tmp_path: Path
+) -> None:
+    own, other = runtime.run_dir.stage("sft/main"), tmp_path / "x/sft/main"
+    other.mkdir(parents=True)
+    manifest = StageManifest(
+        stage="sft", status="done", config_hash="", inputs={}, versions={}, started=""
+    )
+    (other / "manifest.json").write_text(manifest.model_dump_json(), encoding="utf-8")
+
+    def before(*changes: str) -> tuple[Path, Path, Path | None]:
+        config = load_config("tiny", ["dpo={}", "evaluate.extra_sft=true", *changes])
+        extra, judging = evaluate.steps(config, runtime)
+        return extra.inputs["model"], judging.inputs["sft"], judging.inputs.get("dpo sft")
+
+    learnt = runtime.run_dir.stage("dpo")
+    assert before() == before(f"ppo.actor={learnt}") == (own, own, None)
+    assert before(f"ppo.actor={other}") == (other, other, own)
+    assert before(f"ppo.actor={other}", f"dpo.model={other}") == (other, other, None)
+    assert before(f"dpo.model={other}") == (own, own, other)
 
 
 def judged_by_ppos(runtime: Runtime) -> Step:
