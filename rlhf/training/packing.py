@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from datasets import Dataset
 from torch import Tensor
@@ -58,7 +59,7 @@ class FlatRows:
         """rows: with input_ids, labels and seq_lengths, N tokens together. Returns tensors [1, N],
         the boundaries [S + 1], and `longest`."""
         ids, labels = (
-            torch.cat([torch.as_tensor(row[name]) for row in rows])[None]
+            torch.cat([torch.as_tensor(np.array(row[name])) for row in rows])[None]
             for name in ("input_ids", "labels")
         )
         lengths = [length for row in rows for length in row["seq_lengths"]]
