@@ -11,7 +11,7 @@ from rlhf.runtime.manifest import maker_of
 
 def baseline(start: str | None, runtime: Runtime) -> Path:
     """The SFT model that a policy is compared with: `start`, from which it learnt, where that is
-    another run's, by its manifest; else this run's."""
+    an SFT model by its manifest, of another run or another size; else this run's main one."""
     own = runtime.run_dir.stage("sft/main")
     other = Path(start or own)
     made = maker_of(other)

@@ -40,13 +40,15 @@ def test_the_judge_is_named_or_the_rubric_or_ppos_reward_model(runtime: Runtime)
     assert judge_path(config("evaluate.judge=j/rm", demo=True), runtime) == Path("j/rm")
 
 
-def test_the_baseline_is_another_runs_sft_model_where_a_policy_learnt_from_one(
+def test_the_baseline_is_another_sft_model_where_a_policy_learnt_from_one(
     runtime: Runtime, tmp_path: Path
 ) -> None:
     own = made_by("sft", runtime.run_dir.root / "sft/main")
     other = made_by("sft", tmp_path / "x/sft/main")
     assert baseline(None, runtime) == baseline(str(own.parent / "../sft/main"), runtime) == own
     assert baseline(str(other), runtime) == other
+    large = made_by("sft", runtime.run_dir.root / "sft/large")
+    assert baseline(str(large), runtime) == large
     for start in (
         tmp_path / "weights/Chat",  # downloaded: no stage has made it
         tmp_path / "x/gone",
