@@ -4,7 +4,8 @@
 #   benchmarks/gpu_host.sh WORK_DIR RESULT_DIR SECONDS [--tiny]
 #
 # In the environment of `python3`, or of PYTHON, from the repository's folder. WORK_DIR takes up to 180 GB. Every call leaves
-# what it printed in RESULT_DIR/NAME.out; RESULT_DIR/END is there when all have ended. --tiny tries it on a CPU, as 2 GPUs.
+# what it printed in RESULT_DIR/NAME.out; RESULT_DIR/END is there when all have ended. --tiny tries it on a CPU, as 2 GPUs
+# or GPUS.
 set -uo pipefail
 work=$1 results=$2 seconds=$3 tiny=${4:-}
 python=${PYTHON:-python3}
@@ -12,7 +13,7 @@ export NCCL_NVLS_ENABLE=0 PYTHONUNBUFFERED=1 PYTHONPATH=.:benchmarks${PYTHONPATH
 mkdir -p "$work/caches/a" "$results" || exit
 rm -f "$results/END"
 gpus=$(nvidia-smi -L 2>/dev/null | wc -l)
-[ -z "$tiny" ] || gpus=2
+[ -z "$tiny" ] || gpus=${GPUS:-2}
 
 left() { echo $((seconds - SECONDS)); }
 
@@ -45,38 +46,36 @@ alone() { # into a folder of its own: the committed ppo_32.json has TRL's figure
 }
 
 fine_tuning() {
-    call sft 200 300 benchmarks/sft.py "$work/sft" "$results" --rows 32 --cases sft_full --settings \
+    call sft 200 330 benchmarks/sft.py "$work/sft" "$results" --rows 32 --cases sft_full --settings \
         "4 rows" "4 rows, budget 0.7" "4 rows, budget 0.5" "2 rows" "4 rows, none again"
 }
 
 cache a
-if [ "$gpus" -gt 1 ]; then
-    scaling "fast_$gpus" 300 600 "ppo_fast_$gpus" "sft_fast_$gpus"
-    cp -r "$work/caches/a" "$work/caches/b"
-    cp -r "$work/caches/a" "$work/caches/c"
-fi
 case $gpus in
 0) echo "no GPU is there" >&2 && exit 2 ;;
 1) alone && fine_tuning && call ppo_13b 200 400 benchmarks/ppo.py "$work/13b" "$results" --cases ppo_13b --options compiled ;;
 2)
+    scaling fast_2 300 600 ppo_fast_2 sft_fast_2
+    cp -r "$work/caches/a" "$work/caches/b"
     meanwhile="ppo.py on the other GPU"
     (cache b && CUDA_VISIBLE_DEVICES=1 alone) &
-    CUDA_VISIBLE_DEVICES=0 scaling fast_1 200 480 ppo_fast_1 sft_fast_1 ppo_shared_1
+    CUDA_VISIBLE_DEVICES=0 scaling fast_1 200 600 ppo_fast_1 sft_fast_1 ppo_shared_1
     wait
     meanwhile=
     scaling two 200 600 ppo_shared_2 rm_full_2_zero3 ppo_13b_lora_2_zero3
     scaling pipeline 330 600 pipeline_lora_2_zero2
     ;;
 4)
-    meanwhile="on the host's other GPUs scaling.py on one or two, and ppo.py on one"
-    (cache b && CUDA_VISIBLE_DEVICES=2 scaling fast_1 200 480 ppo_fast_1 sft_fast_1 ppo_shared_1) &
-    (cache c && CUDA_VISIBLE_DEVICES=3 alone) &
-    CUDA_VISIBLE_DEVICES=0,1 scaling fast_2 200 500 ppo_fast_2 sft_fast_2 ppo_shared_2 rm_full_2_zero3
+    meanwhile="on the host's other GPUs scaling.py on one or two, ppo.py and then sft.py on one"
+    (cache b && CUDA_VISIBLE_DEVICES=2 scaling fast_1 200 600 ppo_fast_1 sft_fast_1 ppo_shared_1) &
+    (cache c && export CUDA_VISIBLE_DEVICES=3 && alone && fine_tuning) &
+    CUDA_VISIBLE_DEVICES=0,1 scaling fast_2 200 600 ppo_fast_2 sft_fast_2 ppo_shared_2 rm_full_2_zero3
     wait
     meanwhile=
+    scaling fast_4 200 450 ppo_fast_4 sft_fast_4
     scaling four 150 420 rm_full_4_zero3 ppo_13b_lora_4_zero3
     rm -rf "$work"/weights-baichuan2-13b-*
-    scaling pipeline 330 900 pipeline_full_4_zero3
+    scaling pipeline 250 900 pipeline_full_4_zero3
     scaling more 100 400 ppo_shared_4 rm_lora_4_zero2
     ;;
 esac

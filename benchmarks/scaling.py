@@ -106,7 +106,7 @@ def note(path: Path, name: str, result: dict[str, Any], seconds: float) -> None:
         before = found.get(name, {})
         found[name] = result
         if "rate" in before:
-            found[name]["earlier"] = {key: before[key] for key in before if key != "earlier"}
+            found[name]["earlier"] = before
         path.write_text(json.dumps(content(found, seconds), indent=2) + "\n")
 
 

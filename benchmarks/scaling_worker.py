@@ -352,7 +352,7 @@ def measure_ppo(
         on_iteration=lambda done, of, shown: clock.iteration(),
     )
     peaks.read()
-    seconds = statistics.median(clock.iterations[1 if case.compiled else 0 :])
+    seconds = statistics.median(clock.iterations)  # the first of all, which compiles, is not there
     found = {"rate": round(prompts / seconds, 3), "unit": "episodes/s", "phases": clock.phases()}
     found |= {"iterations": [round(each, 3) for each in clock.iterations]}
     found |= {"seconds_to_load": round(loaded, 1)}

@@ -19,6 +19,9 @@ SHALLOW = 8
 """Blocks of a trunk whose last one is compiled once more for the positions that are read alone: of
 32 it saved nothing that could be measured, for graphs of its own (docs/performance.md)."""
 
+OPTIONS = {"triton.coalesce_tiling_analysis": False}
+"""No use where lengths vary, and torch 2.11 fails in it on some of PPO's lengths."""
+
 
 def compile_blocks(model: nn.Module) -> None:
     """Compiles the norms, projections and feed-forward of every block in place, adapters included.
@@ -34,7 +37,7 @@ def compile_blocks(model: nn.Module) -> None:
         for child in block.children():
             # Of attention, the parts around the product of query, key and value.
             for part in child.children() if hasattr(child, "layer_idx") else (child,):
-                part.compile(dynamic=True)
+                part.compile(dynamic=True, options=OPTIONS)
 
 
 def compile_training(model: nn.Module, activation_budget: float = 1.0) -> None:
@@ -48,15 +51,12 @@ def compile_training(model: nn.Module, activation_budget: float = 1.0) -> None:
     """
     _settings(activation_budget)
     for block in _blocks(model):
-        block.compile(dynamic=True)
+        block.compile(dynamic=True, options=OPTIONS)
     for part in model.modules():
         if isinstance(part, LanguageModel):
             part.compiled_loss = True
         if isinstance(part, BaichuanModel):
             part.cuts_last_block = len(part.layers) <= SHALLOW
-            if part.cuts_last_block:
-                # No use where lengths vary, and fails on a part of one of them (torch 2.11).
-                torch._inductor.config.triton.coalesce_tiling_analysis = False
 
 
 def _settings(activation_budget: float = 1.0) -> None:
