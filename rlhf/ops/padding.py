@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -59,3 +61,69 @@ def to_the_right(ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     column = torch.arange(mask.shape[1], device=mask.device)
     moved = (column + last_index(mask.bool())[:, None] + 1) % mask.shape[1]
     return ids.gather(1, moved), mask.gather(1, moved)
+
+
+@dataclass(frozen=True)
+class LeftAligned:
+    """Rows moved to the left, each one's first real token to the first column.
+
+    All padding then comes after what is real, where causal attention does not see it: no mask is
+    needed. Columns that no row fills are gone.
+
+    start: [B], the column that each row's first real token had. columns: how many there were.
+    width: real tokens of the longest row, 1 at least. furthest: the largest `start`.
+    """
+
+    start: Tensor
+    columns: int
+    width: int
+    furthest: int
+
+    @classmethod
+    def of(cls, mask: Tensor) -> Self | None:
+        """mask: [B, T], 1 or True on real tokens; None where one is missing between two others.
+
+        Waits for the device, once.
+        """
+        mask = mask.bool()
+        start, lengths = mask.long().argmax(dim=1), mask.sum(dim=1)  # 0 where nothing is real
+        holes = last_index(mask) - start + 1 > lengths
+        found: list[int] = torch.stack([holes.sum(), lengths.max(), start.max()]).tolist()
+        if found[0]:
+            return None
+        return cls(start, mask.shape[1], max(found[1], 1), found[2])
+
+    @property
+    def moves(self) -> bool:
+        return self.furthest > 0 or self.width < self.columns
+
+    def move(self, rows: Tensor) -> Tensor:
+        """rows: [B or 1, T, ...] -> [B, width, ...]; behind a row comes what is real in none."""
+        if not self.moves:
+            return rows
+        columns = self.start[:, None] + torch.arange(self.width, device=rows.device)
+        return _gather(rows, columns.clamp(max=self.columns - 1))
+
+    def kept(self, keep: int) -> int:
+        """How many last columns, moved, hold what was in the last `keep` (0: all, and 0 is all)."""
+        first = self.columns - keep - self.furthest
+        return 0 if not keep or first <= 0 else max(self.width - first, 1)
+
+    def back(self, moved: Tensor, keep: int = 0) -> Tensor:
+        """The last `keep` columns as they were (0: all), from all that are moved or from `kept`.
+
+        moved: [B, width or `kept`, ...] -> [B, keep or T, ...]; padding holds what is real
+        elsewhere in its row.
+        """
+        if not self.moves:
+            return moved[:, -keep:]
+        columns = torch.arange(self.columns - (keep or self.columns), self.columns)
+        columns = columns.to(moved.device) - self.start[:, None]
+        return _gather(moved, columns.clamp(0, self.width - 1) - (self.width - moved.shape[1]))
+
+
+def _gather(rows: Tensor, columns: Tensor) -> Tensor:
+    """rows: [B or 1, T, ...], columns: [B, K] -> [B, K, ...]."""
+    rows = rows.expand(len(columns), *rows.shape[1:])
+    columns = columns.view(*columns.shape, *[1] * (rows.dim() - 2))
+    return rows.gather(1, columns.expand(-1, -1, *rows.shape[2:]))

@@ -138,7 +138,8 @@ def reading(who: Learning, rows: int, sizes: tuple[int, int]) -> Kinds:
 
 
 def _padded(rows: int, length: int) -> tuple[Tensor, Tensor]:
-    """ids and mask [rows, length]; a mask that is given is one that is used."""
+    """ids and mask [rows, length], all of it real: rows of other lengths are moved to the left, and
+    no mask is made for them either."""
     ids = torch.ones(rows, length, dtype=torch.long)
     return ids, torch.ones_like(ids, dtype=torch.bool)
 

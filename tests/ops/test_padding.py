@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import torch
 
-from rlhf.ops.padding import pad_left, pad_right, to_the_right
+from rlhf.ops.padding import LeftAligned, pad_left, pad_right, to_the_right
 
 
 def test_right_by_hand() -> None:
@@ -49,3 +49,43 @@ def test_only_empty_rows() -> None:
 def test_device() -> None:
     ids, mask = pad_left([[5], [6, 7]], 0, device=torch.device("cpu"))
     assert ids.device == mask.device == torch.device("cpu")
+
+
+def test_rows_moved_to_the_left_by_hand() -> None:
+    ids = torch.tensor([[1, 5, 6, 7, 1, 1], [1, 1, 8, 9, 1, 1], [2, 1, 1, 1, 1, 1]])
+    mask = torch.tensor([[0, 1, 1, 1, 0, 0], [0, 0, 1, 1, 0, 0], [1, 0, 0, 0, 0, 0]])
+    aligned = LeftAligned.of(mask)
+    assert aligned is not None and aligned.moves
+    assert aligned.start.tolist() == [1, 2, 0]
+    assert (aligned.columns, aligned.width, aligned.furthest) == (6, 3, 2)
+    moved = aligned.move(ids)
+    assert moved.tolist() == [[5, 6, 7], [8, 9, 1], [2, 1, 1]]
+    # Columns 2 to 5: of the second row the first one kept stood in column 2.
+    assert (aligned.kept(0), aligned.kept(4), aligned.kept(3), aligned.kept(2)) == (0, 0, 2, 1)
+    back = aligned.back(moved)
+    assert torch.equal(back[mask.bool()], ids[mask.bool()]) and back.shape == ids.shape
+    for keep in (2, 3, 4):
+        last, kept = mask[:, -keep:].bool(), aligned.kept(keep)
+        assert torch.equal(aligned.back(moved[:, -kept:], keep)[last], ids[:, -keep:][last])
+
+
+def test_one_row_for_all_is_moved_with_each() -> None:
+    aligned = LeftAligned.of(torch.tensor([[0, 1, 1], [1, 1, 0]]))
+    assert aligned is not None
+    assert aligned.move(torch.arange(3)[None]).tolist() == [[1, 2], [0, 1]]
+    states = torch.arange(6.0).view(1, 3, 2)
+    assert aligned.move(states)[0].tolist() == [[2.0, 3.0], [4.0, 5.0]]
+
+
+def test_full_rows_stay_and_holes_are_told() -> None:
+    aligned = LeftAligned.of(torch.ones(2, 3))
+    assert aligned is not None and not aligned.moves
+    rows = torch.arange(6).view(2, 3)
+    assert aligned.move(rows) is rows
+    assert (aligned.kept(0), aligned.kept(2)) == (0, 2)
+    assert torch.equal(aligned.back(rows), rows)
+    assert torch.equal(aligned.back(rows[:, -2:], 2), rows[:, 1:])
+    assert LeftAligned.of(torch.tensor([[1, 1, 1], [1, 0, 1]])) is None
+    nothing = LeftAligned.of(torch.zeros(2, 3))
+    assert nothing is not None and nothing.width == 1
+    assert nothing.back(nothing.move(rows)).shape == rows.shape

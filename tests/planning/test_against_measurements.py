@@ -6,6 +6,7 @@ from statistics import fmean
 
 import pytest
 
+from rlhf.planning.ppo_phases import ppo_slots
 from rlhf.planning.rates import H100, H200
 from rlhf.planning.schedule import ppo_parts, sft_duration
 from rlhf.planning.setting import GIB
@@ -51,7 +52,10 @@ def test_peak_of_the_reward_model(case, gpus, engine, off):
         *((case, "plain") for case in ("sft_full", "sft_lora")),
         *(("sft_full_32", name) for name in ("2 rows", "4 rows")),
         ("sft_lora_32", "4 rows"),
-        *(("sft_full_budget", name) for name in ("4 rows", "4 rows, budget 0.7")),
+        *(
+            ("sft_full_budget", name)
+            for name in ("4 rows", "4 rows, budget 0.7", "4 rows, budget 0.5")
+        ),
     ],
 )
 def test_peak_of_fine_tuning(case, name):
@@ -78,7 +82,7 @@ def test_peak_of_ppo(case, name):
     assert plan.duration.seconds == pytest.approx(expected["seconds"], rel=0.1)
     if case == "growth_32_512":
         return  # its file's phases add up to twice its seconds
-    parts = ppo_parts(setting, setting.config.ppo.episodes)
+    parts = ppo_parts(setting, ppo_slots(setting))
     for part, phase in zip(parts, PPO_PHASES, strict=True):
         assert part == pytest.approx(expected["phases"][phase], rel=0.15), phase
 
@@ -105,5 +109,9 @@ def test_several_gpus(case):
     found = measured("scaling")["cases"][case]
     plan = workloads.scaled(case)
     assert plan.peak_gib == pytest.approx(max(found["peak_gib"]), rel=0.05)
-    seconds = found["seconds_a_step"] if case.startswith("sft") else 64 / found["rate"]
+    seconds = (
+        found["seconds_a_step"]
+        if case.startswith("sft")
+        else workloads.episodes(case) / found["rate"]
+    )
     assert plan.duration.seconds == pytest.approx(seconds, rel=0.15)

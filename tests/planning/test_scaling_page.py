@@ -23,6 +23,10 @@ ZERO3 = [("sft_full_2_zero3",), ("sft_full_4_zero3",), ("sft_13b_full_4_zero3",)
 ZERO2 = [("sft_lora_1",), ("sft_lora_2_zero2",), ("sft_lora_4_zero2",)]
 LONGER = [("ppo_128", "compiled"), ("growth_32_1024", "long"), ("ppo_13b", "eager")]
 GROWN = [("growth_16_256", "compiled"), ("growth_64_256", "compiled"), ("growth_32_512", "long")]
+MANY = [("growth_256_256", "compiled")]
+BUDGET = [("sft_full_budget", "4 rows, budget 0.7"), ("sft_full_budget", "4 rows, budget 0.5")]
+FAST = [("ppo_fast_1",), ("ppo_fast_2",), ("ppo_fast_4",)]
+SHARED = [("ppo_shared_1",), ("ppo_shared_2",)]
 FOUR_MODELS = [("ppo_full_4_zero3",)]
 QLORA = [("baichuan-7b",), ("baichuan2-7b",), ("baichuan-13b",)]
 Figures = tuple[float, float, float, float]
@@ -69,7 +73,7 @@ def ppo(case: str, name: str) -> Figures:
 
 def scaled(case: str) -> Figures:
     found, plan = measured("scaling")["cases"][case], workloads.scaled(case)
-    seconds = found.get("seconds_a_step") or 64 / found["rate"]
+    seconds = found.get("seconds_a_step") or workloads.episodes(case) / found["rate"]
     return max(found["peak_gib"]), seconds, plan.peak_gib, plan.duration.seconds
 
 
@@ -84,6 +88,7 @@ MEMORY = [
     (tuned, [("sft_lora", name) for name in LORA[:2]]),
     (tuned, [("sft_lora", LORA[2]), ("sft_lora", "plain")]),
     (tuned, [("sft_full_32", "2 rows"), ("sft_full_32", "4 rows")]),
+    (tuned, BUDGET),
     (scaled, ZERO3),
     (scaled, ZERO2),
     (pairs, [("compiled", 4), ("eager", 4)]),
@@ -92,7 +97,10 @@ MEMORY = [
     (ppo, [("ppo_nf4", "again")]),
     (ppo, LONGER),
     (ppo, GROWN[1:]),
+    (ppo, MANY),
     (ppo, [("growth_32_2048", "long")]),
+    (scaled, FAST),
+    (scaled, SHARED),
     (rm_lora, RM_LORA),
     (scaled, FOUR_MODELS),
     (loading, QLORA),
@@ -103,6 +111,7 @@ TIME = [
     (tuned, [("sft_lora", name) for name in LORA]),
     (tuned, [("sft_lora", "plain")]),
     (tuned, [("sft_full_32", "2 rows"), ("sft_full_32", "4 rows"), ("sft_lora_32", "4 rows")]),
+    (tuned, BUDGET),
     (scaled, ZERO3),
     (scaled, ZERO2),
     (pairs, [("compiled", 4), ("eager", 4)]),
@@ -110,6 +119,9 @@ TIME = [
     (ppo, [("ppo_32", "compiled"), ("ppo_32", "eager")]),
     (ppo, LONGER),
     (ppo, [*GROWN, ("growth_32_2048", "long")]),
+    (ppo, MANY),
+    (scaled, FAST),
+    (scaled, SHARED),
     (rm_lora, RM_LORA),
     (scaled, FOUR_MODELS),
     (ppo, [("ppo_nf4", "again")]),

@@ -104,6 +104,7 @@ PPO = {
     ("ppo_13b", "eager"): ["microbatch=8", SCORED],
     ("growth_16_256", "compiled"): ["microbatch=8", "compile=true", SCORED],
     ("growth_64_256", "compiled"): ["microbatch=8", "compile=true", SCORED],
+    ("growth_256_256", "compiled"): ["microbatch=8", "compile=true", SCORED],
     ("growth_32_512", "long"): LONG,
     ("growth_32_1024", "long"): LONG,
     ("growth_32_2048", "long"): LONG,
@@ -144,10 +145,8 @@ ROWS_OF_2048 = [
     "sft.gradient_checkpointing=true",
     "sft.tuning.dropout=0",
 ]
-PROMPTS_64 = [
-    "ppo.rollout_batch=64",
+PPO_ROWS = [
     "ppo.responses_per_prompt=1",
-    "ppo.minibatch=32",
     "ppo.epochs=1",
     "ppo.max_prompt_tokens=256",
     "ppo.sampling.max_new_tokens=256",
@@ -161,16 +160,26 @@ CASES = {
     "sft_full_4_zero3": ("sft_full", 4, "zero3"),
     "sft_13b_full_4_zero3": ("sft_full", 4, "zero3"),
     "ppo_shared_1": ("ppo_shared", 1, "null"),
+    "ppo_shared_2": ("ppo_shared", 2, "null"),
     "ppo_fast_1": ("ppo_fast", 1, "null"),
+    "ppo_fast_2": ("ppo_fast", 2, "null"),
+    "ppo_fast_4": ("ppo_fast", 4, "null"),
     "ppo_full_4_zero3": ("ppo_full", 4, "zero3"),
 }
+
+
+def episodes(case: str) -> int:
+    """Of an iteration, on all GPUs together; where each has its own, 64 of them."""
+    return 64 * (CASES[case][1] if "fast" in case else 1)
 
 
 def scaled(case: str) -> StagePlan:
     """On several GPUs (scaling.json)."""
     kind, gpus, engine = CASES[case]
     stage = case.split("_")[0]
-    keys = [*SCALING[kind], *(ROWS_OF_2048 if stage == "sft" else PROMPTS_64)]
+    count = episodes(case)
+    prompts = [*PPO_ROWS, f"ppo.rollout_batch={count}", f"ppo.minibatch={count // 2}"]
+    keys = [*SCALING[kind], *(ROWS_OF_2048 if stage == "sft" else prompts)]
     keys += ["models.main.architecture=baichuan2-13b"] if "13b" in case else []
     base = "baichuan2_7b_full" if kind.endswith("full") else "baichuan2_7b"
     config = load_config(resource(f"configs/{base}.yaml"), [*keys, f"runtime.deepspeed={engine}"])

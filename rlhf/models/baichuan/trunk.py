@@ -17,11 +17,13 @@ from transformers.models.llama.modeling_llama import (
     LlamaRotaryEmbedding,
 )
 from transformers.utils.generic import merge_with_config_defaults
+from transformers.utils.import_utils import is_tracing
 from transformers.utils.output_capturing import capture_outputs
 
 from rlhf.models.baichuan.alibi import alibi_mask
 from rlhf.models.baichuan.attention import BaichuanAttention, end_to_end
 from rlhf.models.baichuan.configuration import BaichuanConfig
+from rlhf.ops.padding import LeftAligned
 from rlhf.ops.varlen_attention import has_varlen_kernel
 
 
@@ -95,34 +97,45 @@ class BaichuanModel(BaichuanPreTrainedModel):
         states_to_keep: how many last positions' states are wanted (0: all); of the others the last
         block makes no more than keys and values, if it `cuts_last_block`.
 
-        Without an attention mask, position_ids that start again mark packed sequences, which do not
-        see each other. Where they lie in one row, cu_seq_lens_q [S + 1] and max_length_q, as for
-        transformers' FlashAttention, keep them apart without a mask. With key_order [M] keys are
-        those tokens of the row, in this order, and cu_seq_lens_k and max_length_k are of them. Not
-        with ALiBi, for which the kernel has no place.
+        With an attention mask and without a cache, rows are moved to the left, where they need no
+        mask, unless a row's real tokens are not all in one piece. Without one, position_ids that
+        start again mark packed sequences, which do not see each other. Where they lie in one row,
+        cu_seq_lens_q [S + 1] and max_length_q, as for transformers' FlashAttention, keep them apart
+        without a mask. With key_order [M] keys are those tokens of the row, in this order, and
+        cu_seq_lens_k and max_length_k are of them. Not with ALiBi, for which the kernel has no
+        place.
         """
-        if (input_ids is None) == (inputs_embeds is None):
+        given = input_ids if inputs_embeds is None else inputs_embeds
+        if given is None or (input_ids is not None and inputs_embeds is not None):
             raise ValueError("pass exactly one of input_ids and inputs_embeds")
-        if self.rotary_emb is None and end_to_end(self.config, kwargs):
+        flat = end_to_end(self.config, kwargs)
+        if self.rotary_emb is None and flat:
             raise ValueError(
                 "cu_seq_lens_q leads to a kernel that has no ALiBi: pass position_ids that start "
                 "again with each sequence instead"
             )
-        hidden = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
         seen = 0 if past_key_values is None else past_key_values.get_query_offset()
         if position_ids is None:
-            position_ids = (torch.arange(hidden.shape[1], device=hidden.device) + seen)[None]
+            position_ids = (torch.arange(given.shape[1], device=given.device) + seen)[None]
+        aligned = None
+        if not flat and not use_cache and past_key_values is None:
+            aligned = self._aligned(given, attention_mask, kwargs)
+        if aligned:
+            given, position_ids = aligned.move(given), aligned.move(position_ids)
+        hidden = self.embed_tokens(given) if inputs_embeds is None else given
         # A cache made here is empty. The mask is made before it: packing is looked for without one.
         mask = None
-        if not end_to_end(self.config, kwargs):
+        if aligned:
+            mask = self._mask(hidden, None, None, None)
+        elif not flat:
             mask = self._mask(hidden, attention_mask, position_ids, past_key_values)
         if use_cache and past_key_values is None:
             past_key_values = DynamicCache(config=self.config)
         rotation = None if self.rotary_emb is None else self.rotary_emb(hidden, position_ids)
         # No block is told that it keeps all: compiled, a number that is given is one that varies,
         # 0 too, and the shapes behind it are sums.
-        cuts = self.cuts_last_block and states_to_keep > 0
-        last = {"states_to_keep": states_to_keep} if cuts else {}
+        kept = aligned.kept(states_to_keep) if aligned else states_to_keep
+        last = {"states_to_keep": kept} if self.cuts_last_block and kept else {}
         for layer in self.layers:
             hidden = layer(
                 hidden,
@@ -134,16 +147,29 @@ class BaichuanModel(BaichuanPreTrainedModel):
                 **(last if layer is self.layers[-1] else {}),
                 **kwargs,
             )
+        hidden = self.norm(hidden[:, -kept:])
         return BaseModelOutputWithPast(
-            last_hidden_state=self.norm(hidden[:, -states_to_keep:]),
+            last_hidden_state=aligned.back(hidden, states_to_keep) if aligned else hidden,
             past_key_values=past_key_values,
         )
+
+    def _aligned(
+        self, given: torch.Tensor, attention_mask: torch.Tensor | None, asked: dict[str, Any]
+    ) -> LeftAligned | None:
+        """How rows are moved so that no mask is needed, for which kernels are slower; None where
+        that cannot be, or where the caller is shown what is inside the blocks."""
+        if attention_mask is None or attention_mask.shape != given.shape[:2]:
+            return None
+        inside = (f"output_{name}" for name in self._can_record_outputs)
+        if any(asked.get(name, getattr(self.config, name)) for name in inside):
+            return None
+        return None if is_tracing(attention_mask) else LeftAligned.of(attention_mask)
 
     def _mask(
         self,
         hidden: torch.Tensor,
         attention_mask: torch.Tensor | None,
-        position_ids: torch.Tensor,
+        position_ids: torch.Tensor | None,
         cache: Cache | None,
     ) -> torch.Tensor | BlockMask | None:
         """The mask that the attention functions take; for ALiBi it carries the bias as well."""

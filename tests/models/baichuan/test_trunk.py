@@ -39,13 +39,95 @@ def test_padding_on_the_left_attends_to_something(architecture: str) -> None:
     )
     mask = torch.ones_like(IDS)
     mask[0, :7] = 0
-    model(IDS, attention_mask=mask, use_cache=False)
+    model(IDS, attention_mask=mask, use_cache=True)  # or rows were moved, and there were no mask
     (given,) = masks
     seen = given if given.dtype == torch.bool else given > torch.finfo(given.dtype).min
     assert seen.any(-1).all()
     # What is real sees itself and the real ones before it, and no padding.
     assert not seen[0, :, 7:, :7].any()
     assert (seen[0, :, 7:, 7:] == torch.ones(13, 13).tril().bool()).all()
+
+
+PADDED = {
+    "left": [(6, 0), (0, 0), (3, 0)],
+    "right": [(0, 5), (0, 2), (0, 9)],
+    "both": [(4, 7), (9, 2), (5, 5)],
+    "nothing": [(0, 0), (0, 0), (0, 0)],
+}
+"""Columns of padding on the left and on the right of each row."""
+
+
+def of_sides(sides: list[tuple[int, int]], width: int = 20) -> tuple[torch.Tensor, torch.Tensor]:
+    columns = torch.arange(width)
+    mask = torch.stack([(columns >= left) & (columns < width - right) for left, right in sides])
+    generator = torch.Generator().manual_seed(1)
+    return torch.randint(3, 60, mask.shape, generator=generator), mask
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@pytest.mark.parametrize("sides", PADDED)
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_rows_moved_to_the_left_are_as_under_a_mask(architecture, sides, attention):
+    """States of what is real, and every gradient; with a cache nothing is moved."""
+    ids, mask = of_sides(PADDED[sides])
+    found = {}
+    for moved in (True, False):
+        model = tiny_model(architecture)
+        model.set_attn_implementation(attention)
+        states = model.model(ids, attention_mask=mask, use_cache=not moved).last_hidden_state
+        states[mask].square().sum().backward()
+        found[moved] = [states[mask].detach(), *(p.grad for p in model.model.parameters())]
+    for a, b in zip(found[True], found[False], strict=True):
+        torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("cuts", [True, False])
+@pytest.mark.parametrize("sides", PADDED)
+@torch.no_grad()
+def test_the_last_states_of_moved_rows(sides, cuts):
+    ids, mask = of_sides(PADDED[sides])
+    model = tiny_model("baichuan2-7b").model
+    model.cuts_last_block = cuts
+    every = model(ids, attention_mask=mask, use_cache=True).last_hidden_state
+    for keep in (1, 2, 5, 13, 20):
+        last = model(ids, attention_mask=mask, use_cache=False, states_to_keep=keep)
+        assert last.last_hidden_state.shape[1] == keep
+        real = mask[:, -keep:]
+        torch.testing.assert_close(last.last_hidden_state[real], every[:, -keep:][real])
+
+
+@torch.no_grad()
+def test_moved_rows_need_no_mask_and_no_column_that_none_of_them_fills():
+    model, given = tiny_model("baichuan2-7b").model, []
+    model.layers[0].register_forward_pre_hook(
+        lambda layer, args, kwargs: given.append((kwargs["attention_mask"], args[0].shape[1])),
+        with_kwargs=True,
+    )
+    ids, mask = of_sides([(4, 7), (9, 2), (5, 5)])
+    model(ids, attention_mask=mask, use_cache=False)
+    assert given == [(None, 10)]
+    # With its states shown, they are where the tokens are.
+    shown = model(ids, attention_mask=mask, use_cache=False, output_hidden_states=True)
+    assert [tuple(states.shape[:2]) for states in shown.hidden_states] == [(3, 20)] * 3
+    mask[0, 8] = False  # a hole
+    holed = model(ids, attention_mask=mask, use_cache=False).last_hidden_state
+    assert [width for _, width in given] == [10, 20, 20]
+    kept = model(ids, attention_mask=mask, use_cache=True).last_hidden_state
+    assert torch.equal(holed, kept)
+
+
+@torch.no_grad()
+def test_positions_move_with_their_tokens():
+    model = tiny_model("baichuan2-7b").model
+    ids, mask = of_sides([(4, 7), (9, 2)])
+    places = torch.stack([torch.arange(20) * 2, torch.arange(20) * 3])
+    moved, kept = (
+        model(ids, attention_mask=mask, position_ids=places, use_cache=cache).last_hidden_state
+        for cache in (False, True)
+    )
+    torch.testing.assert_close(moved[mask], kept[mask])
+    ordinary = model(ids, attention_mask=mask, use_cache=False).last_hidden_state
+    assert not torch.allclose(moved[mask], ordinary[mask], atol=1e-3)
 
 
 @torch.no_grad()
@@ -71,8 +153,9 @@ def test_a_decoder_layer_compiles_to_one_graph(architecture: str) -> None:
     hook = model.model.layers[1].register_forward_pre_hook(
         lambda layer, args, kwargs: given.update(kwargs, hidden=args[0]), with_kwargs=True
     )
-    model(IDS, attention_mask=(IDS != IDS[1, 0]).long(), use_cache=False)
+    model(IDS, attention_mask=(IDS != IDS[1, 3]).long(), use_cache=False)
     hook.remove()
+    assert given["attention_mask"] is not None
     hidden = given.pop("hidden")
     layer = model.model.layers[1]
     compiled = torch.compile(layer, backend="eager", fullgraph=True)
