@@ -42,7 +42,7 @@ scaling() {
 }
 
 alone() { # into a folder of its own: the committed ppo_32.json has TRL's figures beside ours
-    call alone 110 600 benchmarks/ppo.py "$work/alone" "$results/alone" --cases ppo_32 growth_256_256 --options compiled --profile
+    call alone 110 900 benchmarks/ppo.py "$work/alone" "$results/alone" --cases ppo_32_uneven ppo_32 growth_256_256 --options compiled masked --profile
 }
 
 fine_tuning() {

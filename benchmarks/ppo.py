@@ -4,10 +4,12 @@
 
 Cases: ppo_32, ppo_128 (that many prompts of 256 tokens, 256 new ones, one epoch, LoRA of rank 16 on
 every linear layer, on one bf16 trunk), ppo_nf4 (as ppo_32, on a 4-bit trunk), ppo_13b (as ppo_32,
-the ALiBi model), and growth_PROMPTS_TOKENS (how an iteration grows with prompts, and with tokens of
-prompt and answer each). Each runs this project's own loop, once with every set of options named, in
-processes of their own, and gives a file: the fastest set, and all of them under `options`. `phases`
-are medians too. Random weights end no answer early: every one has all its tokens.
+the ALiBi model), ppo_32_uneven (as ppo_32, prompts of 32 to 256 tokens; `masked` is with rows that
+are not moved to the left), and growth_PROMPTS_TOKENS (how an iteration grows with prompts, and with
+tokens of prompt and answer each). Each runs this project's own loop, once with every set of options
+named, in processes of their own, and gives a file: the fastest set, and all of them under
+`options`. `phases` are medians too. Random weights end few answers early: nearly all have all their
+tokens.
 
 FOLDER is what `pip install --no-deps --target FOLDER trl==1.12.0` made, the last TRL with PPO. With
 it ppo_32 is also measured with that, on a Llama of the same shape, at each of three microbatch
@@ -36,6 +38,7 @@ from gpu_time import gpu_time
 from rlhf.config.load import load_config
 from rlhf.config.paths import resource
 from rlhf.config.schema import PPOSection
+from rlhf.models.baichuan.trunk import BaichuanModel
 from rlhf.models.export import save_reward_model
 from rlhf.models.load import load_reward_model, load_tokenizer
 from rlhf.models.roles import build_roles
@@ -47,14 +50,16 @@ from rlhf.training.common import prepare
 
 @dataclass(frozen=True)
 class Case:
-    """tokens: of every prompt, and of every answer. iterations: two that warm up, those that count,
-    and one more, at whose end a checkpoint is written."""
+    """tokens: of every prompt, and of every answer. shortest: of the shortest prompt, where they
+    are uneven. iterations: two that warm up, those that count, and one more, at whose end a
+    checkpoint is written."""
 
     prompts: int
     model: str = "baichuan2-7b"
     method: str = "lora"
     tokens: int = 256
     iterations: int = 5
+    shortest: int | None = None
 
 
 GROWTH = ((16, 256), (64, 256), (256, 256), (32, 512), (32, 1024), (32, 2048))
@@ -63,6 +68,7 @@ CASES = {
     "ppo_128": Case(128),
     "ppo_nf4": Case(32, method="qlora"),
     "ppo_13b": Case(32, "baichuan2-13b"),
+    "ppo_32_uneven": Case(32, shortest=32),
     **{
         f"growth_{prompts}_{tokens}": Case(prompts, tokens=tokens, iterations=4)
         for prompts, tokens in GROWTH
@@ -93,11 +99,13 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "scoring_microbatch": 4,
     },
 }
+OPTIONS["masked"] = OPTIONS["compiled"]
 """Of the config's `ppo`, beside what CASES says."""
 CASE_OPTIONS = {
     "ppo_32": ("eager", "compiled", "plain"),
     "ppo_nf4": ("small", "middling", "again"),
     "ppo_13b": ("eager", "compiled"),
+    "ppo_32_uneven": ("compiled", "masked"),
     **{name: ("long",) for name, case in CASES.items() if case.tokens > 256},
 }
 """Which of them a case is measured with; eager and compiled where it is not named."""
@@ -216,10 +224,16 @@ def one(arguments: argparse.Namespace) -> dict[str, Any]:
     if options.startswith("trl"):
         return with_trl(arguments.work_dir, chosen.prompts, size, int(options.split()[1]))
     section = ppo_section(chosen, size, OPTIONS[options])
-    return with_rlhf(arguments.work_dir, section, size, arguments.profile)
+    if options == "masked":
+        BaichuanModel._aligned = lambda *_: None  # type: ignore[method-assign]
+    shortest = size * chosen.shortest // chosen.tokens if chosen.shortest else size
+    return with_rlhf(arguments.work_dir, section, (shortest, size), arguments.profile)
 
 
-def with_rlhf(work: Path, section: PPOSection, size: int, profiled: bool) -> dict[str, Any]:
+def with_rlhf(
+    work: Path, section: PPOSection, sizes: tuple[int, int], profiled: bool
+) -> dict[str, Any]:
+    """sizes: tokens of the shortest prompt and of the longest."""
     roles = build_roles(
         "shared",
         work / "base",
@@ -240,7 +254,10 @@ def with_rlhf(work: Path, section: PPOSection, size: int, profiled: bool) -> dic
     with MetricsLog(out, ()) as metrics:
         loop.train(
             roles,
-            random_prompts(roles.tokenizer.vocab_size, 4 * section.rollout_batch, size),
+            uneven(
+                random_prompts(roles.tokenizer.vocab_size, 4 * section.rollout_batch, sizes[1]),
+                *sizes,
+            ),
             section,
             score_statistics=(0.0, 1.0),
             output_dir=out,
@@ -260,7 +277,7 @@ def with_rlhf(work: Path, section: PPOSection, size: int, profiled: bool) -> dic
         "iterations": [round(each, 3) for each in clock.iterations],
         "settings": {
             "prompts": section.rollout_batch,
-            "tokens": size,
+            "tokens": sizes[1],
             "microbatch": section.microbatch,
         },
         "metrics": rows[-1],
@@ -339,6 +356,13 @@ def random_prompts(vocabulary: int, count: int, size: int) -> list[list[int]]:
         200, vocabulary, (count, size), generator=generator
     ).tolist()
     return ids
+
+
+def uneven(prompts: list[list[int]], shortest: int, longest: int) -> list[list[int]]:
+    """Cut to lengths from `shortest` to `longest`."""
+    generator = torch.Generator().manual_seed(1)
+    lengths = torch.randint(shortest, longest + 1, (len(prompts),), generator=generator)
+    return [prompt[:length] for prompt, length in zip(prompts, lengths.tolist(), strict=True)]
 
 
 def reset_peak() -> None:
