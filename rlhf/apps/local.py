@@ -40,7 +40,7 @@ def ask_directly(host: str) -> None:
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A socket of that address, not yet listening; ValueError where it is taken, not there or none."""
+    """A socket of that address, not listening; ValueError where it is taken, not here or none."""
     listener = None
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
