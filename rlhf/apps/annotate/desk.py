@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
@@ -10,13 +11,14 @@ from pydantic import ValidationError
 
 from rlhf.apps.annotate.accounts import is_auditor
 from rlhf.apps.annotate.audit import Audit
-from rlhf.apps.annotate.database import Moved
+from rlhf.apps.annotate.database import Moved, Unsaved
 from rlhf.apps.annotate.job import Job
 from rlhf.apps.annotate.ranking import Answer, Note, as_shown
 from rlhf.apps.annotate.store import Refused, Store, Work
 from rlhf.data.jsonl import Part, in_one_line
 from rlhf.data.taxonomy import Taxonomy
 
+LOG = logging.getLogger(__name__)
 View = dict[str, Any]
 
 
@@ -58,6 +60,9 @@ class Desk:
             return {"error": in_one_line(error)}
         except Moved:
             return {"error": "moved"}
+        except Unsaved as error:
+            LOG.warning("%s", error)  # to whoever can mend it
+            return {"error": error.word}
         except (Refused, ValueError) as error:
             return {"error": str(error)}
 

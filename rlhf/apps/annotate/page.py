@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rlhf.apps.annotate.accounts import is_password
-from rlhf.apps.annotate.database import Moved
+from rlhf.apps.annotate.database import Moved, Unsaved
 from rlhf.apps.annotate.desk import Desk, View
 from rlhf.apps.local import ask_directly
 
@@ -68,12 +68,14 @@ def build(desk: Desk) -> Any:
 
 
 def may_enter(desk: Desk, name: str, password: str) -> bool:
-    """Whether this is an account's password; a job that was moved is told as what it is."""
+    """Whether this is an account's password; what keeps the server from looking is told."""
     try:
         return is_password(desk.job.database, name, password)
     except Moved as moved:
         # Without the place: who asks has not signed in.
         raise HTTPException(503, "moved; start rlhf annotate again") from moved
+    except Unsaved as unsaved:
+        raise HTTPException(503, unsaved.reason) from unsaved
 
 
 def launch(desk: Desk, port: int | None) -> tuple[Any, str]:
