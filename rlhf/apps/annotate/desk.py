@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from rlhf.apps.annotate.accounts import is_auditor
 from rlhf.apps.annotate.audit import Audit
@@ -20,6 +20,7 @@ from rlhf.data.taxonomy import Taxonomy
 
 LOG = logging.getLogger(__name__)
 View = dict[str, Any]
+Number = Annotated[int, Field(ge=0, lt=2**63)]  # as SQLite takes it
 
 
 class Call(Part):
@@ -29,11 +30,11 @@ class Call(Part):
         "open", "keep", "answer", "skip", "flag", "step", "take_up",
         "batch", "check", "judge", "put_back",
     ]  # fmt: skip
-    key: int = 0
+    key: Number = 0
     answer: Answer | None = None
     note: Note = ""
     step: Literal[-1, 1] = 1
-    batch: tuple[str, int] = ("", 0)
+    batch: tuple[str, Number] = ("", 0)
     good: bool = False
 
 

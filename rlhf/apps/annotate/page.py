@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import secrets
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,11 +48,8 @@ def build(desk: Desk) -> Any:
         tickets[ticket] = str(request.username)
         return ticket
 
-    def call(data: list[str]) -> View:
-        ticket, request = data
-        if ticket not in tickets:
-            return {"error": "forbidden"}
-        return desk.handle(tickets[ticket], request)
+    def call(data: Any) -> View:
+        return answer(desk, tickets, data)
 
     with gr.Blocks(title="Annotation · 标注", analytics_enabled=False) as blocks:
         page = gr.HTML(
@@ -65,6 +63,14 @@ def build(desk: Desk) -> Any:
             enter, outputs=page, queue=False, show_progress="hidden", api_visibility="private"
         )
     return blocks
+
+
+def answer(desk: Desk, tickets: Mapping[str, str], data: Any) -> View:
+    """What the desk answers whoever has the ticket in data: [ticket, request] where it is ours."""
+    match data:
+        case [str(ticket), str(request)] if ticket in tickets:
+            return desk.handle(tickets[ticket], request)
+    return {"error": "forbidden"}
 
 
 def may_enter(desk: Desk, name: str, password: str) -> bool:

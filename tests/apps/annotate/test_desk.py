@@ -299,11 +299,27 @@ def test_roles_do_not_mix(desk: Desk) -> None:
         ('{"action": "answer"}', "answer: missing"),
         ('{"action": "answer", "answer": {"ranks": [1], "label": "rude"}}', "answer.label"),
         ('{"action": "answer", "answer": {"ranks": [1], "grades": [6]}}', "grades"),
+        ('{"action": "skip", "key": 9223372036854775808}', "key: Input should be less than"),
+        ('{"action": "step", "key": -1}', "key: Input should be greater than or equal to 0"),
+        ('{"action": "open", "batch": ["ann", 9223372036854775808]}', "batch.1: Input should be"),
     ],
 )  # fmt: skip
 def test_what_the_page_would_never_send(desk: Desk, request_text: str, part: str) -> None:
     error = desk.handle("ann", request_text)["error"]
     assert part in error and "\n" not in error
+
+
+@pytest.mark.parametrize(
+    "data", [["T"], ["T", 1], ["T", "{}", ""], [["T"], "{}"], ["U", "{}"], "TU", {"T": "{}"}, None]
+)
+def test_calls_in_another_shape_are_answered_to_nobody(desk: Desk, data: Any) -> None:
+    pytest.importorskip("gradio")
+    from rlhf.apps.annotate.page import answer as answer_call
+
+    tickets = {"T": "ann"}
+    assert answer_call(desk, tickets, data) == {"error": "forbidden"}
+    opened = answer_call(desk, tickets, ["T", '{"action": "open"}'])
+    assert opened["user"] == "ann"
 
 
 def test_an_answer_to_a_lost_task_is_refused(desk: Desk) -> None:
