@@ -83,5 +83,10 @@ def annotate(
 def _ask_password(prompt: str) -> str:
     """What is typed twice, unseen; without a terminal the first line of the input."""
     if not sys.stdin.isatty():
-        return sys.stdin.readline().rstrip("\r\n")
+        try:
+            line = sys.stdin.readline().rstrip("\r\n")
+            line.encode()  # which some environments look at no sooner
+            return line
+        except UnicodeError:
+            raise ValueError("the password is not UTF-8: convert it") from None
     return str(typer.prompt(prompt, hide_input=True, confirmation_prompt=True))

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from typer.testing import CliRunner
 
 from rlhf import cli
@@ -16,3 +17,12 @@ def test_without_a_terminal_the_password_is_the_first_line_of_the_input(tmp_path
     assert (result.exit_code, result.stderr) == (0, "")
     assert result.stdout == f"ann can sign in: rlhf annotate {tmp_path}\n"
     assert is_password(database, "ann", "long enough")
+
+
+def test_a_password_in_another_encoding(tmp_path: Path) -> None:
+    collect_folder(tmp_path)
+    command = ["annotate", str(tmp_path), "--add-user", "ann"]
+    with pytest.raises(ValueError, match="the password is not UTF-8: convert it"):
+        CliRunner().invoke(
+            cli.app, command, input="密码密码密码".encode("gb18030"), catch_exceptions=False
+        )
