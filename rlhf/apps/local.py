@@ -40,7 +40,7 @@ def ask_directly(host: str) -> None:
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A socket of that address, not yet listening; ValueError where it is taken or not there."""
+    """A socket of that address, not listening; ValueError where it is taken, not here or none."""
     listener = None
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
@@ -48,16 +48,19 @@ def bind(host: str, port: int) -> socket.socket:
         listener = socket.socket(family, kind, protocol)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # a label of a name is empty or too long
         if listener is not None:
             listener.close()
-        raise ValueError(
-            f"{host}, port {port}: {error.strerror}; choose another with --host or --port"
-        ) from None
+        reason = error.strerror if isinstance(error, OSError) else "no name of a host"
+        place = f"{host}, port {port}" if port else host
+        raise ValueError(f"{place}: {reason}; choose another with --host or --port") from None
     return listener
 
 
-def free_port(host: str) -> int:
-    """A port that nobody has there, for a server that takes nothing but a number."""
-    with bind(host, 0) as listener:
+def free_port(host: str, port: int = 0) -> int:
+    """A port that nobody has there, for a server that takes nothing but a number.
+
+    port: the one that it has to be; 0 is any. ValueError as `bind`.
+    """
+    with bind(host, port) as listener:
         return int(listener.getsockname()[1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -65,9 +66,6 @@ def annotate(
     """
     from rlhf.apps.annotate.command import annotate as serve
 
-    def ask(prompt: str) -> str:
-        return str(typer.prompt(prompt, hide_input=True, confirmation_prompt=True))
-
     serve(
         tasks,
         new_user=add_user,
@@ -77,6 +75,18 @@ def annotate(
         from_label_studio=from_label_studio,
         overlap=overlap,
         port=port,
-        ask_password=ask,
+        ask_password=_ask_password,
         say=typer.echo,
     )
+
+
+def _ask_password(prompt: str) -> str:
+    """What is typed twice, unseen; without a terminal the first line of the input."""
+    if not sys.stdin.isatty():
+        try:
+            line = sys.stdin.readline().rstrip("\r\n")
+            line.encode()  # which some environments look at no sooner
+            return line
+        except UnicodeError:
+            raise ValueError("the password is not UTF-8: convert it") from None
+    return str(typer.prompt(prompt, hide_input=True, confirmation_prompt=True))

@@ -18,14 +18,26 @@ def test_chat(checkpoint: Callable[..., Path]) -> None:
     assert first.stdout == again.stdout
 
 
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ([], "{}: no config.json, so no checkpoint; name a model directory"),
+        (
+            ["--seed", str(2**63)],
+            "--seed 9223372036854775808: choose one from -9223372036854775808 to "
+            "9223372036854775807",
+        ),
+    ],
+)
 def test_a_mistake_is_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    options: list[str],
+    told: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(sys, "argv", ["rlhf", "chat", str(tmp_path)])
+    monkeypatch.setattr(sys, "argv", ["rlhf", "chat", str(tmp_path), *options])
     monkeypatch.setattr(sys, "stdin", io.StringIO(""))
     with pytest.raises(SystemExit, match="2"):
         cli.main()
-    error = capsys.readouterr().err
-    assert error == (
-        f"rlhf: {tmp_path}: no config.json, so no checkpoint; name a model directory\n"
-    )
+    assert capsys.readouterr().err == f"rlhf: {told.format(tmp_path)}\n"

@@ -14,16 +14,21 @@ NAME = re.compile(r"[^\W_][\w.@-]{0,63}")
 _NOBODY = f"scrypt${'0' * 32}${'0' * 64}"
 
 
+def check_name(name: str) -> None:
+    """Raises ValueError for a name that cannot be an account's."""
+    if not NAME.fullmatch(name):
+        raise ValueError(
+            f"{name!r} cannot be a user name: use letters, digits and . _ - @, at most 64"
+        )
+
+
 def add_user(database: Database, name: str, password: str, *, auditor: bool) -> None:
     """Make an account, or give an existing one this password and role.
 
     Raises:
         ValueError: a name that cannot be one, or a password shorter than eight characters.
     """
-    if not NAME.fullmatch(name):
-        raise ValueError(
-            f"{name!r} cannot be a user name: use letters, digits and . _ - @, at most 64"
-        )
+    check_name(name)
     if len(password) < SHORTEST:
         raise ValueError(f"the password is too short: use at least {SHORTEST} characters")
     with database.transaction() as connection:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from rlhf.apps.annotate.accounts import add_user, count_users
+from rlhf.apps.annotate.accounts import add_user, check_name, count_users
 from rlhf.apps.annotate.audit import Audit
 from rlhf.apps.annotate.desk import Desk
 from rlhf.apps.annotate.job import WITHDRAWN, Job, open_job
@@ -36,10 +36,14 @@ def annotate(
         tasks: a collect folder or a tasks file. ask_password: prompt -> what was typed.
 
     Raises:
-        ValueError: no tasks, no account, nothing to export, or the extra `ui` is missing.
+        ValueError: no tasks, no account or a name that cannot be one, an auditor of no name,
+            nothing to export, or the extra `ui` is missing.
     """
+    if auditor and new_user is None:
+        raise ValueError("--auditor is of an account that is made: add --add-user NAME")
     job = open_job(tasks)
     if new_user is not None:
+        check_name(new_user)  # before its password is asked for
         add_user(job.database, new_user, ask_password(f"Password for {new_user}"), auditor=auditor)
         say(f"{new_user} can sign in: rlhf annotate {tasks}")
         for path in job.withdraw() if Audit(job.database).waits() else ():

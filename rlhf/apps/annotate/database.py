@@ -9,8 +9,19 @@ from pathlib import Path
 from typing import Literal
 
 from rlhf.data.records import RankingTask
+from rlhf.runtime.files import FULL
 
 PATIENCE = 30.0  # seconds to wait for another writer
+REASONS = {
+    "full": "the disk is full, or fails; free some space, and do it again",
+    "busy": f"something else has been writing to it for {PATIENCE:.0f} seconds; do it again",
+}
+# A full disk is often but an I/O error: no room for the index of what is written ahead.
+CODES = {
+    sqlite3.SQLITE_FULL: "full",
+    sqlite3.SQLITE_IOERR: "full",
+    sqlite3.SQLITE_BUSY: "busy",
+}
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS users (
@@ -77,21 +88,30 @@ class Moved(ValueError):
     """The file that was opened is no longer in its place."""
 
 
+class Unsaved(OSError):
+    """The file takes nothing now. word: of REASONS."""
+
+    def __init__(self, path: Path, word: str) -> None:
+        self.word, self.reason = word, REASONS[word]
+        super().__init__(f"{path}: {self.reason}")
+
+
 class Database:
     """One file, shared by threads and processes: each transaction opens a connection of its own.
 
-    Each raises Moved when the file is gone or another one has its place, and makes none anew.
+    Each raises Moved when the file is gone or another one has its place, and makes none anew;
+    Unsaved when the disk is full, also for what is written beside it meanwhile.
     """
 
     def __init__(self, path: Path) -> None:
-        """Raises ValueError for a file that is damaged."""
+        """Raises ValueError for a file that is damaged, and Unsaved."""
         self.path = path
         try:
             with closing(self._open("rwc")) as connection:
                 connection.execute("PRAGMA journal_mode = WAL")
                 connection.executescript(SCHEMA)
-        except sqlite3.OperationalError:  # somebody else is at it, or the disk is full
-            raise
+        except sqlite3.OperationalError as error:
+            raise _told(path, error) from None
         except sqlite3.DatabaseError as error:
             raise ValueError(f"{path}: {error}; restore it from a copy") from None
         self._identity = _identity(path)
@@ -121,9 +141,9 @@ class Database:
             with closing(self._open("rw")) as connection:
                 self._check_place()
                 yield connection
-        except sqlite3.DatabaseError:
+        except (sqlite3.DatabaseError, OSError) as error:
             self._check_place()
-            raise
+            raise _told(self.path, error) from None
 
     def _open(self, mode: Literal["rw", "rwc"]) -> sqlite3.Connection:
         """mode: rwc makes the file where there is none."""
@@ -171,6 +191,14 @@ class Database:
                         "INSERT INTO tasks (source, id, record) VALUES (?, ?, ?)",
                         (source, task_id, record),
                     )
+
+
+def _told(path: Path, error: sqlite3.DatabaseError | OSError) -> Exception:
+    """Unsaved where it is that, else the error itself."""
+    if isinstance(error, OSError):
+        return Unsaved(path, "full") if error.errno in FULL else error
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF  # without its details
+    return Unsaved(path, CODES[code]) if code in CODES else error
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from rlhf.apps.annotate.accounts import is_auditor
 from rlhf.apps.annotate.audit import Audit
-from rlhf.apps.annotate.database import Moved
+from rlhf.apps.annotate.database import Moved, Unsaved
 from rlhf.apps.annotate.job import Job
 from rlhf.apps.annotate.ranking import Answer, Note, as_shown
 from rlhf.apps.annotate.store import Refused, Store, Work
 from rlhf.data.jsonl import Part, in_one_line
 from rlhf.data.taxonomy import Taxonomy
 
+LOG = logging.getLogger(__name__)
 View = dict[str, Any]
+Number = Annotated[int, Field(ge=0, lt=2**63)]  # as SQLite takes it
 
 
 class Call(Part):
@@ -27,11 +30,11 @@ class Call(Part):
         "open", "keep", "answer", "skip", "flag", "step", "take_up",
         "batch", "check", "judge", "put_back",
     ]  # fmt: skip
-    key: int = 0
+    key: Number = 0
     answer: Answer | None = None
     note: Note = ""
     step: Literal[-1, 1] = 1
-    batch: tuple[str, int] = ("", 0)
+    batch: tuple[str, Number] = ("", 0)
     good: bool = False
 
 
@@ -58,6 +61,9 @@ class Desk:
             return {"error": in_one_line(error)}
         except Moved:
             return {"error": "moved"}
+        except Unsaved as error:
+            LOG.warning("%s", error)  # to whoever can mend it
+            return {"error": error.word}
         except (Refused, ValueError) as error:
             return {"error": str(error)}
 

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import os
 import secrets
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from rlhf.apps.annotate.accounts import is_password
-from rlhf.apps.annotate.database import Moved
+from rlhf.apps.annotate.database import Moved, Unsaved
 from rlhf.apps.annotate.desk import Desk, View
 from rlhf.apps.local import ask_directly
 
@@ -47,11 +48,8 @@ def build(desk: Desk) -> Any:
         tickets[ticket] = str(request.username)
         return ticket
 
-    def call(data: list[str]) -> View:
-        ticket, request = data
-        if ticket not in tickets:
-            return {"error": "forbidden"}
-        return desk.handle(tickets[ticket], request)
+    def call(data: Any) -> View:
+        return answer(desk, tickets, data)
 
     with gr.Blocks(title="Annotation · 标注", analytics_enabled=False) as blocks:
         page = gr.HTML(
@@ -67,13 +65,23 @@ def build(desk: Desk) -> Any:
     return blocks
 
 
+def answer(desk: Desk, tickets: Mapping[str, str], data: Any) -> View:
+    """What the desk answers whoever has the ticket in data: [ticket, request] where it is ours."""
+    match data:
+        case [str(ticket), str(request)] if ticket in tickets:
+            return desk.handle(tickets[ticket], request)
+    return {"error": "forbidden"}
+
+
 def may_enter(desk: Desk, name: str, password: str) -> bool:
-    """Whether this is an account's password; a job that was moved is told as what it is."""
+    """Whether this is an account's password; what keeps the server from looking is told."""
     try:
         return is_password(desk.job.database, name, password)
     except Moved as moved:
         # Without the place: who asks has not signed in.
         raise HTTPException(503, "moved; start rlhf annotate again") from moved
+    except Unsaved as unsaved:
+        raise HTTPException(503, unsaved.reason) from unsaved
 
 
 def launch(desk: Desk, port: int | None) -> tuple[Any, str]:

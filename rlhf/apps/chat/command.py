@@ -28,6 +28,7 @@ from rlhf.models.spec import ModelSpec
 from rlhf.runtime.devices import choose_device, choose_dtype
 from rlhf.runtime.quiet import quiet
 
+SEEDS = range(-(2**63), 2**63)  # as torch takes them
 LOAD_IN: dict[str, Quantization] = {"4bit": "nf4", "8bit": "int8"}
 
 
@@ -68,7 +69,12 @@ def chat(
     sampling: Sampling,
     seed: int | None = None,
 ) -> None:
-    """Talks until the input ends. Raises ValueError as `open_conversation` does."""
+    """Talks until the input ends.
+
+    Raises ValueError as `open_conversation` does, and for a seed that torch does not take.
+    """
+    if seed is not None and seed not in SEEDS:
+        raise ValueError(f"--seed {seed}: choose one from {SEEDS[0]} to {SEEDS[-1]}")
     console = Console()
     options: dict[str, Any] = {
         "load_in": load_in,

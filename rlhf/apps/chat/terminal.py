@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import TextIO
 
 import torch
 from rich.console import Console
@@ -39,8 +41,9 @@ class Left(Exception):
 class Terminal:
     """Commands and questions from the standard input; answers on the standard output.
 
-    Where that is no terminal, a line is a turn, answers are plain text, and all else goes to the
-    standard error or is left out. Where two models answer, each has a history of its own.
+    Where that is no terminal, a line is a turn, answers are plain text, both in UTF-8, and all else
+    goes to the standard error or is left out. Where two models answer, each has a history of its
+    own.
 
     open_other: a model to compare with; ValueError where it cannot be talked to.
     """
@@ -68,6 +71,7 @@ class Terminal:
 
     def _lines(self) -> Iterator[str]:
         if not self.interactive:
+            _in_utf8(sys.stdin, sys.stdout)
             yield from _typed(sys.stdin)
             return
         with suppress(ImportError):
@@ -200,6 +204,13 @@ def _place(text: str) -> Path:
         return Path(text).expanduser()
     except RuntimeError:
         raise ValueError(f"{text}: no such user's home") from None
+
+
+def _in_utf8(*streams: TextIO) -> None:
+    """As files of this project are, whatever the environment says."""
+    for stream in streams:
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="surrogateescape")
 
 
 def _typed(stream: Iterable[str]) -> Iterator[str]:

@@ -26,8 +26,8 @@ def ui(
         paths: runs, and folders of runs. password: to sign in with; None lets everybody in.
 
     Raises:
-        ValueError: no run, a host that others reach without a password, or the extra `ui` is
-            missing.
+        ValueError: no run, a host that others reach without a password, an address that is taken
+            or not of this machine, or the extra `ui` is missing.
     """
     runs = find_runs(paths)
     if password is not None and len(password) < SHORTEST:
@@ -37,18 +37,18 @@ def ui(
             f"--host {host}: others could look in and use the models; set a password in "
             "RLHF_UI_PASSWORD, or leave --host out and reach the page through ssh -L"
         )
+    # Gradio would try a hundred ports, whatever the matter is.
+    found = free_port(host, port or 0)
     try:
         from rlhf.apps.dashboard.page import launch
     except ModuleNotFoundError as error:
         if error.name not in ("gradio", "pandas", "starlette"):
             raise
         raise ValueError("the page needs gradio: pip install 'baichuan-rlhf[ui]'") from None
-    if port == 0:
-        port = free_port(host)
     try:
-        application, address = launch(paths, host, port, password)
+        application, address = launch(paths, host, None if port is None else found, password)
     except OSError:
-        taken = f"port {port} is" if port else "all ports from 7860 to 7959 are"
+        taken = "all ports from 7860 to 7959 are" if port is None else f"port {found} is"
         raise ValueError(f"{taken} taken on {host}: give another with --port") from None
     names = ", ".join(run.name for run in runs) if len(runs) <= FEW else f"{len(runs)} runs"
     say(f"{address} shows {names}; stop with Ctrl-C, the runs go on by themselves")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import secrets
 import time
@@ -13,6 +14,7 @@ from starlette.applications import Starlette
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HTTPRequest
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
@@ -21,6 +23,7 @@ from rlhf.apps.local import calls_this_machine
 from rlhf.apps.serve.engine import Engine, Job
 from rlhf.apps.serve.protocol import ChatRequest, CompletionRequest, Refused, read
 from rlhf.apps.serve.replies import CHAT, DONE, TEXT, Reply, Shape, event
+from rlhf.data.jsonl import MAX_LINE_BYTES
 
 LOG = logging.getLogger(__name__)
 OPEN_TO_ALL = "/health"
@@ -43,7 +46,7 @@ def make_app(engine: Engine, name: str, key: str | None) -> Any:
             Route("/v1/chat/completions", service.chat, methods=["POST"]),
             Route("/v1/completions", service.complete, methods=["POST"]),
         ],
-        middleware=[Middleware(Gate, key=key)],
+        middleware=[Middleware(Gate, key=key), Middleware(Farewell)],
         exception_handlers={Refused: _refuse, HTTPException: _no_such},
     )
 
@@ -74,6 +77,27 @@ class Gate:
         return Refused(told, status=401, code="invalid_api_key")
 
 
+class Farewell:
+    """Tells who still waits that the server ends now, unless their answer has begun."""
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        begun = False
+
+        async def noted(message: Any) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await self.app(scope, receive, noted)
+        except asyncio.CancelledError:
+            if not begun:
+                await _answer_to(_stopped())(scope, receive, send)
+
+
 class Service:
     """What each address answers."""
 
@@ -101,7 +125,7 @@ class Service:
         self, http: HTTPRequest, request: ChatRequest | CompletionRequest, shape: Shape
     ) -> Response:
         self._check_name(request.model)
-        job = self.engine.job(request)
+        job = await self.engine.job(request)
         reply = Reply(shape, self.name, len(job.prompt))
         if request.stream:
             usage = request.stream_options is not None and request.stream_options.include_usage
@@ -151,10 +175,23 @@ class Service:
 
 
 async def _body(http: HTTPRequest) -> bytes:
-    """JSON by its header too: without this, any page in a browser could have things written."""
+    """JSON by its header too: without this, any page in a browser could have things written.
+
+    What is too long is heard to its end, unkept: a client that is cut short reads no answer.
+    """
     if http.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
         raise Refused("send the header Content-Type: application/json", status=415)
-    return bytes(await http.body())
+    body, size = bytearray(), 0
+    try:
+        async for chunk in http.stream():
+            size += len(chunk)
+            body += chunk if size <= MAX_LINE_BYTES else b""
+    except ClientDisconnect:
+        raise Refused("the client went away in the middle of its request") from None
+    if size > MAX_LINE_BYTES:
+        told = f"a request of {size} bytes; {MAX_LINE_BYTES} is the longest that is read"
+        raise Refused(told, status=413)
+    return bytes(body)
 
 
 def _answer_to(refused: Refused) -> Response:

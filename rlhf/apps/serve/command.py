@@ -16,6 +16,7 @@ from rlhf.models.source import find_source
 from rlhf.runtime.quiet import quiet
 
 EXTRA = ("starlette", "uvicorn", "anyio")
+PATIENCE = 5  # seconds that answers have to end once the server is stopped
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,10 @@ def make_server(
         raise
     _introduce(listener, called, key if door.key is None else None, say)
     app = make_app(engine, called, key)
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
+    config = uvicorn.Config(
+        app, log_level="warning", lifespan="off", timeout_graceful_shutdown=PATIENCE
+    )
+    server = uvicorn.Server(config)
     engine.leaving = lambda: server.should_exit
     return server, listener
 

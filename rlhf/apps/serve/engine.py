@@ -59,13 +59,18 @@ class Engine:
     def __init__(self, speaker: Speaker) -> None:
         self.speaker = speaker
         self.leaving: Callable[[], bool] = lambda: False
-        self.turn = asyncio.Lock()
+        self.turn, self.reading = asyncio.Lock(), asyncio.Lock()
         # Prompts are read while another thread decodes: a fast tokenizer is no thing for both.
         self.reader = copy.deepcopy(speaker.tokenizer)
+        self.longest_token = max(map(len, self.reader.get_vocab()))
 
-    def job(self, request: ChatRequest | CompletionRequest) -> Job:
-        """What a request asks for; not for two threads at once. Raises Refused where this model
-        cannot do it."""
+    async def job(self, request: ChatRequest | CompletionRequest) -> Job:
+        """What a request asks for. Raises Refused where this model cannot do it."""
+        async with self.reading:
+            return await run_sync(self._read, request)
+
+    def _read(self, request: ChatRequest | CompletionRequest) -> Job:
+        self._check_size(request)
         try:
             if isinstance(request, ChatRequest):
                 prompt = self._dialogue(request.messages)
@@ -135,6 +140,18 @@ class Engine:
             raise ValueError("the prompt is empty")
         return ids
 
+    def _check_size(self, request: ChatRequest | CompletionRequest) -> None:
+        """Raises Refused for what would take long to read, and cannot fit however it is read."""
+        context, texts = context_length(self.speaker.model), len(request.texts)
+        characters = sum(map(len, request.texts))
+        if texts > context or characters > context * self.longest_token:
+            size = f"{texts} messages" if texts > context else f"{characters} characters"
+            raise Refused(
+                f"this model reads {context} tokens in all, too few for {size}; shorten the prompt",
+                param=request.prompt_field,
+                code="context_length_exceeded",
+            )
+
     def _config(self, request: ChatRequest | CompletionRequest, prompt: int) -> GenerationConfig:
         own = answer_config(self.speaker.model)
         context = context_length(self.speaker.model)
@@ -169,5 +186,7 @@ def _stop(text: str, stops: Sequence[str]) -> int | None:
 
 def _held(text: str, stops: Sequence[str]) -> int:
     """How many characters at the end may be the beginning of such a string."""
-    starts = {stop[:length] for stop in stops for length in range(1, len(stop))}
+    starts = (
+        stop[:length] for stop in stops for length in range(1, min(len(stop) - 1, len(text)) + 1)
+    )
     return max((len(start) for start in starts if text.endswith(start)), default=0)

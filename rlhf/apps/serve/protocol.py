@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 from pydantic import (
@@ -149,10 +149,20 @@ class ChatRequest(Request):
     def limit(self) -> int | None:
         return self.max_tokens or self.max_completion_tokens
 
+    @property
+    def texts(self) -> Sequence[str]:
+        """Of the prompt; each costs a token at least."""
+        return [message.content for message in self.messages]
+
 
 class CompletionRequest(Request):
     prompt_field: ClassVar[str] = "prompt"
     prompt: str
+
+    @property
+    def texts(self) -> Sequence[str]:
+        """Of the prompt; each costs a token at least."""
+        return [self.prompt]
 
 
 Kind = TypeVar("Kind", bound=Request)

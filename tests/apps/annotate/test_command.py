@@ -18,7 +18,12 @@ from tests.apps.annotate.worlds import collect_folder
 
 
 def run(
-    folder: Path, *, new_user: str | None = None, auditor: bool = False, export: bool = False
+    folder: Path,
+    *,
+    new_user: str | None = None,
+    auditor: bool = False,
+    export: bool = False,
+    ask_password: Callable[[str], str] = lambda prompt: "long enough",
 ) -> list[str]:
     said: list[str] = []
     annotate(
@@ -30,7 +35,7 @@ def run(
         from_label_studio=None,
         overlap=1,
         port=None,
-        ask_password=lambda prompt: "long enough",
+        ask_password=ask_password,
         say=said.append,
     )
     return said
@@ -43,6 +48,24 @@ def test_add_user(tmp_path: Path) -> None:
     database = open_job(tmp_path).database
     assert is_password(database, "ann", "long enough")
     assert is_auditor(database, "zoe") and not is_auditor(database, "ann")
+
+
+def never(prompt: str) -> str:
+    raise AssertionError(f"asked: {prompt}")
+
+
+def test_a_name_that_cannot_be_one_is_refused_before_the_password_is_asked_for(
+    tmp_path: Path,
+) -> None:
+    collect_folder(tmp_path)
+    with pytest.raises(ValueError, match="'' cannot be a user name"):
+        run(tmp_path, new_user="", ask_password=never)
+
+
+def test_an_auditor_without_a_name(tmp_path: Path) -> None:
+    collect_folder(tmp_path)
+    with pytest.raises(ValueError, match="--auditor is of an account .*: add --add-user NAME"):
+        run(tmp_path, auditor=True, export=True)
 
 
 def test_export(tmp_path: Path) -> None:

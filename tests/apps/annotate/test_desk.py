@@ -9,7 +9,7 @@ import pytest
 
 from rlhf.apps.annotate.accounts import add_user
 from rlhf.apps.annotate.audit import Audit
-from rlhf.apps.annotate.database import Moved
+from rlhf.apps.annotate.database import Database, Moved
 from rlhf.apps.annotate.desk import Desk
 from rlhf.apps.annotate.job import Job
 from rlhf.apps.annotate.ranking import Answer
@@ -18,7 +18,7 @@ from rlhf.data.records import RankingRecord, read_jsonl
 from rlhf.data.taxonomy import Taxonomy
 from rlhf.runtime.manifest import MANIFEST, StageManifest, outputs_of
 from rlhf.runtime.run_dir import RunDir
-from tests.apps.annotate.worlds import collect_folder
+from tests.apps.annotate.worlds import collect_folder, failure
 
 TAXONOMY = """
 categories:
@@ -299,11 +299,27 @@ def test_roles_do_not_mix(desk: Desk) -> None:
         ('{"action": "answer"}', "answer: missing"),
         ('{"action": "answer", "answer": {"ranks": [1], "label": "rude"}}', "answer.label"),
         ('{"action": "answer", "answer": {"ranks": [1], "grades": [6]}}', "grades"),
+        ('{"action": "skip", "key": 9223372036854775808}', "key: Input should be less than"),
+        ('{"action": "step", "key": -1}', "key: Input should be greater than or equal to 0"),
+        ('{"action": "open", "batch": ["ann", 9223372036854775808]}', "batch.1: Input should be"),
     ],
 )  # fmt: skip
 def test_what_the_page_would_never_send(desk: Desk, request_text: str, part: str) -> None:
     error = desk.handle("ann", request_text)["error"]
     assert part in error and "\n" not in error
+
+
+@pytest.mark.parametrize(
+    "data", [["T"], ["T", 1], ["T", "{}", ""], [["T"], "{}"], ["U", "{}"], "TU", {"T": "{}"}, None]
+)
+def test_calls_in_another_shape_are_answered_to_nobody(desk: Desk, data: Any) -> None:
+    pytest.importorskip("gradio")
+    from rlhf.apps.annotate.page import answer as answer_call
+
+    tickets = {"T": "ann"}
+    assert answer_call(desk, tickets, data) == {"error": "forbidden"}
+    opened = answer_call(desk, tickets, ["T", '{"action": "open"}'])
+    assert opened["user"] == "ann"
 
 
 def test_an_answer_to_a_lost_task_is_refused(desk: Desk) -> None:
@@ -374,3 +390,32 @@ def test_signing_in_to_a_job_that_was_moved(tmp_path: Path) -> None:
     with pytest.raises(HTTPException, match="503.*start rlhf annotate again") as raised:
         may_enter(desk, "ann", "long enough")
     assert str(tmp_path) not in str(raised.value)  # who asks has not signed in
+
+
+def test_a_full_disk_is_told_on_the_page_and_to_who_runs_it(
+    job: Job, desk: Desk, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    key = call(desk, "ann", "open")["task"]["key"]
+    told = "the disk is full, or fails; free some space, and do it again"
+    with monkeypatch.context() as patch:
+        patch.setattr(Database, "_open", no_room)
+        assert answer(desk, "ann", key) == {"error": "full"}
+    assert caplog.messages == [f"{job.database.path}: {told}"]
+    assert answer(desk, "ann", key)["progress"]["answered_by_me"] == 1
+
+
+def test_signing_in_on_a_full_disk(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("gradio")
+    from starlette.exceptions import HTTPException
+
+    from rlhf.apps.annotate.page import may_enter
+
+    monkeypatch.setattr(Database, "_open", no_room)
+    with pytest.raises(HTTPException) as raised:
+        may_enter(desk, "ann", "long enough")
+    assert raised.value.status_code == 503
+    assert raised.value.detail == "the disk is full, or fails; free some space, and do it again"
+
+
+def no_room(*_: object) -> None:
+    raise failure(sqlite3.SQLITE_IOERR_SHMSIZE)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sqlite3
@@ -14,10 +15,10 @@ from threading import Barrier
 
 import pytest
 
-from rlhf.apps.annotate.database import Database, Moved
+from rlhf.apps.annotate.database import Database, Moved, Unsaved
 from rlhf.apps.annotate.ranking import Answer, shown_order
 from rlhf.apps.annotate.store import Refused, Store, Work
-from tests.apps.annotate.worlds import Clock, collect_folder
+from tests.apps.annotate.worlds import Clock, collect_folder, failure
 
 ANSWER = Answer(ranks=(1, 2, 3, 4), grades=(1, 2, 3), label="helpful")
 
@@ -279,6 +280,48 @@ def test_a_job_that_moves_in_the_middle_of_a_change(tmp_path: Path) -> None:
     with pytest.raises(Moved), database.transaction():
         folder.rename(tmp_path / "aside")
         raise sqlite3.OperationalError("disk I/O error")
+
+
+FULL = "the disk is full, or fails; free some space, and do it again"
+
+
+def test_a_full_disk_is_told(tmp_path: Path) -> None:
+    database = collect_folder(tmp_path).database
+    with pytest.raises(Unsaved) as raised, database.transaction() as connection:
+        connection.execute("PRAGMA max_page_count = 1")  # no more than there are
+        connection.execute("INSERT INTO marks VALUES (?, 'behind')", ("x" * 100_000,))
+    assert str(raised.value) == f"{database.path}: {FULL}"
+    assert raised.value.word == "full"
+    with database.reading() as connection:
+        assert connection.execute("SELECT * FROM marks").fetchall() == []
+
+
+@pytest.mark.parametrize(
+    "error", [failure(sqlite3.SQLITE_IOERR_SHMSIZE), OSError(errno.ENOSPC, "No space left")]
+)
+def test_no_room_for_what_lies_beside(tmp_path: Path, error: Exception) -> None:
+    database = collect_folder(tmp_path).database
+    with pytest.raises(Unsaved, match=FULL), database.transaction():
+        raise error
+
+
+def test_a_job_that_begins_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise failure(sqlite3.SQLITE_FULL)
+
+    monkeypatch.setattr(Database, "_open", fail)
+    with pytest.raises(Unsaved, match=FULL):
+        Database(tmp_path / "annotation.sqlite")
+
+
+def test_another_writer_that_does_not_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    database = collect_folder(tmp_path).database
+    with closing(sqlite3.connect(database.path)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        monkeypatch.setattr("rlhf.apps.annotate.database.PATIENCE", 0)
+        with pytest.raises(Unsaved, match="something else has been writing to it") as raised:
+            Store(database).claim("ann")
+    assert raised.value.word == "busy"
 
 
 def test_other_errors_of_the_database_stay_what_they_are(tmp_path: Path) -> None:

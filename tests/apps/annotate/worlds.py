@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from pathlib import Path
 
 from rlhf.apps.annotate.job import Job, open_job
@@ -34,6 +35,13 @@ class Clock:
 
     def __call__(self) -> float:
         return self.time
+
+
+def failure(code: int) -> sqlite3.OperationalError:
+    """As SQLite raises it, with this code."""
+    error = sqlite3.OperationalError(f"error {code}")
+    error.sqlite_errorcode = code
+    return error
 
 
 def task(number: int, responses: int = 4, prefix: str = "t") -> RankingTask:

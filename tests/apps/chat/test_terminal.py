@@ -156,6 +156,20 @@ def test_questions_in_another_encoding(opened: Opened, monkeypatch: pytest.Monke
         pipe(monkeypatch, conversation, text.decode(errors="surrogateescape"))
 
 
+def test_a_pipe_is_utf_8_whatever_the_environment_says(
+    opened: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    conversation = opened()
+    script = Script(conversation, ["今天</s>"])
+    asked = io.TextIOWrapper(io.BytesIO("你好\n".encode()), encoding="ascii")
+    answered = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdin", asked)
+    monkeypatch.setattr(sys, "stdout", answered)
+    Terminal(conversation, Console(), no_other).run()
+    assert "你好" in script.prompts[0]
+    assert answered.buffer.getvalue().decode() == "今天\n"  # type: ignore[attr-defined]
+
+
 def test_ctrl_c_cuts_an_answer_short_and_leaves_at_the_prompt(
     opened: Opened, monkeypatch: pytest.MonkeyPatch
 ) -> None:

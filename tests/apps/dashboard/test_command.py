@@ -15,6 +15,12 @@ from tests.apps.dashboard.worlds import make_run
         ("runs.example", None, "set a password in RLHF_UI_PASSWORD"),
         ("0.0.0.0", "short", "--password: too short; use at least 8"),
         ("127.0.0.1", "", "--password: too short"),
+        ("a..b", "long enough", "a..b: no name of a host; choose another with --host"),
+        (
+            "203.0.113.1",
+            "long enough",
+            "203.0.113.1: Cannot assign requested address; choose another",
+        ),
     ],
 )
 def test_no_door_is_open_by_mistake(

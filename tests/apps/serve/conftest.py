@@ -24,7 +24,7 @@ class Running:
     """A server that answers. model: what it serves, for a script to speak in its place."""
 
     def __init__(self, server: Any, port: int) -> None:
-        self.port, self.url = port, f"http://127.0.0.1:{port}/v1"
+        self.server, self.port, self.url = server, port, f"http://127.0.0.1:{port}/v1"
         service = server.config.app.routes[0].endpoint.__self__
         self.engine, self.name = service.engine, service.name
 

@@ -67,7 +67,9 @@ def test_an_adapter_is_served(checkpoint: Checkpoint, tmp_path: Path) -> None:
         ([], "no config.json, so no checkpoint; name a model directory"),
         (["--api-key", "a b"], "--api-key: empty, or with spaces"),
         (["--api-key", "a", "--no-api-key"], "choose one"),
-        (["--host", "203.0.113.1"], "203.0.113.1, port 0: Cannot assign requested address"),
+        (["--host", "203.0.113.1"], "203.0.113.1: Cannot assign requested address"),
+        (["--host", "a..b"], "a..b: no name of a host; choose another with --host"),
+        (["--host", "a" * 64], "a: no name of a host; choose another with --host"),
     ],
 )
 def test_mistakes_are_one_line(

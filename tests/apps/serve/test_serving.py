@@ -273,6 +273,82 @@ def test_a_server_that_is_stopped_tells_those_who_wait(checkpoint_path: Path) ->
         assert isinstance(waiting.exception(WAIT), openai.APIError)
 
 
+def half_a_request(running: Running) -> socket.socket:
+    connection = socket.create_connection(("127.0.0.1", running.port), timeout=WAIT)
+    head = "POST /v1/completions HTTP/1.1", "Host: localhost", f"Authorization: Bearer {KEY}"
+    body = "Content-Type: application/json", "Content-Length: 1000", "", "{"
+    connection.sendall("\r\n".join([*head, *body]).encode())
+    return connection
+
+
+def test_a_server_that_is_stopped_waits_for_no_client_that_is_silent(
+    checkpoint_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("rlhf.apps.serve.command.PATIENCE", 0)
+    with serving(checkpoint_path) as running, half_a_request(running) as connection:
+        assert plain(running, "GET", "/health")[0] == 200  # after the half was read
+        running.server.should_exit = True
+        answer = connection.makefile("rb").read()
+    assert answer.startswith(b"HTTP/1.1 503 ") and b"the server is being stopped" in answer
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_a_client_that_leaves_in_the_middle_of_its_request(
+    checkpoint_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with serving(checkpoint_path) as running:
+        half_a_request(running).close()
+        assert plain(running, "GET", "/health")[0] == 200
+    assert capsys.readouterr().err == ""
+
+
+def test_the_server_answers_while_it_reads_a_prompt(
+    server: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader, begun, go_on = server.engine.reader, threading.Event(), threading.Event()
+    encode = reader.encode
+
+    def slowly(*texts: Any, **options: Any) -> Any:
+        begun.set()
+        assert go_on.wait(WAIT)
+        return encode(*texts, **options)
+
+    monkeypatch.setattr(reader, "encode", slowly)
+    with ThreadPoolExecutor(1) as pool:
+        ask = server.client().completions.create
+        asked = pool.submit(ask, model=server.name, prompt="世界", max_tokens=2)
+        assert begun.wait(WAIT)
+        assert plain(server, "GET", "/health")[0] == 200
+        go_on.set()
+        assert asked.result(WAIT).usage
+
+
+def test_a_request_that_is_too_long_is_not_kept(server: Running) -> None:
+    ask = server.client().completions.create
+    with pytest.raises(openai.APIStatusError, match="bytes; 4194304 is the longest") as e:
+        ask(model=server.name, prompt="x" * 2**22)
+    assert e.value.status_code == 413
+
+
+def test_a_prompt_that_no_tokens_are_long_enough_for_is_not_read(
+    server: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert server.engine.longest_token == len("<reserved_100>")
+    most = 256 * 14
+    with pytest.raises(openai.BadRequestError, match="in all: the prompt has 3584"):
+        server.client().completions.create(model=server.name, prompt="~" * most)
+    monkeypatch.setattr(server.engine.reader, "encode", None)
+    told = "reads 256 tokens in all, too few for 3585 characters; shorten the prompt"
+    with pytest.raises(openai.BadRequestError, match=told) as e:
+        server.client().completions.create(model=server.name, prompt="~" * (most + 1))
+    assert (e.value.code, e.value.param) == ("context_length_exceeded", "prompt")
+    long: Any = [*ASKED, {"role": "assistant", "content": "~" * most}, *ASKED]
+    with pytest.raises(openai.BadRequestError, match="too few for 3588 characters"):
+        server.client().chat.completions.create(model=server.name, messages=long)
+    with pytest.raises(openai.BadRequestError, match="too few for 257 messages"):
+        server.client().chat.completions.create(model=server.name, messages=ASKED * 257)
+
+
 def test_a_failure_is_told_and_the_next_request_answered(
     server: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
