@@ -9,8 +9,10 @@ import os
 import time
 import traceback
 from pathlib import Path
+from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
 from rlhf.cli import (
     annotate,
@@ -38,8 +40,31 @@ NO_PATH = (errno.ENAMETOOLONG, errno.ELOOP, errno.EROFS, errno.ESTALE)
 FORESEEN = (ValueError, OSError, RuntimeError, FloatingPointError)
 _MEND = "; free some, and the same command goes on from the last whole checkpoint"
 
+
+class Interruptible(TyperGroup):
+    """Says that Ctrl-C has ended a command, where typer has an exit code for it and no word."""
+
+    def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]
+        """Runs the command that is asked for; at a prompt Ctrl-C comes as an Abort."""
+        try:
+            return super().invoke(ctx)
+        except (KeyboardInterrupt, typer.Abort) as error:
+            pressed = error.__context__ if isinstance(error, typer.Abort) else error
+            if not isinstance(pressed, KeyboardInterrupt):
+                raise
+            raise typer.Exit(_interrupted(pressed)) from None
+
+
+def _interrupted(error: KeyboardInterrupt) -> int:
+    """Says it, with what its notes add, and of several processes once; the exit code, a shell's."""
+    if os.environ.get("RANK", "0") == "0":
+        typer.echo("; ".join(["rlhf: interrupted", *getattr(error, "__notes__", ())]), err=True)
+    return 130
+
+
 app = typer.Typer(
     name="rlhf",
+    cls=Interruptible,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     help="RLHF for the Baichuan family: SFT, reward model, PPO.",
@@ -73,6 +98,8 @@ def _answer() -> int:
     """Does what the command line asks for, or says what went wrong; the exit code."""
     try:
         return app(prog_name="rlhf", standalone_mode=False) or 0
+    except KeyboardInterrupt as error:  # before typer has begun
+        return _interrupted(error)
     except typer.Abort:
         typer.echo("rlhf: broken off", err=True)
         return 1

@@ -108,7 +108,11 @@ def policy(
     from rlhf.evaluation.policy_report import lines
 
     choice = JudgeChoice(judge, judge_model, judge_key)
-    folder, report = evaluate_policy(run, policies or [], choice, prompts, out)
+    try:
+        folder, report = evaluate_policy(run, policies or [], choice, prompts, out)
+    except KeyboardInterrupt as error:
+        error.add_note("the same command goes on, with the answers kept so far")
+        raise
     typer.echo(f"judge: {report['judge']}")
     table = Table("against SFT", "win - lose", "win rate", "at equal length", "KL, nats")
     for line in lines(report):
