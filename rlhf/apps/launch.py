@@ -58,7 +58,7 @@ def launch(processes: int, arguments: Sequence[str], again: str) -> int:
 
 
 def _pass_on(number: int, frame: Any) -> None:
-    """Ctrl-C to the processes: each has a session of its own, where a terminal's does not arrive."""
+    """Ctrl-C to the processes: each has a session of its own, where no terminal's arrives."""
     for process in psutil.Process().children():
         with suppress(psutil.NoSuchProcess, ProcessLookupError):
             if os.getpgid(process.pid) != os.getpgrp():

@@ -38,7 +38,6 @@ CLOSED = (PermissionError, NotADirectoryError, IsADirectoryError)
 NO_PATH = (errno.ENAMETOOLONG, errno.ELOOP, errno.EROFS, errno.ESTALE)
 """What else is the path's fault."""
 FORESEEN = (ValueError, OSError, RuntimeError, FloatingPointError)
-_MEND = "; free some, and the same command goes on from the last whole checkpoint"
 
 
 class Interruptible(TyperGroup):
@@ -111,7 +110,9 @@ def _answer() -> int:
         if isinstance(error, FORESEEN) and _is_ours(error):
             typer.echo(f"rlhf: {place}{error}", err=True)
         elif _is_full_disk(error):
-            typer.echo(f"rlhf: {place}no space left on the disk{_MEND}", err=True)
+            again = "goes on from the last whole checkpoint" if _is_a_run_s(error) else "does it"
+            told = f"no space left on the disk; free some, and the same command {again}"
+            typer.echo(f"rlhf: {place}{told}", err=True)
         elif isinstance(error, OSError) and error.filename and _is_closed(error):
             reason = f"{error.filename}: {error.strerror}; check the path and who may use it"
             typer.echo(f"rlhf: {place}{reason}", err=True)
@@ -157,6 +158,12 @@ def _is_full_disk(error: Exception) -> bool:
     words = ("No space left on device", "Disk quota exceeded", "PytorchStreamWriter failed writing")
     full = isinstance(error, OSError) and error.errno in FULL
     return full or any(word in said for word in words)
+
+
+def _is_a_run_s(error: Exception) -> bool:
+    """Whether it came up in a run, which keeps checkpoints, and in no other command."""
+    frames = (frame for frame, _ in traceback.walk_tb(error.__traceback__))
+    return any(frame.f_code is stages._run.__code__ for frame in frames)
 
 
 def _is_ours(error: Exception) -> bool:

@@ -19,6 +19,7 @@ from rlhf.apps.launch import _cause, launch
 from tests.stages.worlds import miniature, statuses
 
 pytestmark = pytest.mark.slow
+INTERRUPTED = "rlhf: interrupted; the same command goes on from the last checkpoint"
 
 
 def start(*arguments: str) -> subprocess.Popen[str]:
@@ -48,11 +49,8 @@ def test_who_was_killed_comes_before_those_that_lost_it(ended: dict[int, int], f
     ("ended", "said"),
     [
         ({0: 130, 1: 130}, ""),
-        (
-            {0: -15, 1: 130},
-            "rlhf: interrupted; the same command goes on from the last checkpoint\n",
-        ),
-        ({0: -2, 1: 130}, "rlhf: interrupted; the same command goes on from the last checkpoint\n"),
+        ({0: -15, 1: 130}, f"{INTERRUPTED}\n"),
+        ({0: -2, 1: 130}, f"{INTERRUPTED}\n"),
     ],
 )
 def test_an_interrupt_is_said_where_the_main_process_had_no_time_to(
@@ -75,9 +73,8 @@ def test_ctrl_c_reaches_every_process_and_is_said_once(tmp_path: Path) -> None:
         time.sleep(0.1)
     launched.send_signal(signal.SIGINT)
     _, errors = launched.communicate(timeout=600)
-    said = "rlhf: interrupted; the same command goes on from the last checkpoint"
     assert launched.returncode == 130
-    assert [line for line in errors.splitlines() if line.startswith("rlhf: ")] == [said]
+    assert [line for line in errors.splitlines() if line.startswith("rlhf: ")] == [INTERRUPTED]
     assert statuses(run_dir) == {"sft/main": "running"}
 
 
