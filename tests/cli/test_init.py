@@ -84,6 +84,16 @@ def test_microbatches_are_the_packaged_configs(place, tuning, kind):
     assert set(MICROBATCHES) == set(questions.TUNINGS)
 
 
+def test_its_commands_can_be_copied(place):
+    said = call("--yes", "--out", "a b 中.yaml", "--language", "en")
+    name = "'a b 中.yaml'"
+    next_one = f"rlhf run {name} --rehearse, then rlhf doctor {name}"
+    assert said == f"written: a b 中.yaml; next: {next_one}\n"
+    lines = (place / "a b 中.yaml").read_text(encoding="utf-8").splitlines()
+    commands = [line.removeprefix("#     ") for line in lines if line.startswith("#     ")]
+    assert commands == [f"rlhf run {name} --rehearse", f"rlhf doctor {name}", f"rlhf run {name}"]
+
+
 def test_the_files_say_which_stages(place):
     (place / "data" / "prompts.jsonl").unlink()
     call("--yes", "--out", "alone.yaml")

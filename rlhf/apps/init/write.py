@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ def render(answers: Answers, out: Path) -> str:
     ).from_string(TEMPLATE.read_text(encoding="utf-8"))
     return template.render(
         **_values(answers),
-        out=out,
+        out=shlex.quote(str(out)),
         say=lambda english, mandarin: mandarin if chinese else english,
         quoted=lambda path: json.dumps(str(path), ensure_ascii=False),
     )
