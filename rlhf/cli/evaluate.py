@@ -102,7 +102,7 @@ def policy(
         --judge-model judge-large --judge-key API_KEY
     """
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
     from rlhf.apps.evaluate_policy import JudgeChoice, evaluate_policy
     from rlhf.evaluation.policy_report import lines
@@ -114,7 +114,13 @@ def policy(
         error.add_note("the same command goes on, with the answers kept so far")
         raise
     typer.echo(f"judge: {report['judge']}")
-    table = Table("against SFT", "win - lose", "win rate", "at equal length", "KL, nats")
+    table = Table(
+        Column("against SFT", overflow="fold"),
+        "win - lose",
+        "win rate",
+        "at equal length",
+        "KL, nats",
+    )
     for line in lines(report):
         table.add_row(*line)
     Console().print(table)
@@ -135,13 +141,13 @@ def compare(
     Example: rlhf evaluate compare runs/tiny runs/pairwise
     """
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
     from rlhf.evaluation import compare as comparing
 
     comparison = comparing.compare(directories)
     comparing.write(comparison, out)
-    table = Table("")
+    table = Table(Column("", overflow="fold"))
     for row in comparison.table:
         table.add_column(row["model"], overflow="fold")  # ends of paths are what tells them apart
     for line in comparing.lines(comparison.table):

@@ -80,3 +80,12 @@ def test_a_table_side_by_side(tmp_path: Path) -> None:
     assert "Kendall's tau" in done.stdout
     assert "Not tested on the same held-out pairs" in done.stdout
     assert (tmp_path / "out" / "comparison.csv").read_text(encoding="utf-8").count("\n") == 3
+
+
+def test_names_are_folded_on_a_narrow_terminal(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        write_jsonl(tmp_path / name / "pairs.jsonl", make_rows([1.0, -2.0, 1.0]))
+    words = ["evaluate", "compare", str(tmp_path / "a"), str(tmp_path / "b")]
+    done = CliRunner().invoke(app, [*words, "--out", str(tmp_path / "out")], env={"COLUMNS": "40"})
+    assert done.exit_code == 0 and "…" not in done.stdout
