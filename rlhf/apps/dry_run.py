@@ -135,8 +135,8 @@ def memory_table(config: Config, stages: Collection[str], gpus: int) -> Table:
     chosen = config.model_copy(update={"stages": tuple(stages)})  # what does not run is not refused
     found = plan(chosen, gpus=gpus, gpu_memory=memory)
     title = f"memory of each GPU ({gpus} of {memory:.0f} GiB)"
-    named = {name: Column(name, overflow="fold") for name in ("stage", "most in")}
-    table = Table(named["stage"], "GiB", named["most in"], "fits", "hours", title=title)
+    names = ("stage", "GiB", "most in", "fits", "hours")
+    table = Table(*(Column(name, overflow="fold") for name in names), title=title)
     for stage in found.stages:
         fits = "yes" if stage.fits else "no: rlhf plan says what would help"
         hours = stage.duration.hours
