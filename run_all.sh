@@ -9,11 +9,12 @@ while [[ -L $self ]]; do # macOS came without readlink -f for long
     [[ $link == /* ]] || link=$(dirname "$self")/$link
     self=$link
 done
+trap 'echo "rlhf: interrupted" >&2; exit 130' INT # until the stages have an answer of their own
 root=$(CDPATH= cd -- "$(dirname "$self")" && pwd)
 export PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH}
 
 python=$("$root/scripts/prepare_env.sh")
-extras=$("$python" -m rlhf.config.extras "$@")
+extras=$(trap '' INT; "$python" -m rlhf.config.extras "$@")
 if [[ -n $extras && $python == "$root/.venv/bin/python" ]]; then
     # shellcheck disable=SC2086  # several words
     "$root/scripts/prepare_env.sh" $extras >/dev/null

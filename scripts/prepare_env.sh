@@ -20,7 +20,7 @@ as_it_is() { # PYTHON EXTRA...
     local python=$1 missing IFS=,
     command -v "$python" >/dev/null || fail "$python: no such Python; set PYTHON to the path of one"
     shift
-    missing=$("$python" "$root/scripts/missing_requirements.py" "$@") || exit 2
+    missing=$(trap '' INT; "$python" "$root/scripts/missing_requirements.py" "$@") || exit 2
     [[ -z $missing ]] || fail "$python lacks $missing; install with '$python -m pip install -c" \
         "constraints.txt -e .[$*]', or deactivate that environment to have .venv made"
     command -v "$python"

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from rlhf.config.schema import BalanceSection, Config, SourceEntry
@@ -166,7 +167,8 @@ def _rank(split: str, config: Config, runtime: Runtime, step: Step) -> None:
         once(partial(write_jsonl, rankings, chain.from_iterable(gather(mine))))
     elif not rankings.is_file():
         raise Waiting(
-            f"waiting for rankings: rlhf annotate {step.directory}, then the same command again"
+            f"waiting for rankings: rlhf annotate {quote(str(step.directory))}, "
+            "then the same command again"
         )
 
 

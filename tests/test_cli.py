@@ -13,6 +13,7 @@ import yaml
 from rlhf import cli
 from rlhf.data.jsonl import write_jsonl
 from rlhf.data.records import Message, PromptRecord, SFTRecord
+from rlhf.runtime.files import write_text
 from rlhf.runtime.run_dir import RunDir
 from tests.stages.worlds import miniature
 
@@ -77,6 +78,17 @@ def test_what_is_foreseen_and_no_mistake_is_one_line_too(monkeypatch, capsys, tm
         assert exit_.value.code == 1
         error = capsys.readouterr().err
         assert error.startswith("rlhf: ") and said in error and error.count("\n") == 1
+
+
+def test_a_full_disk_speaks_of_checkpoints_where_there_are_some(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr("rlhf.runtime.files.sync", _no_space)
+    monkeypatch.setattr("rlhf.data.formats.convert", lambda *_: write_text(tmp_path / "x", "x"))
+    words = ["data", "convert", "--from", "alpaca", "--in", "a.json", "--out", "b"]
+    monkeypatch.setattr(sys, "argv", ["rlhf", *words])
+    with pytest.raises(SystemExit, match="1"):
+        cli.main()
+    line = "rlhf: no space left on the disk; free some, and the same command does it\n"
+    assert capsys.readouterr().err == line
 
 
 def _no_space(*_: object) -> None:

@@ -35,3 +35,8 @@ def test_no_registry_is_named():
     files = ("pyproject.toml", "constraints.txt", "setup.py", "run_all.sh", "Makefile")
     for file in [*(ROOT / name for name in files), *(ROOT / "scripts").glob("*.*")]:
         assert not re.search(r"https?://|index-url", file.read_text(encoding="utf-8")), file
+
+
+def test_the_command_is_what_python_m_rlhf_runs():
+    """Another entry point would import for a while before Ctrl-C has its answer."""
+    assert PROJECT["scripts"] == {"rlhf": "rlhf.__main__:main"}

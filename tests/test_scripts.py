@@ -59,3 +59,16 @@ def test_with_a_path_for_cd(script: str, python: Path) -> None:
     """With CDPATH, cd looks elsewhere first, and prints where it went."""
     called = f"{ROOT.name}/{script}"
     assert asked(python, called, ROOT.parent, CDPATH=str(ROOT.parent)) == expected(script)
+
+
+def test_ctrl_c_before_the_stages_is_one_line(python: Path) -> None:
+    """A terminal sends it to the script and to what the script has started."""
+    python.write_text(PYTHON.replace("echo", "kill -INT 0\necho"), encoding="utf-8")
+    done = subprocess.run(
+        [ROOT / "run_all.sh", "tiny"],
+        env={**os.environ, "PYTHON": str(python)},
+        capture_output=True,
+        text=True,
+        start_new_session=True,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "rlhf: interrupted\n")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.table import Column
 from rich.table import Table as Grid
 
 from rlhf.apps.run import STAGES
@@ -80,7 +81,8 @@ def _grid(columns: Sequence[str], rows: Sequence[Sequence[str]], console: Consol
         wide.add_row(*row)
     if wide.__rich_measure__(console, console.options.update(width=10_000)).maximum < console.width:
         return wide
-    tall = Grid("figure", "variant", "value", columns[2])
+    tall = Grid(*(Column(name, overflow="fold") for name in ("figure", "variant")), "value")
+    tall.add_column(columns[2])
     for i in range(1, len(columns), 2):
         for number, row in enumerate(rows):
             tall.add_row("" if number else columns[i], row[0], row[i], row[i + 1])

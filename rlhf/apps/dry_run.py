@@ -76,7 +76,8 @@ def dry_run(
         console.print(memory_table(config, stages, gpus))
     work = planned(config, run_dir, start, only, redo)
     check_roles(config, {stage for stage, _ in work})
-    table = Table("step", "will be", "why", title=f"stages of {run_dir.root}")
+    texts = (Column(name, overflow="fold") for name in ("step", "will be", "why"))
+    table = Table(*texts, title=f"stages of {run_dir.root}")
     for step, runtime, afresh in _steps(config, run_dir, work, redo):
         found = Outlook("run", "--redo") if afresh else outlook(step, runtime, coming)
         if found.action != "reuse" or not step.directory.exists():
@@ -111,7 +112,8 @@ def changed_keys(config: Config, before: Path) -> Iterator[str]:
 
 def data_table(data: DataSection, run_dir: RunDir, coming: list[Path]) -> Table:
     """The files that the config names, and what was made of them where that is up to date."""
-    table = Table("data", Column("file", overflow="fold"), "records", "MiB", title="data")
+    texts = (Column(name, overflow="fold") for name in ("data", "file"))
+    table = Table(*texts, "records", "MiB", title="data")
     names = [name for kind in KINDS for name in (kind, f"{kind}_eval")]
     named = {name: getattr(data, name) for name in [*names, "audits"] if getattr(data, name)}
     files = {name: Path(path) for name, path in named.items()}
@@ -133,7 +135,8 @@ def memory_table(config: Config, stages: Collection[str], gpus: int) -> Table:
     chosen = config.model_copy(update={"stages": tuple(stages)})  # what does not run is not refused
     found = plan(chosen, gpus=gpus, gpu_memory=memory)
     title = f"memory of each GPU ({gpus} of {memory:.0f} GiB)"
-    table = Table("stage", "GiB", "most in", "fits", "hours", title=title)
+    names = ("stage", "GiB", "most in", "fits", "hours")
+    table = Table(*(Column(name, overflow="fold") for name in names), title=title)
     for stage in found.stages:
         fits = "yes" if stage.fits else "no: rlhf plan says what would help"
         hours = stage.duration.hours

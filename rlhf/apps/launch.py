@@ -8,7 +8,10 @@ import signal
 import sys
 import uuid
 from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
 
+import psutil
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
@@ -17,7 +20,9 @@ from rlhf.runtime.devices import threads_each
 LAUNCHED = "TORCHELASTIC_RUN_ID"
 """Environment variable that torch's launcher sets for the processes that it starts."""
 HANDLED = "SIGTERM,SIGHUP,SIGQUIT"
-"""Signals that end all processes. Ctrl-C is not among them: a terminal sends it to each."""
+"""Signals that end all processes. Ctrl-C is not among them: each is told, and stops by itself."""
+INTERRUPTED = (130, -signal.SIGINT)
+"""Exit codes after Ctrl-C: a process that has said so, and one that had no time to."""
 
 
 def launch(processes: int, arguments: Sequence[str], again: str) -> int:
@@ -40,23 +45,40 @@ def launch(processes: int, arguments: Sequence[str], again: str) -> int:
         signals_to_handle=HANDLED,
     )
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # we say it below
-    signal.signal(signal.SIGINT, lambda number, frame: None)
+    signal.signal(signal.SIGINT, _pass_on)
     try:
         elastic_launch(config, sys.executable)("-m", "rlhf", *arguments)
     except ChildFailedError as error:
-        return _tell(*_cause(error), again)
+        main = error.failures.get(0)
+        rank, failure = _cause(error)
+        if failure.exitcode in INTERRUPTED:
+            return _tell_of_interrupt(main is not None and main.exitcode == 130, again)
+        return _tell(rank, failure, again)
     return 0
+
+
+def _pass_on(number: int, frame: Any) -> None:
+    """Ctrl-C to the processes: each has a session of its own, where no terminal's arrives."""
+    for process in psutil.Process().children():
+        with suppress(psutil.NoSuchProcess, ProcessLookupError):
+            if os.getpgid(process.pid) != os.getpgrp():
+                process.send_signal(signal.SIGINT)
 
 
 def _cause(error: ChildFailedError) -> tuple[int, ProcessFailure]:
     """Who has failed first. One that was killed comes before those that lost it and said so, which
     may be found at the same time; the launcher itself ends what is left by SIGTERM."""
-    killed = [
-        (rank, failure)
-        for rank, failure in error.failures.items()
-        if failure.exitcode < 0 and failure.exitcode != -signal.SIGTERM
-    ]
-    return killed[0] if killed else error.get_first_failure()
+    own = {rank: f for rank, f in error.failures.items() if f.exitcode != -signal.SIGTERM}
+    failures = own or error.failures
+    killed = [(rank, failure) for rank, failure in failures.items() if failure.exitcode < 0]
+    return killed[0] if killed else min(failures.items(), key=lambda found: found[1].timestamp)
+
+
+def _tell_of_interrupt(told: bool, again: str) -> int:
+    """told: whether the main process was still there to say it; the exit code."""
+    if not told:
+        print(f"rlhf: interrupted; {again} goes on from the last checkpoint", file=sys.stderr)
+    return 130
 
 
 def _tell(rank: int, failure: ProcessFailure, again: str) -> int:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from shlex import quote
 
 from rich.console import Console
 from rich.table import Table
@@ -28,7 +30,13 @@ def plan_run(config: Config, *, gpus: int = 1, gpu_memory: float = 80.0) -> Plan
 
 def show(found: Plan, console: Console) -> None:
     """A table of every phase, who holds what where four roles do, and what would fit."""
-    console.print(_table(found))
+    table = _table(found, KINDS)
+    if (
+        table.__rich_measure__(console, console.options.update(width=10_000)).maximum
+        > console.width
+    ):
+        table = _table(found, ())
+    console.print(table)
     for stage in found.stages:
         roles = _roles(stage)
         if roles:
@@ -69,7 +77,7 @@ def told(decision: Decision, path: Path) -> str:
     layers = f"; {decision.whole} of {decision.layers} layers stay whole" * (engine.stage == 3)
     return (
         f"{engine.name} on {engine.gpus} GPUs, {decision.peak_gib:.1f} GiB each{layers}\n"
-        f"{path} -> --set runtime.deepspeed={path}"
+        f"{path} -> --set {quote(f'runtime.deepspeed={path}')}"
     )
 
 
@@ -89,21 +97,20 @@ def _made_by_the_run(path: str, config: Config) -> bool:
     return path.startswith("demo://") or Path(path).is_relative_to(config.run_dir / "demo")
 
 
-def _table(found: Plan) -> Table:
+def _table(found: Plan, kinds: Sequence[str]) -> Table:
+    """kinds: of what lies in memory, a column each; a narrow terminal has no room for them."""
     table = Table(title=f"{found.name}: GiB on each GPU", title_justify="left")
-    table.add_column("stage", no_wrap=True)
-    table.add_column("phase", no_wrap=True)
-    for kind in KINDS:
-        table.add_column(kind, justify="right")
-    table.add_column("peak", justify="right", no_wrap=True)
-    table.add_column("time", justify="right", no_wrap=True)
+    for name in ("stage", "phase"):
+        table.add_column(name, overflow="fold")
+    for name in (*kinds, "peak", "time"):
+        table.add_column(name, justify="right", overflow="fold")
     for stage in found.stages:
         for index, phase in enumerate(stage.phases):
             height = phase is stage.height
             table.add_row(
                 f"{stage.name}\n({stage.engine})" if index == 0 else "",
                 phase.name,
-                *(_gib(phase.of(kind)) for kind in KINDS),
+                *(_gib(phase.of(kind)) for kind in kinds),
                 _verdict(stage) if height else _gib(phase.peak),
                 _time(stage) if index == 0 else "",
                 style=None if height else "dim",
@@ -146,8 +153,8 @@ def _roles(stage: StagePlan) -> str:
 
 def _option_table(found: Plan) -> Table:
     table = Table(title="What would make it fit (--set, --gpus)", title_justify="left")
-    table.add_column("stage")
-    table.add_column("change")
+    table.add_column("stage", overflow="fold")
+    table.add_column("change", overflow="fold")
     table.add_column("GPUs", justify="right")
     table.add_column("peak", justify="right")
     for option in found.options:

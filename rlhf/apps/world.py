@@ -15,7 +15,7 @@ from rlhf.config.schema import Config, DataSection
 from rlhf.data.prepare import prepare
 from rlhf.data.taxonomy import Taxonomy
 from rlhf.demo import annotators, build
-from rlhf.models.load import check_checkpoint
+from rlhf.models.load import Kind, check_checkpoint, check_kind
 from rlhf.runtime.distributed import once
 from rlhf.runtime.files import write_text
 from rlhf.runtime.quiet import warnings_on
@@ -124,3 +124,17 @@ def _check_named_files(config: Config, run_dir: RunDir, stages: Collection[str])
         )
     for path in models:
         check_checkpoint(path)
+    for path, kind in wanted_kinds(config):
+        if path in models:
+            check_kind(path, kind)
+
+
+def wanted_kinds(config: Config) -> list[tuple[str, Kind]]:
+    """The checkpoints that the config names, and what each has to be; `rm.model` may be either."""
+    ppo, dpo = config.ppo, config.dpo
+    speaking = [entry.path for entry in config.models.values()]
+    speaking += [entry.path for entry in config.collect.models]
+    scoring = [config.annotation.judge, ppo.reward_model, ppo.judge, config.evaluate.judge]
+    found: list[tuple[str, Kind]] = [(path, "reward model") for path in scoring if path]
+    named = [*speaking, ppo.actor, dpo.model if dpo else None]
+    return found + [(path, "language model") for path in named if path]

@@ -9,8 +9,10 @@ import os
 import time
 import traceback
 from pathlib import Path
+from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
 from rlhf.cli import (
     annotate,
@@ -36,10 +38,32 @@ CLOSED = (PermissionError, NotADirectoryError, IsADirectoryError)
 NO_PATH = (errno.ENAMETOOLONG, errno.ELOOP, errno.EROFS, errno.ESTALE)
 """What else is the path's fault."""
 FORESEEN = (ValueError, OSError, RuntimeError, FloatingPointError)
-_MEND = "; free some, and the same command goes on from the last whole checkpoint"
+
+
+class Interruptible(TyperGroup):
+    """Says that Ctrl-C has ended a command, where typer has an exit code for it and no word."""
+
+    def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]
+        """Runs the command that is asked for; at a prompt Ctrl-C comes as an Abort."""
+        try:
+            return super().invoke(ctx)
+        except (KeyboardInterrupt, typer.Abort) as error:
+            pressed = error.__context__ if isinstance(error, typer.Abort) else error
+            if not isinstance(pressed, KeyboardInterrupt):
+                raise
+            raise typer.Exit(_interrupted(pressed)) from None
+
+
+def _interrupted(error: KeyboardInterrupt) -> int:
+    """Says it, with what its notes add, and of several processes once; the exit code, a shell's."""
+    if os.environ.get("RANK", "0") == "0":
+        typer.echo("; ".join(["rlhf: interrupted", *getattr(error, "__notes__", ())]), err=True)
+    return 130
+
 
 app = typer.Typer(
     name="rlhf",
+    cls=Interruptible,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     help="RLHF for the Baichuan family: SFT, reward model, PPO.",
@@ -73,6 +97,8 @@ def _answer() -> int:
     """Does what the command line asks for, or says what went wrong; the exit code."""
     try:
         return app(prog_name="rlhf", standalone_mode=False) or 0
+    except KeyboardInterrupt as error:  # before typer has begun
+        return _interrupted(error)
     except typer.Abort:
         typer.echo("rlhf: broken off", err=True)
         return 1
@@ -84,7 +110,9 @@ def _answer() -> int:
         if isinstance(error, FORESEEN) and _is_ours(error):
             typer.echo(f"rlhf: {place}{error}", err=True)
         elif _is_full_disk(error):
-            typer.echo(f"rlhf: {place}no space left on the disk{_MEND}", err=True)
+            again = "goes on from the last whole checkpoint" if _is_a_run_s(error) else "does it"
+            told = f"no space left on the disk; free some, and the same command {again}"
+            typer.echo(f"rlhf: {place}{told}", err=True)
         elif isinstance(error, OSError) and error.filename and _is_closed(error):
             reason = f"{error.filename}: {error.strerror}; check the path and who may use it"
             typer.echo(f"rlhf: {place}{reason}", err=True)
@@ -130,6 +158,12 @@ def _is_full_disk(error: Exception) -> bool:
     words = ("No space left on device", "Disk quota exceeded", "PytorchStreamWriter failed writing")
     full = isinstance(error, OSError) and error.errno in FULL
     return full or any(word in said for word in words)
+
+
+def _is_a_run_s(error: Exception) -> bool:
+    """Whether it came up in a run, which keeps checkpoints, and in no other command."""
+    frames = (frame for frame, _ in traceback.walk_tb(error.__traceback__))
+    return any(frame.f_code is stages._run.__code__ for frame in frames)
 
 
 def _is_ours(error: Exception) -> bool:

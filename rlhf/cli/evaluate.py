@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from typer.core import TyperGroup
 
 from rlhf.cli.stages import stage_command
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 STAGE = "stage"
 
@@ -102,15 +105,18 @@ def policy(
         --judge-model judge-large --judge-key API_KEY
     """
     from rich.console import Console
-    from rich.table import Table
 
     from rlhf.apps.evaluate_policy import JudgeChoice, evaluate_policy
     from rlhf.evaluation.policy_report import lines
 
     choice = JudgeChoice(judge, judge_model, judge_key)
-    folder, report = evaluate_policy(run, policies or [], choice, prompts, out)
+    try:
+        folder, report = evaluate_policy(run, policies or [], choice, prompts, out)
+    except KeyboardInterrupt as error:
+        error.add_note("the same command goes on, with the answers kept so far")
+        raise
     typer.echo(f"judge: {report['judge']}")
-    table = Table("against SFT", "win - lose", "win rate", "at equal length", "KL, nats")
+    table = _table("against SFT", "win - lose", "win rate", "at equal length", "KL, nats")
     for line in lines(report):
         table.add_row(*line)
     Console().print(table)
@@ -131,15 +137,12 @@ def compare(
     Example: rlhf evaluate compare runs/tiny runs/pairwise
     """
     from rich.console import Console
-    from rich.table import Table
 
     from rlhf.evaluation import compare as comparing
 
     comparison = comparing.compare(directories)
     comparing.write(comparison, out)
-    table = Table("")
-    for row in comparison.table:
-        table.add_column(row["model"], overflow="fold")  # ends of paths are what tells them apart
+    table = _table("", *(row["model"] for row in comparison.table))
     for line in comparing.lines(comparison.table):
         table.add_row(*line)
     console = Console()
@@ -168,14 +171,20 @@ def best_of_n(
     Example: rlhf evaluate best-of-n runs/tiny
     """
     from rich.console import Console
-    from rich.table import Table
 
     from rlhf.apps.best_of_n import sample
 
     folder, curve = sample(run, policy, samples, prompts)
-    table = Table("n", "KL, nats", "score of the best", "judge's quality of it")
+    table = _table("n", "KL, nats", "score of the best", "judge's quality of it")
     for row in curve:
         values = (row["kl"], row["score"], row["quality"])
         table.add_row(str(row["n"]), *(f"{value:.2f}" for value in values))
     Console().print(table)
     typer.echo(f"report: {folder / 'index.html'}")
+
+
+def _table(*headings: str) -> Table:
+    """On a narrow terminal its words are folded; rich cuts them off, and ends tell paths apart."""
+    from rich.table import Column, Table
+
+    return Table(*(Column(heading, overflow="fold") for heading in headings))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -61,7 +62,8 @@ def init(
     if out.exists() and (yes or not typer.confirm(f"{out} is there already; overwrite it?")):
         raise ValueError(f"{out}: already there, and left as it is; name another with --out")
     write_text(out, render(answers, out))
-    typer.echo(f"written: {out}; next: rlhf run {out} --rehearse, then rlhf doctor {out}")
+    name = shlex.quote(str(out))
+    typer.echo(f"written: {out}; next: rlhf run {name} --rehearse, then rlhf doctor {name}")
 
 
 def _asked_again(parse: Callable[[str], Any]) -> Callable[[str], Any]:

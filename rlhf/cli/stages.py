@@ -130,8 +130,8 @@ def _run(
     except KeyboardInterrupt as error:
         redone = single.REDONE in getattr(error, "__notes__", ())
         again += " without --redo" if redone else ""
-        typer.echo(f"rlhf: interrupted; {again} goes on from the last checkpoint", err=True)
-        raise typer.Exit(130) from None
+        error.__notes__ = [f"{again} goes on from the last checkpoint"]  # in place of the run's
+        raise
 
 
 def _dry_run(path: Path, config: Config, gpus: int, options: dict[str, Any]) -> None:

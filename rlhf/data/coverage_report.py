@@ -38,7 +38,8 @@ def tables(coverage: Coverage, taxonomy: Taxonomy) -> list[Table]:
     for level, name in enumerate(NAMES, start=1):
         numbers = len(coverage.counts[level - 1]), len(coverage.gaps(level)), coverage.tagged(level)
         levels.add_row(name, *(f"{n:,}" for n in numbers), f"{coverage.balance(level):.2f}")
-    groups = Table("category", *right("prompts"), "empty", box=SIMPLE)
+    category, without = (Column(name, overflow="fold") for name in ("category", "empty"))
+    groups = Table(category, *right("prompts"), without, box=SIMPLE)
     gaps = coverage.gaps(LEVELS)
     for primary, count in coverage.counts[0].items():
         groups.add_section()

@@ -95,7 +95,8 @@ def table(report: CurationReport, agreements: Mapping[str, Agreement]) -> Table:
     columns = [Column(name, justify="right") for name in numbers]
     back = [each for each in report.batches if not each.accepted]
     caption = "\n".join(f"{each.annotator}, {each.batch}: {each.reason}" for each in back)
-    shown = Table("group", *columns, box=SIMPLE, caption=caption, caption_justify="left")
+    first = Column("group", overflow="fold")
+    shown = Table(first, *columns, box=SIMPLE, caption=caption, caption_justify="left")
     shown.pad_edge, shown.padding = False, (0, 1, 0, 0)
     for group, audit in report.groups.items():
         own = [batch for batch in report.batches if batch.annotator == group]

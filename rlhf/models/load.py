@@ -38,6 +38,9 @@ HEAD = "score.weight"
 LEAST_USED = 0.9  # of an embedding's rows: some are padded to a round number
 
 
+Kind = Literal["language model", "reward model"]
+
+
 def check_checkpoint(path: str | Path, architecture: str | None = None) -> None:
     """Raises a one-line ValueError unless `path` is a complete checkpoint of a known family.
 
@@ -241,7 +244,7 @@ def _load(
     return model.eval()
 
 
-def check_kind(path: str | Path, kind: Literal["language model", "reward model"]) -> None:
+def check_kind(path: str | Path, kind: Kind) -> None:
     """Raises ValueError where a checkpoint directory holds the other kind. Either loads as a reward
     model, a language model with a head that has learnt nothing."""
     found = "language model" if _language_model(path) else "reward model"

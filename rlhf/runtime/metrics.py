@@ -184,8 +184,8 @@ def progress(title: str, runtime: Runtime) -> Bar:
 def stage_table(title: str, rows: Mapping[str, float | int | str | None]) -> Table:
     """A table of what a stage came to, to be printed at its end."""
     table = Table(title=title, title_justify="left", show_header=False)
-    table.add_column(style="bold")
-    table.add_column(justify="right")
+    table.add_column(style="bold", overflow="fold")
+    table.add_column(justify="right", overflow="fold")
     for name, value in rows.items():
         table.add_row(name.replace("_", " "), _shown(value))
     return table

@@ -21,6 +21,12 @@ def test_before_anything_is_there(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_names_are_folded_on_a_narrow_terminal(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(app, ["run", "tiny", "--dry-run"], env={"COLUMNS": "40"})
+    assert done.exit_code == 0 and "evaluate" in done.stdout and "…" not in done.stdout
+
+
 def test_what_stops_a_run_stops_a_dry_one(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for arguments, said in (

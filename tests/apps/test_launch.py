@@ -8,15 +8,18 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
-from rlhf.apps.launch import _cause
+from rlhf.apps import launch as launcher
+from rlhf.apps.launch import _cause, launch
 from tests.stages.worlds import miniature, statuses
 
 pytestmark = pytest.mark.slow
+INTERRUPTED = "rlhf: interrupted; the same command goes on from the last checkpoint"
 
 
 def start(*arguments: str) -> subprocess.Popen[str]:
@@ -40,6 +43,39 @@ def test_who_was_killed_comes_before_those_that_lost_it(ended: dict[int, int], f
     found = {n: ProcessFailure(n, 100 + n, code, "<N/A>") for n, code in ended.items()}
     rank, failure = _cause(ChildFailedError("rlhf", found))
     assert (rank, failure.exitcode) == (first, ended[first])
+
+
+@pytest.mark.parametrize(
+    ("ended", "said"),
+    [
+        ({0: 130, 1: 130}, ""),
+        ({0: -15, 1: 130}, f"{INTERRUPTED}\n"),
+        ({0: -2, 1: 130}, f"{INTERRUPTED}\n"),
+    ],
+)
+def test_an_interrupt_is_said_where_the_main_process_had_no_time_to(
+    ended: dict[int, int], said: str, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise ChildFailedError("rlhf", {n: ProcessFailure(n, 9, c, "") for n, c in ended.items()})
+
+    monkeypatch.setattr(launcher, "elastic_launch", lambda *_: interrupted)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    assert launch(2, ["run"], "the same command") == 130
+    assert capsys.readouterr().err == said
+
+
+def test_ctrl_c_reaches_every_process_and_is_said_once(tmp_path: Path) -> None:
+    config, run_dir = miniature("two", tmp_path), tmp_path / "two"
+    launched = start("run", str(config), "--set", "stages=[sft]", "--set", "sft.max_steps=400")
+    while not list(run_dir.glob("sft/main/checkpoints/*/complete.json")):
+        assert launched.poll() is None, launched.communicate()
+        time.sleep(0.1)
+    launched.send_signal(signal.SIGINT)
+    _, errors = launched.communicate(timeout=600)
+    assert launched.returncode == 130
+    assert [line for line in errors.splitlines() if line.startswith("rlhf: ")] == [INTERRUPTED]
+    assert statuses(run_dir) == {"sft/main": "running"}
 
 
 def test_a_killed_process_ends_all_and_the_run_goes_on(tmp_path: Path) -> None:

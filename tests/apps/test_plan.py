@@ -2,12 +2,16 @@ from __future__ import annotations
 
 import json
 import re
+from io import StringIO
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
+from rlhf.apps.plan import plan_run, show
 from rlhf.cli import app
+from rlhf.config.load import load_config
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
 SAMPLING = ("configs/baichuan2_7b.yaml", "--set", "stages=[collect, evaluate]")
@@ -23,6 +27,15 @@ def test_a_table_of_phases():
     for text in ("baichuan2_7b: GiB on each GPU", "sampling 13b ppo", "fits", "judging"):
         assert text in shown.stdout
     assert "All stages: 53 min, on 1 x 80 GiB." in shown.stdout
+
+
+@pytest.mark.parametrize(("width", "parts"), [(144, True), (80, False), (40, False)])
+def test_a_narrow_terminal_has_the_peaks_whole(width, parts):
+    """The columns for what lies in memory are left out there; they had no width at all."""
+    console = Console(width=width, record=True, file=StringIO())
+    show(plan_run(load_config("baichuan2_7b"), gpus=1, gpu_memory=24.0), console)
+    text = console.export_text()
+    assert "…" not in text and ("activations" in text) == parts
 
 
 def words(path: Path) -> str:
@@ -94,7 +107,7 @@ def test_json_of_the_demo_s_own_small_models():
 
 
 def test_a_deepspeed_configuration(tmp_path):
-    out = tmp_path / "zero.json"
+    out = tmp_path / "a zero.json"
     wanted = (
         "--set",
         "stages=[sft]",
@@ -109,7 +122,7 @@ def test_a_deepspeed_configuration(tmp_path):
     assert told.exit_code == 0, told.output
     assert json.loads(out.read_text())["zero_optimization"]["stage"] == 2
     assert told.stdout.splitlines()[0].startswith("ZeRO-2 on 2 GPUs")
-    assert f"--set runtime.deepspeed={out}" in told.stdout
+    assert f"-> --set 'runtime.deepspeed={out}'" in told.stdout
     assert rlhf("configs/tiny.yaml", *wanted).exit_code == 0  # in place of the one before
     out.write_text("name: mine\n")
     with pytest.raises(ValueError, match="is there, and no DeepSpeed configuration"):

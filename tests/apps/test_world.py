@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 
 import pytest
+import torch
 
 from rlhf.apps import world
 from rlhf.config.load import load_config
-from rlhf.config.schema import Config
+from rlhf.config.schema import Config, DataSection
 from rlhf.data.jsonl import write_jsonl
 from rlhf.data.records import Message, PromptRecord, SFTRecord, TextRecord
+from rlhf.models.export import save_reward_model
+from rlhf.models.load import load_reward_model, load_tokenizer
 
 
 @pytest.fixture
@@ -35,7 +40,8 @@ def test_what_other_stages_read_need_not_be_there(config, tmp_path, monkeypatch)
         data_of(config, "sft")
     with pytest.raises(ValueError, match=r"Baichuan2-7B-Chat, .*, \S*sft.jsonl, \S*prompts.jsonl;"):
         data_of(config, "sft", "collect")
-    monkeypatch.setattr(world, "check_checkpoint", lambda path: None)
+    for name in ("check_checkpoint", "check_kind"):
+        monkeypatch.setattr(world, name, lambda *_: None)
     (tmp_path / "base").mkdir()
     questions = [(Message(role="user", content=f"question {n}: {n * n}"),) for n in range(100)]
     answer = Message(role="assistant", content="yes")
@@ -56,7 +62,8 @@ def test_what_other_stages_read_need_not_be_there(config, tmp_path, monkeypatch)
 
 
 def test_text_that_ppo_mixes_in_is_searched_where_it_is_there(tmp_path, monkeypatch):
-    monkeypatch.setattr(world, "check_checkpoint", lambda path: None)
+    for name in ("check_checkpoint", "check_kind"):
+        monkeypatch.setattr(world, name, lambda *_: None)
     (tmp_path / "base").mkdir()
     paths = {name: tmp_path / f"{name}.jsonl" for name in ("prompts", "prompts_eval", "texts")}
     config = load_config(
@@ -87,7 +94,8 @@ def test_text_that_ppo_mixes_in_is_searched_where_it_is_there(tmp_path, monkeypa
 
 
 def test_the_run_says_what_can_not_be_held_out(config, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(world, "check_checkpoint", lambda path: None)
+    for name in ("check_checkpoint", "check_kind"):
+        monkeypatch.setattr(world, name, lambda *_: None)
     (tmp_path / "base").mkdir()
     asked = ["translate the sentence that follows into good French for a child of"] * 30
     asked += [f"{n} {n}a {n}b" for n in range(30)]
@@ -105,3 +113,25 @@ def test_the_run_says_what_can_not_be_held_out(config, tmp_path, monkeypatch, ca
     assert "30 of 60 questions (50%) lie in groups of near-duplicates too large to hold" in shown
     data_of(config, "sft")  # prepared before
     assert capsys.readouterr().out == ""
+
+
+def test_a_model_of_the_other_kind_is_told_before_the_first_stage(checkpoint, config, tmp_path):
+    """Each key by itself: what speaks, and what scores."""
+    speaks, scores = checkpoint(name="speaks"), tmp_path / "scores"
+    model = load_reward_model(speaks, dtype=torch.float32, device="cpu")
+    save_reward_model(model, load_tokenizer(speaks), scores, score_mean=None, score_std=None)
+    good = {"models.main.path": speaks, "ppo.actor": speaks, "evaluate.judge": scores}
+    bad = {"models.main.path": scores, "ppo.actor": scores, "evaluate.judge": speaks}
+    for key, path in bad.items():
+        values = config.model_copy(update={"data": DataSection()}).model_dump()
+        values["collect"]["models"] = []
+        for name, chosen in (good | {key: path}).items():
+            *above, last = name.split(".")
+            reduce(getitem, above, values)[last] = str(chosen)
+        found, wanted = "language model", "reward model"
+        if key != "evaluate.judge":
+            found, wanted = wanted, found
+        with pytest.raises(ValueError) as error:
+            world.located(Config.model_validate(values))
+        told = f"{path}: this is a {found}, and a {wanted} is needed; name one"
+        assert str(error.value) == told

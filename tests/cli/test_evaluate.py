@@ -80,3 +80,21 @@ def test_a_table_side_by_side(tmp_path: Path) -> None:
     assert "Kendall's tau" in done.stdout
     assert "Not tested on the same held-out pairs" in done.stdout
     assert (tmp_path / "out" / "comparison.csv").read_text(encoding="utf-8").count("\n") == 3
+
+
+def test_names_are_folded_on_a_narrow_terminal(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        write_jsonl(tmp_path / name / "pairs.jsonl", make_rows([1.0, -2.0, 1.0]))
+    words = ["evaluate", "compare", str(tmp_path / "a"), str(tmp_path / "b")]
+    done = CliRunner().invoke(app, [*words, "--out", str(tmp_path / "out")], env={"COLUMNS": "40"})
+    assert done.exit_code == 0 and "…" not in done.stdout
+
+
+def test_no_figure_is_cut_off_either(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    rows = [["PPO", "+0.00 (-0.08 to +0.08)", "50.0 % (35 % to 65 %)", "50.0 % (35 %)", "1.74e-05"]]
+    report = {"judge": "rubric"}
+    monkeypatch.setattr("rlhf.apps.evaluate_policy.evaluate_policy", lambda *_: (tmp_path, report))
+    monkeypatch.setattr("rlhf.evaluation.policy_report.lines", lambda _: rows)
+    done = CliRunner().invoke(app, ["evaluate", "policy", "run"], env={"COLUMNS": "40"})
+    assert done.exit_code == 0 and "PPO" in done.stdout and "…" not in done.stdout

@@ -3,6 +3,7 @@ from __future__ import annotations
 import subprocess
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from rlhf.apps.init import questions
@@ -12,7 +13,10 @@ from rlhf.cli import app
 from rlhf.config.load import load_config
 from rlhf.config.paths import resource
 from rlhf.demo.rehearse import rehearse
-from rlhf.models.registry import named
+from rlhf.models.context import check_answers
+from rlhf.models.export import save_reward_model
+from rlhf.models.load import load_reward_model, load_tokenizer
+from rlhf.models.registry import named, spec_on_disk
 from rlhf.runtime.run_dir import RunDir
 from tests.stages.worlds import WORLD
 
@@ -82,6 +86,35 @@ def test_microbatches_are_the_packaged_configs(place, tuning, kind):
             written, expected = (getattr(getattr(one, section), key) for one in (mine, packaged))
             assert written == expected, f"{section}.{key}"
     assert set(MICROBATCHES) == set(questions.TUNINGS)
+
+
+def test_answers_fit_into_what_the_model_reads(place):
+    call("--yes", "--out", "mine.yaml")
+    config = load_config("mine.yaml")  # of a model that reads 256 tokens
+    assert (config.sft.max_length, config.rm.data.max_length) == (256, 256)
+    for section in (config.collect, config.ppo, config.evaluate):
+        assert section.sampling.max_new_tokens == 128
+    check_answers(config, {"collect", "ppo", "evaluate"}, spec_on_disk)
+
+
+def test_a_reward_model_is_not_tuned(place):
+    base, reward = place / "weights" / "My Model-13B", place / "reward"
+    model = load_reward_model(base, dtype=torch.float32, device="cpu")
+    save_reward_model(model, load_tokenizer(base), reward, score_mean=None, score_std=None)
+    with pytest.raises(ValueError) as error:
+        questions.model_directory("reward")
+    told = "reward: this is a reward model, and a language model is needed; name one"
+    assert str(error.value) == told
+
+
+def test_its_commands_can_be_copied(place):
+    said = call("--yes", "--out", "a b 中.yaml", "--language", "en")
+    name = "'a b 中.yaml'"
+    next_one = f"rlhf run {name} --rehearse, then rlhf doctor {name}"
+    assert said == f"written: a b 中.yaml; next: {next_one}\n"
+    lines = (place / "a b 中.yaml").read_text(encoding="utf-8").splitlines()
+    commands = [line.removeprefix("#     ") for line in lines if line.startswith("#     ")]
+    assert commands == [f"rlhf run {name} --rehearse", f"rlhf doctor {name}", f"rlhf run {name}"]
 
 
 def test_the_files_say_which_stages(place):

@@ -101,3 +101,15 @@ def raising(error):
         raise error
 
     return fail
+
+
+def test_a_full_disk_leaves_the_old_file_and_no_draft(tmp_path, monkeypatch):
+    def full(_: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    fill(tmp_path, {"a": "old"})
+    monkeypatch.setattr("rlhf.runtime.files.sync", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_text(tmp_path / "a", "new")
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+    assert (tmp_path / "a").read_text() == "old"

@@ -221,11 +221,13 @@ def test_a_killed_run_goes_on_to_the_same_bits(finished, tmp_path, monkeypatch):
 
 
 def test_people_rank_between_two_calls(tmp_path, capsys):
+    tmp_path = tmp_path / "a b"
+    tmp_path.mkdir()
     config = miniature("people", tmp_path, annotation={"source": "page"})
     call(config)
     collected = tmp_path / "people" / "collect"
     out = " ".join(capsys.readouterr().out.split())
-    assert f"waiting for rankings: rlhf annotate {collected}, then the same command again" in out
+    assert f"waiting for rankings: rlhf annotate '{collected}', then the same command again" in out
     assert statuses(tmp_path / "people") == {"sft/main": "done", "collect": "waiting"}
     for split in ("", "eval_"):
         tasks = read_jsonl(collected / f"{split}tasks.jsonl", RankingTask)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from shlex import quote
 
 from rlhf.apps.annotate.accounts import add_user, check_name, count_users
 from rlhf.apps.annotate.audit import Audit
@@ -45,7 +46,7 @@ def annotate(
     if new_user is not None:
         check_name(new_user)  # before its password is asked for
         add_user(job.database, new_user, ask_password(f"Password for {new_user}"), auditor=auditor)
-        say(f"{new_user} can sign in: rlhf annotate {tasks}")
+        say(f"{new_user} can sign in: rlhf annotate {quote(str(tasks))}")
         for path in job.withdraw() if Audit(job.database).waits() else ():
             say(f"{path} is {path.name}{WITHDRAWN} now: batches wait for their verdict")
     elif to_label_studio is not None:
@@ -66,7 +67,8 @@ def _serve(
     job: Job, tasks: Path, overlap: int, port: int | None, say: Callable[[str], None]
 ) -> None:
     if count_users(job.database) == 0:
-        raise ValueError(f"nobody can sign in yet: rlhf annotate {tasks} --add-user NAME")
+        command = f"rlhf annotate {quote(str(tasks))} --add-user NAME"
+        raise ValueError(f"nobody can sign in yet: {command}")
     try:
         from rlhf.apps.annotate.page import launch
     except ModuleNotFoundError as error:

@@ -127,7 +127,7 @@ class Terminal:
         columns = [Text() for _ in self.conversations]
         table = Table.grid(padding=(0, 3), expand=True)
         for _ in columns:
-            table.add_column(ratio=1)
+            table.add_column(ratio=1, overflow="fold")  # Chinese has no spaces to break lines at
         table.add_row(*(Text(each.name, style="bold cyan") for each in self.conversations))
         table.add_row(*columns)
         with Live(table, console=self.console, vertical_overflow="ellipsis"):

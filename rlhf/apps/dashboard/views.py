@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from html import escape
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -44,7 +45,7 @@ def overview(runs: Sequence[Run], say: Say) -> str:
     for run in runs:
         stages = run.stages()
         asked = [run.root / stage.key for stage in stages if stage.status == "waiting"]
-        waiting = [(f"rlhf annotate {folder}", address_of(folder)) for folder in asked]
+        waiting = [(f"rlhf annotate {quote(str(folder))}", address_of(folder)) for folder in asked]
         ringing = [
             (stage.key, [rule.metric for rule in rules_of(run, stage.key) if rule.ringing])
             for stage in stages

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rlhf.apps.doctor.finding import Finding, judged
 from rlhf.models.files import weight_files
-from rlhf.models.load import check_checkpoint, is_adapter, load_tokenizer
+from rlhf.models.load import Kind, check_checkpoint, check_kind, is_adapter, load_tokenizer
 from rlhf.models.registry import spec_of
 from rlhf.runtime.files import hash_path
 from rlhf.runtime.manifest import StageManifest, maker_of
@@ -26,25 +26,29 @@ TEXTS = (
 """Characters outside a vocabulary too: they go through bytes, and have to come back."""
 
 
-def check(directory: Path, architecture: str | None = None) -> Iterator[Finding]:
+def check(
+    directory: Path, architecture: str | None = None, kinds: Sequence[Kind] = ()
+) -> Iterator[Finding]:
     """Files, hashes and tokenizer; after a fault in the files nothing more is looked at.
 
-    architecture: the registry's name that a config gives it, if any.
+    architecture: the registry's name that a config gives it, if any. kinds: what it must be.
     """
-    files = judged("model", lambda: _whole(directory, architecture))
+    files = judged("model", lambda: _whole(directory, architecture, kinds))
     yield files
     if files.level == "ok":
         yield judged("hashes", lambda: _unchanged(directory))
         yield judged("tokenizer", lambda: round_trip(directory))
 
 
-def _whole(directory: Path, architecture: str | None) -> str:
+def _whole(directory: Path, architecture: str | None, kinds: Sequence[Kind]) -> str:
     check_checkpoint(directory, architecture)
+    for kind in kinds:
+        check_kind(directory, kind)
     files = weight_files(directory)
     size = sum(file.stat().st_size for file in files) / GIB
-    kind = "adapter over " if is_adapter(directory) else ""
+    over = "adapter over " if is_adapter(directory) else ""
     count = len([file for file in files if file.suffix != ".json"])
-    described = f"{kind}{spec_of(directory).name}, {count} file{'s' * (count > 1)} of weights"
+    described = f"{over}{spec_of(directory).name}, {count} file{'s' * (count > 1)} of weights"
     return f"{directory}: {described}, {size:.3g} GiB, none truncated"
 
 

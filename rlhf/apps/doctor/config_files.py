@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rlhf.apps.doctor import checkpoint, disk
 from rlhf.apps.doctor.finding import Finding, judged
+from rlhf.apps.world import wanted_kinds
 from rlhf.config.capabilities import CapabilitySection
 from rlhf.config.schema import Config
 from rlhf.data.curation import Verdict
@@ -23,8 +24,10 @@ OWN = ("run://", "demo://")
 
 def check(config: Config) -> Iterator[Finding]:
     """Every model and file that the user brings, then the disk."""
+    wanted = wanted_kinds(config)
     for path, architecture in models(config).items():
-        yield from checkpoint.check(Path(path), architecture)
+        kinds = [kind for named, kind in wanted if named == path]
+        yield from checkpoint.check(Path(path), architecture, kinds)
     for path, kind in data_files(config).items():
         yield judged("data", partial(count, Path(path), kind))
     if config.data.taxonomy is not None:

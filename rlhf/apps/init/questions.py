@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rlhf.models.load import check_kind
 from rlhf.models.registry import spec_of
 
 Answers = Mapping[str, Any]
@@ -32,11 +33,11 @@ class Question:
 
 
 def model_directory(answer: str) -> Path:
-    """A directory with the config.json of a known architecture."""
+    """A directory with the config.json of a known architecture, and no reward model's."""
     path = Path(answer).expanduser()
     if not path.is_dir():
         raise ValueError(f"{path}: no such directory; download the checkpoint first")
-    spec_of(path)
+    check_kind(path, "language model")
     return path
 
 

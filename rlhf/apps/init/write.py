@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from rlhf.models.spec import ModelSpec
 
 TEMPLATE = Path(__file__).with_name("config.yaml.jinja")
 SFT_BATCH, RM_BATCH, PPO_BATCH = 64, 32, 64
+LENGTHS, NEW_TOKENS = {"sft": 2048, "rm": 1536}, 512
 MICROBATCHES: dict[str, dict[str, int]] = {
     "lora": {"sft": 4, "rm": 1, "ppo": 8, "rollout": 128, "sampling": 64, "loss_chunk": 1024},
     "qlora": {"sft": 1, "rm": 1, "ppo": 1, "rollout": 32, "sampling": 16, "loss_chunk": 128},
@@ -40,7 +42,7 @@ def render(answers: Answers, out: Path) -> str:
     ).from_string(TEMPLATE.read_text(encoding="utf-8"))
     return template.render(
         **_values(answers),
-        out=out,
+        out=shlex.quote(str(out)),
         say=lambda english, mandarin: mandarin if chinese else english,
         quoted=lambda path: json.dumps(str(path), ensure_ascii=False),
     )
@@ -69,6 +71,8 @@ def _values(answers: Answers) -> dict[str, Any]:
         "sft_batch": _multiple(SFT_BATCH, at_once["sft"] * processes),
         "rm_batch": _multiple(RM_BATCH, at_once["rm"] * processes),
         "minibatch": _multiple(PPO_BATCH, at_once["ppo"] * processes),
+        "read": {name: min(most, spec.context) for name, most in LENGTHS.items()},
+        "new_tokens": min(NEW_TOKENS, spec.context // 2),  # the prompt needs room as well
     }
 
 

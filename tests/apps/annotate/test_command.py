@@ -41,6 +41,16 @@ def run(
     return said
 
 
+def test_a_folder_with_a_space_in_its_name_can_be_copied_from_the_line(tmp_path: Path) -> None:
+    folder = tmp_path / "a b"
+    folder.mkdir()
+    collect_folder(folder)
+    with pytest.raises(ValueError) as error:
+        run(folder)
+    assert str(error.value) == f"nobody can sign in yet: rlhf annotate '{folder}' --add-user NAME"
+    assert run(folder, new_user="ann") == [f"ann can sign in: rlhf annotate '{folder}'"]
+
+
 def test_add_user(tmp_path: Path) -> None:
     collect_folder(tmp_path)
     assert run(tmp_path, new_user="ann") == [f"ann can sign in: rlhf annotate {tmp_path}"]

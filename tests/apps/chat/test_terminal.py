@@ -215,6 +215,17 @@ def test_two_models_side_by_side(
     assert saved == ["A2", "B2"]
 
 
+def test_chinese_side_by_side_is_folded_and_not_cut_off(
+    opened: Opened, checkpoint: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    conversation = opened()
+    other = open_conversation(checkpoint(name="other"), sampling=Sampling())
+    for each in (conversation, other):
+        monkeypatch.setattr(each, "ask", lambda _: iter([Piece("你好世界" * 40)]))
+    shown = typed(monkeypatch, conversation, "/compare o", "问", open_other=lambda _: other)
+    assert "…" not in shown and shown.count("好") >= 80
+
+
 def test_a_model_that_cannot_be_compared_with_is_told(
     opened: Opened, monkeypatch: pytest.MonkeyPatch
 ) -> None:

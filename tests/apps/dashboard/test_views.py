@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from html import unescape
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,14 @@ ENGLISH, CHINESE = translator("en"), translator("zh")
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
     return find_runs([make_run(tmp_path / "a")])[0]
+
+
+def test_a_command_of_the_overview_can_be_copied(tmp_path: Path) -> None:
+    root = make_run(tmp_path / "a b")
+    manifest = root / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"running"', '"waiting"'))
+    html = views.overview(find_runs([root]), ENGLISH)
+    assert unescape(html).count(f"<code>rlhf annotate '{root}/ppo'</code>") == 1
 
 
 def test_the_overview_tells_what_rings_and_what_waits(run: Run) -> None:

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+import torch
 import yaml
 from typer.testing import CliRunner
 
@@ -8,6 +11,8 @@ from rlhf.apps.doctor import config_files, disk, machine
 from rlhf.cli import app
 from rlhf.config.capabilities import CapabilitySection
 from rlhf.config.load import load_config
+from rlhf.models.export import save_reward_model
+from rlhf.models.load import load_reward_model, load_tokenizer
 
 N = 32 * (4 * 4096**2 + 3 * 4096 * 11008) + 2 * 125_696 * 4096
 
@@ -63,6 +68,16 @@ def test_doctor_of_a_config(checkpoint, tmp_path, monkeypatch):
     mended = CliRunner().invoke(app, ["doctor", str(config)])
     assert mended.exit_code == 0, mended.stdout
     assert f"{tmp_path}/sft.jsonl: 1 records, all" in mended.stdout
+    reward = tmp_path / "reward"
+    base = Path(values["models"]["main"]["path"])
+    model = load_reward_model(base, dtype=torch.float32, device="cpu")
+    save_reward_model(model, load_tokenizer(base), reward, score_mean=None, score_std=None)
+    values["models"]["main"]["path"] = str(reward)
+    config.write_text(yaml.safe_dump(values))
+    broken = CliRunner().invoke(app, ["doctor", str(config)])
+    faults = [line for line in broken.stdout.splitlines() if line.startswith("fault")]
+    told = "this is a reward model, and a language model is needed; name one"
+    assert broken.exit_code == 2 and faults == [f"fault    model: {reward}: {told}"]
 
 
 def test_benchmarks_are_read():
