@@ -110,16 +110,21 @@ class LeftAligned:
         return 0 if not keep or first <= 0 else max(self.width - first, 1)
 
     def back(self, moved: Tensor, keep: int = 0) -> Tensor:
-        """The last `keep` columns as they were (0: all), from all that are moved or from `kept`.
+        """The last `keep` columns as they were (0 or more than there are: all), from all that are
+        moved or from `kept`.
 
-        moved: [B, width or `kept`, ...] -> [B, keep or T, ...]; padding holds what is real
-        elsewhere in its row.
+        moved: [B, width or `kept`, ...] -> [B, keep or T, ...]; 0 before a row's first real token,
+        and behind its last what is in one of its columns.
         """
         if not self.moves:
             return moved[:, -keep:]
-        columns = torch.arange(self.columns - (keep or self.columns), self.columns)
-        columns = columns.to(moved.device) - self.start[:, None]
-        return _gather(moved, columns.clamp(0, self.width - 1) - (self.width - moved.shape[1]))
+        first = max(self.columns - (keep or self.columns), 0)
+        columns = torch.arange(first, self.columns, device=moved.device)
+        columns = columns - self.start.to(moved.device)[:, None]
+        real = _gather(moved, columns.clamp(0, self.width - 1) - (self.width - moved.shape[1]))
+        before = (columns < 0).view(*columns.shape, *[1] * (moved.dim() - 2))
+        # Not a neighbour's state: one who learns there would be shown what is to be predicted.
+        return real.masked_fill(before, 0)
 
 
 def _gather(rows: Tensor, columns: Tensor) -> Tensor:

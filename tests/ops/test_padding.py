@@ -62,8 +62,13 @@ def test_rows_moved_to_the_left_by_hand() -> None:
     assert moved.tolist() == [[5, 6, 7], [8, 9, 1], [2, 1, 1]]
     # Columns 2 to 5: of the second row the first one kept stood in column 2.
     assert (aligned.kept(0), aligned.kept(4), aligned.kept(3), aligned.kept(2)) == (0, 0, 2, 1)
-    back = aligned.back(moved)
-    assert torch.equal(back[mask.bool()], ids[mask.bool()]) and back.shape == ids.shape
+    # Before the first real token nothing, behind the last one whatever is there.
+    assert aligned.back(moved).tolist() == [
+        [0, 5, 6, 7, 7, 7],
+        [0, 0, 8, 9, 1, 1],
+        [2, 1, 1, 1, 1, 1],
+    ]
+    assert torch.equal(aligned.back(moved, 100), aligned.back(moved)) and aligned.kept(100) == 0
     for keep in (2, 3, 4):
         last, kept = mask[:, -keep:].bool(), aligned.kept(keep)
         assert torch.equal(aligned.back(moved[:, -kept:], keep)[last], ids[:, -keep:][last])

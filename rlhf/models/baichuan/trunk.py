@@ -160,10 +160,14 @@ class BaichuanModel(BaichuanPreTrainedModel):
         that cannot be, or where the caller is shown what is inside the blocks."""
         if attention_mask is None or attention_mask.shape != given.shape[:2]:
             return None
+        if not asked.get("is_causal", True):
+            return None
         inside = (f"output_{name}" for name in self._can_record_outputs)
         if any(asked.get(name, getattr(self.config, name)) for name in inside):
             return None
-        return None if is_tracing(attention_mask) else LeftAligned.of(attention_mask)
+        if is_tracing(attention_mask):
+            return None
+        return LeftAligned.of(attention_mask.to(given.device))
 
     def _mask(
         self,

@@ -116,6 +116,48 @@ def test_moved_rows_need_no_mask_and_no_column_that_none_of_them_fills():
     assert torch.equal(holed, kept)
 
 
+@pytest.mark.parametrize("chunk", [None, 4])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_what_predicts_the_first_token_of_a_moved_row_does_not_know_it(architecture, chunk):
+    """Labels on every real token: with padding on the left its column is read for the first one.
+
+    With a cache that is the state of padding, which knows no token of the row either.
+    """
+    ids, mask = of_sides([(4, 0), (0, 0)])
+    labels, model = ids.masked_fill(~mask, -100), tiny_model(architecture)
+    said = {"attention_mask": mask, "labels": labels, "use_cache": False, "loss_chunk": chunk}
+    model.eval()
+
+    def gradient(ids: torch.Tensor) -> float:
+        states = model.get_input_embeddings()(ids).detach().requires_grad_()
+        first = labels.clone()
+        first[:, :4], first[:, 5:] = -100, -100  # of row 0 the first real token alone
+        model(inputs_embeds=states, **{**said, "labels": first}).loss.backward()
+        return states.grad[0].abs().max().item()
+
+    assert gradient(ids) == 0
+    assert torch.isfinite(model(ids, **said).loss)
+
+
+@torch.no_grad()
+def test_more_states_than_there_are_columns():
+    model, (ids, mask) = tiny_model("baichuan2-7b"), of_sides([(4, 3), (2, 5)])
+    given = {"attention_mask": mask, "use_cache": False}
+    every = model(ids, **given).logits
+    assert torch.equal(model(ids, **given, logits_to_keep=100).logits, every)
+
+
+@torch.no_grad()
+def test_rows_that_see_what_follows_stay_under_their_mask():
+    model, given = tiny_model("baichuan2-7b").model, []
+    model.layers[0].register_forward_pre_hook(
+        lambda layer, args, kwargs: given.append(args[0].shape[1]), with_kwargs=True
+    )
+    ids, mask = of_sides([(4, 7), (9, 2)])
+    model(ids, attention_mask=mask, use_cache=False, is_causal=False)
+    assert given == [20]
+
+
 @torch.no_grad()
 def test_positions_move_with_their_tokens():
     model = tiny_model("baichuan2-7b").model
