@@ -99,8 +99,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "scoring_microbatch": 4,
     },
 }
-OPTIONS["masked"] = OPTIONS["compiled"]
 """Of the config's `ppo`, beside what CASES says."""
+OPTIONS["masked"] = OPTIONS["compiled"]
 CASE_OPTIONS = {
     "ppo_32": ("eager", "compiled", "plain"),
     "ppo_nf4": ("small", "middling", "again"),

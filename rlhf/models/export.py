@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from accelerate import init_empty_weights
-from peft import PeftModel, get_peft_model_state_dict
+from peft import PeftConfig, PeftModel, get_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
 from peft.utils import ModulesToSaveWrapper
 from safetensors.torch import save_file
@@ -62,8 +62,17 @@ def save_adapter(model: PeftModel, adapter: str, path: Path) -> None:
     save_file(weights, path / "adapter_model.safetensors", metadata={"format": "pt"})
     config = copy.deepcopy(model.peft_config[adapter])
     config.inference_mode = True
+    _in_order(config)
     config.save_pretrained(str(path))
     share_weights(path, "adapter_config.json")
+
+
+def _in_order(config: PeftConfig) -> None:
+    """Sorts what PEFT holds as sets: written as they come, equal adapters would have files of
+    unequal hashes, and what was made from them would be made again."""
+    for name, value in vars(config).items():
+        if isinstance(value, set):
+            setattr(config, name, sorted(value))
 
 
 def share_weights(path: str | Path, config: str = "config.json") -> None:
@@ -92,6 +101,8 @@ def save_reward_model(
     if not isinstance(model, PeftModel):
         save_checkpoint(model, tokenizer, path)
         return
+    for adapter in model.peft_config.values():
+        _in_order(adapter)
     model.save_pretrained(str(path))
     config = unquantised(trunk.config)
     config.architectures = [type(trunk).__name__]

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -170,6 +170,36 @@ def test_adapted_reward_model_bit_for_bit(checkpoint: Callable[..., Path], tmp_p
     assert torch.equal(again.token_scores(IDS), model.token_scores(IDS))
     assert score_statistics(out) == (0.5, None) and again.config.score_mean == 0.5
     assert torch.allclose(merge_adapter(again)(IDS).logits, model(IDS).logits, atol=1e-5)
+
+
+def test_equal_adapters_have_equal_files(checkpoint: Callable[..., Path], tmp_path: Path) -> None:
+    """PEFT holds the targets as a set, whose order is another in another process."""
+    path, targets = checkpoint("baichuan2-7b"), ["W_pack", "o_proj", "gate_proj", "down_proj"]
+    tokenizer = load_tokenizer(path)
+    for turn in (1, -1):
+        policy = add_lora(load_causal_lm(path, **CPU), LORA, "causal")
+        policy.peft_config["default"].target_modules = Shuffled(targets[::turn])
+        save_checkpoint(policy, tokenizer, tmp_path / f"policy{turn}")
+        rewarding = add_lora(load_reward_model(path, **CPU), LORA, "reward")
+        rewarding.peft_config["default"].target_modules = Shuffled(targets[::turn])
+        save_reward_model(
+            rewarding, tokenizer, tmp_path / f"reward{turn}", score_mean=0.0, score_std=1.0
+        )
+    for name in ("policy{}/adapter/adapter_config.json", "reward{}/adapter_config.json"):
+        one, other = ((tmp_path / name.format(turn)).read_text() for turn in (1, -1))
+        assert one == other
+        assert json.loads(one)["target_modules"] == sorted(targets)
+
+
+class Shuffled(set[str]):
+    """A set that is gone through in the order that it was given."""
+
+    def __init__(self, names: list[str]) -> None:
+        super().__init__(names)
+        self._names = names
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
 
 
 def test_an_adapter_knows_its_base(checkpoint: Callable[..., Path], tmp_path: Path) -> None:
