@@ -118,6 +118,7 @@ def _begin(step: Step, runtime: Runtime) -> StageManifest:
         runtime.console.print(f"{step.key}: its {MANIFEST} is damaged; what is there is in aside/")
         runtime.run_dir.set_aside(step.directory)
     if before is not None and is_finished(step.directory, config_hash, inputs):
+        runtime.run_dir.enlist(step.directory, before)  # a crash may have come before that
         return before
     if before is not None and not before.is_of(config_hash, resume_hash, inputs):
         before = _exchange(step, runtime, inputs)

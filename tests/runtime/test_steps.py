@@ -274,6 +274,21 @@ def test_what_a_damaged_manifest_belongs_to_is_set_aside(world):
         world.runtime.run_dir.manifests()
 
 
+@pytest.mark.parametrize("lost", ["the last write", "the list"])
+def test_a_finished_step_that_the_run_does_not_list_is_listed_again(world, lost):
+    run_dir, directory = world.runtime.run_dir, world.run().directory
+    if lost == "the list":
+        (run_dir.root / "manifest.json").unlink()
+    else:  # as a process leaves it that is killed between the two manifests
+        done = (directory / "manifest.json").read_text()
+        run_dir.record(directory, read_manifest(directory).model_copy(update={"status": "running"}))
+        (directory / "manifest.json").write_text(done)
+    assert not run_dir.is_done("rm")
+    world.run()
+    assert run_dir.is_done("rm") and world.times == 1
+    assert run_dir.manifests() == {"rm": read_manifest(directory)}
+
+
 def test_waiting_goes_on_at_the_next_call(world):
     world.fails = Waiting("waiting for rankings")
     assert world.run().waiting == "waiting for rankings"
