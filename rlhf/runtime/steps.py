@@ -24,7 +24,7 @@ from rlhf.runtime.distributed import (
     once,
     seed_everything,
 )
-from rlhf.runtime.files import CHECKPOINTS, hash_section, write_text
+from rlhf.runtime.files import CHECKPOINTS, hash_section, sync_results, write_text
 from rlhf.runtime.manifest import (
     MANIFEST,
     Artifact,
@@ -203,6 +203,7 @@ def _record(
         return
     done = changes["status"] == "done"
     if done:
+        sync_results(step.directory)  # before it is called done, and its checkpoints go
         text = json.dumps(changes["summary"], indent=2, ensure_ascii=False)
         write_text(step.directory / "summary.json", text + "\n")
         changes |= {"outputs": outputs_of(step.directory)}

@@ -368,6 +368,28 @@ def test_checkpoints_go_once_the_step_is_done_and_not_before(world):
     assert (checkpoints.exists(), world.times) == (False, 3)
 
 
+def test_results_are_on_the_disk_before_it_is_done_and_checkpoints_go(world, monkeypatch):
+    directory = world.step().directory
+    synced = []
+
+    def note(path: Path) -> None:
+        manifest = read_manifest(directory)
+        if manifest and manifest.status == "running" and (directory / "checkpoints").is_dir():
+            synced.append(path)
+
+    def work(step: Step) -> dict[str, float | int | str | None]:
+        for folder in ("actor/sub", "checkpoints"):
+            (directory / folder).mkdir(parents=True)
+            (directory / folder / "weights").write_text("1")
+        return world.work(step)
+
+    monkeypatch.setattr("rlhf.runtime.files.sync", note)
+    execute(replace(world.step(), work=work), world.runtime)
+    results = ("result", "progress", "actor", "actor/sub", "actor/sub/weights")
+    assert {directory, *(directory / name for name in results)} <= set(synced)
+    assert not any("checkpoints" in path.parts for path in synced)
+
+
 @pytest.mark.parametrize("end", [RuntimeError("killed"), KeyboardInterrupt(), Waiting("for you")])
 def test_time_is_summed_over_attempts(world, monkeypatch, end):
     ticks = (0.0, 100.0, 1000.0, 1007.0, 2000.0, 2001.0)
