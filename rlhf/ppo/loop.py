@@ -161,6 +161,7 @@ def _iterations(
             done = state.progress.iteration
             asked = any(gather(interrupted.is_set()))  # Ctrl-C reaches processes one by one
             if asked or done == section.iterations or done % section.checkpoint_every == 0:
+                metrics.sync()
                 state.save(run.checkpoints, keep)
             on_iteration(done, section.iterations, {name: row[name] for name in SHOWN})
             if asked:

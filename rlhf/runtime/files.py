@@ -48,6 +48,14 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
+def sync_results(folder: Path) -> None:
+    """Force the results in a folder to the disk, however deep they lie."""
+    for result in (folder / name for name in result_names(folder)):
+        for path in (*result.rglob("*"), result):
+            sync(path)
+    sync(folder)
+
+
 def make_folder(path: Path) -> None:
     """Make a folder, and those above it, where there is none.
 

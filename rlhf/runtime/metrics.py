@@ -22,7 +22,7 @@ from rich.progress import (
 from rich.table import Table
 
 from rlhf.runtime.distributed import Runtime, is_main_process
-from rlhf.runtime.files import write_text
+from rlhf.runtime.files import sync, write_text
 from rlhf.runtime.trackers import Trackers
 
 SAMPLES = "samples.jsonl"
@@ -76,8 +76,17 @@ class MetricsLog:
             self._write()
             self._cut(step)
 
+    def sync(self) -> None:
+        """Force all rows to the disk, before a checkpoint is: who resumes from it logs none of them
+        again."""
+        if is_main_process():
+            self._write()
+            for path in (self._path, self._samples, self._path.parent):
+                if path.exists():
+                    sync(path)
+
     def close(self) -> None:
-        self._write()
+        self.sync()
         self._trackers.finish()
 
     def __enter__(self) -> Self:

@@ -80,7 +80,13 @@ class RunDir:
     def record(self, directory: Path, manifest: StageManifest) -> None:
         """Write the manifest into the stage's directory and into the run's list."""
         write_text(directory / MANIFEST, manifest.model_dump_json(indent=2) + "\n")
-        self._list(directory, manifest)
+        self.enlist(directory, manifest)
+
+    def enlist(self, directory: Path, manifest: StageManifest) -> None:
+        """Have the run's list say of a stage what its directory says."""
+        key, listed = directory.relative_to(self.root).as_posix(), self.manifests()
+        if listed.get(key) != manifest:
+            self._write_list(listed | {key: manifest})
 
     def is_done(self, name: str, round: int | None = None, rounds: int = 1) -> bool:
         """Whether the stage has run to its end, in every directory that it has."""
@@ -106,7 +112,7 @@ class RunDir:
                     parent.mkdir(parents=True, exist_ok=True)
                     lent = os.path.relpath((root / key).resolve(), parent.resolve())
                     directory.symlink_to(lent, target_is_directory=True)
-                    self._list(directory, manifest)
+                    self.enlist(directory, manifest)
                     return manifest
         return None
 
@@ -191,7 +197,7 @@ class RunDir:
     def _put_back(self, moving: Path, directory: Path) -> StageManifest:
         manifest = read_manifest(moving)
         assert manifest is not None, "it was found by it"
-        self._list(directory, manifest)
+        self.enlist(directory, manifest)
         moving.rename(directory)
         return manifest
 
@@ -243,10 +249,6 @@ class RunDir:
             file.flush()
             self._end_exchanges()
             yield
-
-    def _list(self, directory: Path, manifest: StageManifest) -> None:
-        key = directory.relative_to(self.root).as_posix()
-        self._write_list(self.manifests() | {key: manifest})
 
     def _write_list(self, stages: Mapping[str, StageManifest]) -> None:
         content = {"stages": {key: stage.model_dump() for key, stage in stages.items()}}

@@ -24,7 +24,7 @@ from rlhf.runtime.distributed import (
     once,
     seed_everything,
 )
-from rlhf.runtime.files import CHECKPOINTS, hash_section, write_text
+from rlhf.runtime.files import CHECKPOINTS, hash_section, sync_results, write_text
 from rlhf.runtime.manifest import (
     MANIFEST,
     Artifact,
@@ -118,6 +118,7 @@ def _begin(step: Step, runtime: Runtime) -> StageManifest:
         runtime.console.print(f"{step.key}: its {MANIFEST} is damaged; what is there is in aside/")
         runtime.run_dir.set_aside(step.directory)
     if before is not None and is_finished(step.directory, config_hash, inputs):
+        runtime.run_dir.enlist(step.directory, before)  # a crash may have come before that
         return before
     if before is not None and not before.is_of(config_hash, resume_hash, inputs):
         before = _exchange(step, runtime, inputs)
@@ -202,6 +203,7 @@ def _record(
         return
     done = changes["status"] == "done"
     if done:
+        sync_results(step.directory)  # before it is called done, and its checkpoints go
         text = json.dumps(changes["summary"], indent=2, ensure_ascii=False)
         write_text(step.directory / "summary.json", text + "\n")
         changes |= {"outputs": outputs_of(step.directory)}

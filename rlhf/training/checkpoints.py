@@ -90,11 +90,11 @@ def _seal(checkpoint: Path) -> None:
 
 
 def _is_complete(checkpoint: Path) -> bool:
-    seal = checkpoint / _SEAL
-    if not seal.is_file():
+    try:
+        sizes = json.loads((checkpoint / _SEAL).read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # none, or a damaged one
         return False
-    sizes = json.loads(seal.read_text(encoding="utf-8"))
-    return all(
+    return isinstance(sizes, dict) and all(
         (checkpoint / name).is_file() and (checkpoint / name).stat().st_size == size
         for name, size in sizes.items()
     )

@@ -177,6 +177,11 @@ class Watch(TrainerCallback):
         if state.global_step % self._every == 0 or state.global_step >= state.max_steps:
             self._record_evaluation(state)
 
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self._metrics.sync()
+
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
@@ -221,7 +226,7 @@ def fit(
         _learn_in_float32(trainer.model)
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(watch)
-    trainer.add_callback(SealCheckpoints)
+    trainer.add_callback(SealCheckpoints)  # after the rows that came before it are on the disk
     if engine is not None:
         trainer.add_callback(MendOptimiser)
         plugin = trainer.accelerator.state.deepspeed_plugin

@@ -97,6 +97,16 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(
     assert [row["step"] for row in rows] == list(range(7))
 
 
+def test_rows_are_on_the_disk_before_a_checkpoint_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order: list[str] = []
+    monkeypatch.setattr(MetricsLog, "sync", lambda log: order.append("rows"))
+    monkeypatch.setattr(TrainingState, "save", lambda *_: order.append("checkpoint"))
+    _train(FakeRoles(count_of(5)), ppo_section(iterations=3, checkpoint_every=2), tmp_path)
+    assert order == ["rows", "checkpoint", "rows", "checkpoint", "rows"]  # the last: it is closed
+
+
 def test_ctrl_c_saves_at_the_end_of_the_iteration(tmp_path: Path) -> None:
     section = ppo_section(**{**RESUMED, "checkpoint_every": 100})
     whole, cut, resumed = (FakeRoles(count_of(5)) for _ in range(3))

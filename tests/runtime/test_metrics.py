@@ -33,6 +33,24 @@ def test_rows_wait_for_the_flush(tmp_path):
     assert len(rows(tmp_path)) == 3
 
 
+def test_all_rows_and_samples_are_forced_to_the_disk_when_asked(tmp_path, monkeypatch):
+    synced = []
+    monkeypatch.setattr(metrics, "sync", lambda path: synced.append((path, path.stat().st_size)))
+    MetricsLog(tmp_path / "rm").sync()
+    assert synced == []  # nothing was logged
+    log = MetricsLog(tmp_path, flush=2)
+    log.log_samples(1, [{"text": "a"}])
+    log.log(1, {"loss": 1})
+    log.sync()
+    assert rows(tmp_path) == [{"step": 1, "loss": 1}]
+    names = ("metrics.jsonl", "samples.jsonl")
+    files = [(tmp_path / name, (tmp_path / name).stat().st_size) for name in names]
+    assert synced[:2] == files
+    log.log(2, {"loss": 1})
+    log.close()
+    assert synced[3] == (files[0][0], 2 * files[0][1])
+
+
 def test_resuming_cuts_what_comes_again(tmp_path):
     with MetricsLog(tmp_path) as log:
         for step in (1, 2, 3, 4):

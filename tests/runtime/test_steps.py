@@ -274,6 +274,21 @@ def test_what_a_damaged_manifest_belongs_to_is_set_aside(world):
         world.runtime.run_dir.manifests()
 
 
+@pytest.mark.parametrize("lost", ["the last write", "the list"])
+def test_a_finished_step_that_the_run_does_not_list_is_listed_again(world, lost):
+    run_dir, directory = world.runtime.run_dir, world.run().directory
+    if lost == "the list":
+        (run_dir.root / "manifest.json").unlink()
+    else:  # as a process leaves it that is killed between the two manifests
+        done = (directory / "manifest.json").read_text()
+        run_dir.record(directory, read_manifest(directory).model_copy(update={"status": "running"}))
+        (directory / "manifest.json").write_text(done)
+    assert not run_dir.is_done("rm")
+    world.run()
+    assert run_dir.is_done("rm") and world.times == 1
+    assert run_dir.manifests() == {"rm": read_manifest(directory)}
+
+
 def test_waiting_goes_on_at_the_next_call(world):
     world.fails = Waiting("waiting for rankings")
     assert world.run().waiting == "waiting for rankings"
@@ -351,6 +366,28 @@ def test_checkpoints_go_once_the_step_is_done_and_not_before(world):
     checkpoints.mkdir()
     world.run()  # killed between the manifest and the removal
     assert (checkpoints.exists(), world.times) == (False, 3)
+
+
+def test_results_are_on_the_disk_before_it_is_done_and_checkpoints_go(world, monkeypatch):
+    directory = world.step().directory
+    synced = []
+
+    def note(path: Path) -> None:
+        manifest = read_manifest(directory)
+        if manifest and manifest.status == "running" and (directory / "checkpoints").is_dir():
+            synced.append(path)
+
+    def work(step: Step) -> dict[str, float | int | str | None]:
+        for folder in ("actor/sub", "checkpoints"):
+            (directory / folder).mkdir(parents=True)
+            (directory / folder / "weights").write_text("1")
+        return world.work(step)
+
+    monkeypatch.setattr("rlhf.runtime.files.sync", note)
+    execute(replace(world.step(), work=work), world.runtime)
+    results = ("result", "progress", "actor", "actor/sub", "actor/sub/weights")
+    assert {directory, *(directory / name for name in results)} <= set(synced)
+    assert not any("checkpoints" in path.parts for path in synced)
 
 
 @pytest.mark.parametrize("end", [RuntimeError("killed"), KeyboardInterrupt(), Waiting("for you")])

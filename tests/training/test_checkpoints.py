@@ -33,6 +33,12 @@ def test_a_damaged_one_is_passed_over(root: Path, damage: bytes | None) -> None:
     assert latest(root) == root / "checkpoint-8"
 
 
+@pytest.mark.parametrize("seal", [b"", b'{"sub/wei', bytes(20), b"\xff", b"0"])
+def test_one_with_a_damaged_seal_is_passed_over(root: Path, seal: bytes) -> None:
+    (root / "checkpoint-20" / "complete.json").write_bytes(seal)
+    assert latest(root) == root / "checkpoint-8"
+
+
 def test_none_when_there_is_none(tmp_path: Path) -> None:
     assert latest(tmp_path / "nowhere") is None
 

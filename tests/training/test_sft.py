@@ -16,6 +16,7 @@ from rlhf.models.baichuan.modeling import BaichuanForCausalLM
 from rlhf.models.load import load_causal_lm
 from rlhf.runtime.metrics import MetricsLog
 from rlhf.runtime.quiet import quiet
+from rlhf.training import checkpoints as sealing
 from rlhf.training.sft import SFTSummary, plateau, token_mean_loss, train_sft
 from tests.training.worlds import (
     Rows,
@@ -247,6 +248,17 @@ def test_resuming_equals_not_stopping(tmp_path: Path, method: Any) -> None:
     rows = Rows()
     assert run(parts, rows, model(), **settings) == expected
     assert rows.rows == []
+
+
+def test_rows_are_on_the_disk_before_a_checkpoint_is_sealed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = MetricsLog(tmp_path)
+    order: list[str] = []
+    monkeypatch.setattr(log, "sync", lambda: order.append("rows"))
+    monkeypatch.setattr(sealing, "_seal", lambda path: order.append(path.name))
+    run(tmp_path, log, max_steps=4, checkpoint_every=2)
+    assert order == ["rows", "checkpoint-2", "rows", "checkpoint-4"]
 
 
 def test_ctrl_c_saves_the_step_and_the_run_goes_on_from_it(tmp_path: Path) -> None:
