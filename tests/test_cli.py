@@ -65,7 +65,14 @@ def test_what_is_foreseen_and_no_mistake_is_one_line_too(monkeypatch, capsys, tm
 
         return broken
 
+    def torch_closes_it_too(*_: object, **__: object) -> None:
+        try:
+            by_a_library("basic_ios::clear: iostream error")()
+        finally:
+            by_a_library("[enforce fail at inline_container.cc:672] . unexpected pos 768 vs 662")()
+
     for broken, said in (
+        (torch_closes_it_too, "the last whole checkp"),
         (alarm, "why (after 9 rollbacks"),
         (full_disk, "free some space"),
         (by_a_library("I/O error: No space left on device (os error 28)"), "no space left"),

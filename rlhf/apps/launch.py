@@ -12,6 +12,7 @@ from contextlib import suppress
 from typing import Any
 
 import psutil
+from torch.distributed.elastic.multiprocessing import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
@@ -54,6 +55,9 @@ def launch(processes: int, arguments: Sequence[str], again: str) -> int:
         if failure.exitcode in INTERRUPTED:
             return _tell_of_interrupt(main is not None and main.exitcode == 130, again)
         return _tell(rank, failure, again)
+    except SignalException as error:  # it has ended them all
+        _tell_of_interrupt(False, again)
+        return 128 + error.sigval
     return 0
 
 

@@ -8,6 +8,7 @@ import logging
 import os
 import time
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -151,13 +152,24 @@ def _is_closed(error: OSError) -> bool:
 
 
 def _is_full_disk(error: Exception) -> bool:
-    """Whichever library was writing: safetensors and torch have words of their own for it."""
+    """Whichever library was writing: safetensors and torch have words of their own for it, and
+    torch fails once more when it closes the file."""
     from rlhf.runtime.files import FULL
 
-    said = str(error)
-    words = ("No space left on device", "Disk quota exceeded", "PytorchStreamWriter failed writing")
-    full = isinstance(error, OSError) and error.errno in FULL
-    return full or any(word in said for word in words)
+    words = ["No space left on device", "Disk quota exceeded", "PytorchStreamWriter failed writing"]
+    if "inline_container" in str(error):
+        words.append("iostream error")
+    return any(
+        (isinstance(one, OSError) and one.errno in FULL) or any(word in str(one) for word in words)
+        for one in _chain(error)
+    )
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """The error and those that it came of, as a traceback shows them."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
 
 
 def _is_a_run_s(error: Exception) -> bool:

@@ -23,7 +23,7 @@ from rlhf.ppo.rollout import fitting, prompt_limit, sample, warn_of_another_poli
 from rlhf.ppo.state import Progress, TrainingState
 from rlhf.ppo.update import NonFinite, update
 from rlhf.runtime.devices import keep_freed_memory
-from rlhf.runtime.distributed import broadcast, gather
+from rlhf.runtime.distributed import barrier, broadcast, gather
 from rlhf.runtime.files import CHECKPOINTS
 from rlhf.runtime.interrupt import held_interrupt
 from rlhf.runtime.metrics import MetricsLog
@@ -165,6 +165,7 @@ def _iterations(
                 state.save(run.checkpoints, keep)
             on_iteration(done, section.iterations, {name: row[name] for name in SHOWN})
             if asked:
+                barrier()  # the first to leave has the launcher end the one that still writes
                 raise KeyboardInterrupt
     return state
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import psutil
 import pytest
+from torch.distributed.elastic.multiprocessing import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
 from rlhf.apps import launch as launcher
@@ -63,6 +64,18 @@ def test_an_interrupt_is_said_where_the_main_process_had_no_time_to(
     monkeypatch.setattr(signal, "signal", lambda *_: None)
     assert launch(2, ["run"], "the same command") == 130
     assert capsys.readouterr().err == said
+
+
+def test_a_signal_that_ends_all_is_told_as_an_interrupt(
+    monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    def ended(*_: object) -> None:
+        raise SignalException("got signal", signal.SIGTERM)
+
+    monkeypatch.setattr(launcher, "elastic_launch", lambda *_: ended)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    assert launch(2, ["run"], "the same command") == 128 + 15
+    assert capsys.readouterr().err == f"{INTERRUPTED}\n"
 
 
 def test_ctrl_c_reaches_every_process_and_is_said_once(tmp_path: Path) -> None:
