@@ -90,9 +90,12 @@ def _seal(checkpoint: Path) -> None:
 
 
 def _is_complete(checkpoint: Path) -> bool:
+    seal = checkpoint / _SEAL
+    if not seal.is_file():
+        return False
     try:
-        sizes = json.loads((checkpoint / _SEAL).read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # none, or a damaged one
+        sizes = json.loads(seal.read_text(encoding="utf-8"))
+    except ValueError:  # damaged, as by a power loss
         return False
     return isinstance(sizes, dict) and all(
         (checkpoint / name).is_file() and (checkpoint / name).stat().st_size == size
