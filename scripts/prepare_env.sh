@@ -6,6 +6,7 @@
 # PYTHON=, else an active virtual or conda environment, is used as it is. Otherwise .venv is made and
 # filled with the versions in constraints.txt; what is installed already is not installed again.
 set -euo pipefail
+trap 'exit 130' INT # run_all.sh has a line for it
 
 root=$(CDPATH= cd -- "$(dirname "${BASH_SOURCE[0]}")/.." && pwd) # not pwd -P: a .venv that is there knows itself by this name
 venv=$root/.venv
@@ -58,7 +59,8 @@ install_into_venv() { # EXTRA...
     [[ -t 2 ]] || output=-qq
     local IFS=, target=$root
     [[ $# -eq 0 ]] || target+="[$*]"
-    "$venv/bin/python" -m pip install "$output" -c "$root/constraints.txt" -e "$target" >&2 ||
+    "$venv/bin/python" -m pip install "$output" -c "$root/constraints.txt" -e "$target" 3>&2 2>&1 >&3 |
+        (trap '' INT; sed '/Operation cancelled by user/d' >&2) || # pip's line at Ctrl-C
         fail "could not install into .venv; see the messages above, then run the same command again"
     printf "$version %s\n" "${wanted[@]}" >>"$stamp"
 }
