@@ -6,6 +6,7 @@
 # PYTHON=, else an active virtual or conda environment, is used as it is. Otherwise .venv is made and
 # filled with the versions in constraints.txt; what is installed already is not installed again.
 set -euo pipefail
+trap 'exit 130' INT # run_all.sh has a line for it
 
 root=$(CDPATH= cd -- "$(dirname "${BASH_SOURCE[0]}")/.." && pwd) # not pwd -P: a .venv that is there knows itself by this name
 venv=$root/.venv

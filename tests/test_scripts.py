@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -13,6 +14,12 @@ SCRIPTS = ("run_all.sh", "scripts/prepare_env.sh", "scripts/in_env.sh")
 # Lacks nothing, needs no extras, and writes down what else it is asked for.
 PYTHON = """#!/bin/sh
 echo "$PYTHONPATH $*" >>"$0.log"
+"""
+# Is fit for use, and is interrupted as pip is.
+PIP = """#!/bin/sh
+[ "$1" = -c ] && exit
+trap 'echo "ERROR: Operation cancelled by user" >&2; exit 1' INT
+kill -INT 0
 """
 
 
@@ -72,3 +79,27 @@ def test_ctrl_c_before_the_stages_is_one_line(python: Path) -> None:
         start_new_session=True,
     )
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "rlhf: interrupted\n")
+
+
+def test_ctrl_c_while_pip_installs_is_one_line_beside_its_own(tmp_path: Path) -> None:
+    for name in ("run_all.sh", "scripts/prepare_env.sh"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    for name in ("pyproject.toml", "setup.py", "constraints.txt"):
+        (tmp_path / name).touch()
+    python = tmp_path / ".venv/bin/python"
+    python.parent.mkdir(parents=True)
+    python.write_text(PIP, encoding="utf-8")
+    python.chmod(0o755)
+    chosen = ("PYTHON", "VIRTUAL_ENV", "CONDA_PREFIX")
+    done = subprocess.run(
+        [tmp_path / "run_all.sh", "tiny"],
+        env={name: value for name, value in os.environ.items() if name not in chosen},
+        capture_output=True,
+        text=True,
+        start_new_session=True,
+    )
+    begun = "Installing base into .venv (minutes, the first time)\n"
+    assert (done.returncode, done.stdout) == (130, "")
+    own = "ERROR: Operation cancelled by user\n"
+    assert done.stderr == f"{begun}{own}rlhf: interrupted\n"

@@ -62,11 +62,18 @@ def launch(processes: int, arguments: Sequence[str], again: str) -> int:
 
 
 def _pass_on(number: int, frame: Any) -> None:
-    """Ctrl-C to the processes: each has a session of its own, where no terminal's arrives."""
+    """Ctrl-C to the processes: each has a session of its own, where no terminal's arrives.
+
+    Raises KeyboardInterrupt where none has been started yet.
+    """
+    told = False
     for process in psutil.Process().children():
         with suppress(psutil.NoSuchProcess, ProcessLookupError):
             if os.getpgid(process.pid) != os.getpgrp():
+                told = True
                 process.send_signal(signal.SIGINT)
+    if not told:
+        raise KeyboardInterrupt
 
 
 def _cause(error: ChildFailedError) -> tuple[int, ProcessFailure]:

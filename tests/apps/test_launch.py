@@ -78,6 +78,23 @@ def test_a_signal_that_ends_all_is_told_as_an_interrupt(
     assert capsys.readouterr().err == f"{INTERRUPTED}\n"
 
 
+def test_ctrl_c_before_there_is_a_process_is_one_line() -> None:
+    code = """
+import signal
+from torch.distributed.elastic.multiprocessing.api import SubprocessContext
+from rlhf.cli import main
+SubprocessContext._start = lambda self: signal.raise_signal(signal.SIGINT)
+main()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, "run", "configs/tiny.yaml", "--nproc", "2"],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (130, "rlhf: interrupted\n")
+
+
 def test_ctrl_c_reaches_every_process_and_is_said_once(tmp_path: Path) -> None:
     config, run_dir = miniature("two", tmp_path), tmp_path / "two"
     launched = start("run", str(config), "--set", "stages=[sft]", "--set", "sft.max_steps=400")

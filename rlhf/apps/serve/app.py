@@ -149,6 +149,9 @@ class Service:
                 async for piece in pieces:
                     if told := reply.event(piece):
                         yield told
+        except asyncio.CancelledError:  # in the middle of a token, once patience has ended
+            if not self.engine.leaving():
+                raise
         except Exception:  # the status has been sent, so that only an event can tell
             yield event(_failure().content)
             return

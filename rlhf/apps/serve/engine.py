@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -99,7 +99,9 @@ class Engine:
                         return
                     yield piece
             finally:
-                with CancelScope(shield=True):
+                # A server without patience left cancels this while the thread is still at a token,
+                # where no other can close it.
+                with CancelScope(shield=True), suppress(ValueError):
                     await run_sync(written.close)
 
     def _write(self, job: Job) -> Generator[Piece]:

@@ -273,6 +273,42 @@ def test_a_server_that_is_stopped_tells_those_who_wait(checkpoint_path: Path) ->
         assert isinstance(waiting.exception(WAIT), openai.APIError)
 
 
+class Held:
+    """In the place of `model.generate`: its first token takes until `go_on`."""
+
+    def __init__(self) -> None:
+        self.begun, self.go_on = threading.Event(), threading.Event()
+
+    def __call__(self, input_ids: torch.Tensor, **options: Any) -> None:
+        options["streamer"].put(input_ids)
+        self.begun.set()
+        self.go_on.wait(WAIT)
+
+
+@pytest.mark.parametrize(("stream", "status"), [(True, 200), (False, 503)])
+def test_a_server_that_is_stopped_waits_for_no_token(
+    checkpoint_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    stream: bool,
+    status: int,
+) -> None:
+    monkeypatch.setattr("rlhf.apps.serve.command.PATIENCE", 0)
+    held = Held()
+    with ThreadPoolExecutor(1) as pool:
+        with serving(checkpoint_path) as running:
+            running.engine.speaker.model.generate = held
+            body = json.dumps({"model": running.name, "messages": ASKED, "stream": stream})
+            headers = {"Authorization": f"Bearer {KEY}", "Content-Type": "application/json"}
+            asked = "POST", "/v1/chat/completions", headers, body
+            waiting = pool.submit(plain, running, *asked)
+            assert held.begun.wait(WAIT)
+        answer = waiting.result(WAIT)
+        held.go_on.set()
+    assert answer[0] == status and b"the server is being stopped" in answer[1]
+    assert "Traceback" not in capsys.readouterr().err
+
+
 def half_a_request(running: Running) -> socket.socket:
     connection = socket.create_connection(("127.0.0.1", running.port), timeout=WAIT)
     head = "POST /v1/completions HTTP/1.1", "Host: localhost", f"Authorization: Bearer {KEY}"
@@ -375,9 +411,13 @@ def test_the_judge_of_rlhf_evaluate_asks_here(server: Running, say: Say, tmp_pat
 
 
 def plain(
-    running: Running, method: str, path: str, headers: dict[str, str] | None = None
+    running: Running,
+    method: str,
+    path: str,
+    headers: dict[str, str] | None = None,
+    body: str | None = None,
 ) -> tuple[int, bytes]:
     connection = http.client.HTTPConnection("127.0.0.1", running.port, timeout=WAIT)
-    connection.request(method, path, headers=headers or {})
+    connection.request(method, path, body, headers or {})
     response = connection.getresponse()
     return response.status, response.read()
