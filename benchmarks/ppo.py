@@ -224,8 +224,7 @@ def one(arguments: argparse.Namespace) -> dict[str, Any]:
     if options.startswith("trl"):
         return with_trl(arguments.work_dir, chosen.prompts, size, int(options.split()[1]))
     section = ppo_section(chosen, size, OPTIONS[options])
-    if options == "masked":
-        BaichuanModel._aligned = lambda *_: None  # type: ignore[method-assign]
+    BaichuanModel.aligns_rows = options != "masked"
     shortest = size * chosen.shortest // chosen.tokens if chosen.shortest else size
     return with_rlhf(arguments.work_dir, section, (shortest, size), arguments.profile)
 

@@ -67,6 +67,8 @@ class BaichuanModel(BaichuanPreTrainedModel):
 
     cuts_last_block = True
     """Whether the last block computes no more than it is asked for (rlhf.models.compiled)."""
+    aligns_rows = True
+    """Whether padded rows are moved to the left rather than masked, where they can be."""
 
     def __init__(self, config: BaichuanConfig) -> None:
         super().__init__(config)
@@ -118,7 +120,7 @@ class BaichuanModel(BaichuanPreTrainedModel):
         if position_ids is None:
             position_ids = (torch.arange(given.shape[1], device=given.device) + seen)[None]
         aligned = None
-        if not flat and not use_cache and past_key_values is None:
+        if self.aligns_rows and not flat and not use_cache and past_key_values is None:
             aligned = self._aligned(given, attention_mask, kwargs)
         if aligned:
             given, position_ids = aligned.move(given), aligned.move(position_ids)

@@ -109,6 +109,10 @@ def test_moved_rows_need_no_mask_and_no_column_that_none_of_them_fills():
     # With its states shown, they are where the tokens are.
     shown = model(ids, attention_mask=mask, use_cache=False, output_hidden_states=True)
     assert [tuple(states.shape[:2]) for states in shown.hidden_states] == [(3, 20)] * 3
+    model.aligns_rows = False
+    model(ids, attention_mask=mask, use_cache=False)
+    assert given.pop()[1] == 20
+    model.aligns_rows = True
     mask[0, 8] = False  # a hole
     holed = model(ids, attention_mask=mask, use_cache=False).last_hidden_state
     assert [width for _, width in given] == [10, 20, 20]
