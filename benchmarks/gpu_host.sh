@@ -41,8 +41,11 @@ scaling() {
     call "$name" "$needs" "$limit" benchmarks/scaling.py "$work" "$results" --budget $((limit * 2 / 3)) ${meanwhile:+--meanwhile "$meanwhile"} --cases "$@"
 }
 
-alone() { # into a folder of its own: the committed ppo_32.json has TRL's figures beside ours
-    call alone 110 900 benchmarks/ppo.py "$work/alone" "$results/alone" --cases ppo_32_uneven ppo_32 growth_256_256 --options compiled masked --profile
+# alone NAME CASE...: into a folder of its own, as the committed ppo_32.json has TRL's figures beside ours.
+alone() {
+    local name=$1
+    shift
+    call "$name" 110 900 benchmarks/ppo.py "$work/$name" "$results/$name" --options compiled masked --profile --cases "$@"
 }
 
 fine_tuning() {
@@ -53,22 +56,29 @@ fine_tuning() {
 cache a
 case $gpus in
 0) echo "no GPU is there" >&2 && exit 2 ;;
-1) alone && fine_tuning && call ppo_13b 200 400 benchmarks/ppo.py "$work/13b" "$results" --cases ppo_13b --options compiled ;;
+1)
+    alone alone ppo_32_uneven ppo_32 growth_256_256
+    fine_tuning
+    alone 13b ppo_13b
+    ;;
 2)
-    scaling fast_2 300 600 ppo_fast_2 sft_fast_2
-    cp -r "$work/caches/a" "$work/caches/b"
-    meanwhile="ppo.py on the other GPU"
-    (cache b && CUDA_VISIBLE_DEVICES=1 alone) &
-    CUDA_VISIBLE_DEVICES=0 scaling fast_1 200 600 ppo_fast_1 sft_fast_1 ppo_shared_1
+    (cache b && export CUDA_VISIBLE_DEVICES=1 && alone alone ppo_32_uneven ppo_32) &
+    (
+        export CUDA_VISIBLE_DEVICES=0
+        call rm 200 500 benchmarks/rm.py "$results/rm_uneven.json" --groups compiled masked
+        alone growth growth_256_256
+    )
     wait
-    meanwhile=
-    scaling two 200 600 ppo_shared_2 rm_full_2_zero3 ppo_13b_lora_2_zero3
-    scaling pipeline 330 600 pipeline_lora_2_zero2
+    scaling pipeline 330 700 pipeline_lora_2_zero2
+    scaling two 200 600 ppo_13b_lora_2_zero3
+    scaling fast_2 300 600 ppo_fast_2 sft_fast_2
+    scaling fast_1 200 600 ppo_fast_1 sft_fast_1 ppo_shared_1
+    scaling more 200 600 ppo_shared_2 rm_full_2_zero3
     ;;
 4)
     meanwhile="on the host's other GPUs scaling.py on one or two, ppo.py and then sft.py on one"
     (cache b && CUDA_VISIBLE_DEVICES=2 scaling fast_1 200 600 ppo_fast_1 sft_fast_1 ppo_shared_1) &
-    (cache c && export CUDA_VISIBLE_DEVICES=3 && alone && fine_tuning) &
+    (cache c && export CUDA_VISIBLE_DEVICES=3 && alone alone ppo_32_uneven ppo_32 growth_256_256 && fine_tuning) &
     CUDA_VISIBLE_DEVICES=0,1 scaling fast_2 200 600 ppo_fast_2 sft_fast_2 ppo_shared_2 rm_full_2_zero3
     wait
     meanwhile=

@@ -9,10 +9,12 @@ All that is ours goes through rlhf.training.reward.train_reward_model:
   needs as much memory as sharing does for almost twice as many;
 - pairs: 8 pairs a step of 512 tokens that share nothing, 4 or 8 of them at once, without gradient
   checkpointing, as configs/baichuan2_7b.yaml trains; trl: the same pairs, 8 at once, through TRL's
-  RewardTrainer as it comes (with gradient checkpointing), on a Llama of the same shape.
+  RewardTrainer as it comes (with gradient checkpointing), on a Llama of the same shape;
+- uneven: pairs of 128 to 512 tokens, 8 at once.
 
 Groups, each in a process of its own: checks (scores and gradients of each way to encode prompts,
-against float32), eager, trl, compiled (with rm.compile). Seconds are of whole
+against float32), eager, trl, compiled (with rm.compile), masked (uneven as compiled does it, with
+rows that are not moved to the left). Seconds are of whole
 optimiser steps, the median after warming up; `peak_gib` is the allocator's peak over the training.
 `ours` is the fastest of pairs; shared_over_separate is of the fastest of each, by group.
 """
@@ -42,6 +44,7 @@ from rlhf.data.datasets import RankingDataset, RankingItem
 from rlhf.data.records import PromptRecord, Provenance, RankingRecord, Response
 from rlhf.models import scoring
 from rlhf.models.baichuan.modeling import BaichuanForSequenceClassification
+from rlhf.models.baichuan.trunk import BaichuanModel
 from rlhf.models.load import load_tokenizer
 from rlhf.models.scoring import one_row_scores, separate_scores, shared_prompt_scores
 from rlhf.runtime.metrics import MetricsLog
@@ -49,7 +52,7 @@ from rlhf.runtime.quiet import quiet
 from rlhf.runtime.usage import versions
 from rlhf.training.reward import train_reward_model
 
-GROUPS = ("checks", "eager", "trl", "compiled")
+GROUPS = ("checks", "eager", "trl", "compiled", "masked")
 STEPS, WARM = 10, 3
 CUDA = torch.cuda.is_available()
 DEVICE = "cuda" if CUDA else "cpu"
@@ -59,7 +62,8 @@ PEAK_FLOPS = {"NVIDIA H100 80GB HBM3": 989e12, "NVIDIA H200": 989e12}
 
 @dataclass(frozen=True)
 class Case:
-    """A training step: prompts a step and at once, with K responses each. Lengths in tokens."""
+    """A training step: prompts a step and at once, with K responses each. Lengths in tokens;
+    shortest: of the shortest response, where they are uneven."""
 
     prompts: int
     at_once: int
@@ -67,6 +71,7 @@ class Case:
     prompt: int
     response: int
     share: bool
+    shortest: int | None = None
 
     @property
     def responses(self) -> int:
@@ -75,6 +80,7 @@ class Case:
     def scaled(self, factor: int) -> Case:
         """With lengths divided by `factor`."""
         changes = {"prompt": self.prompt // factor, "response": self.response // factor}
+        changes |= {"shortest": self.shortest // factor} if self.shortest else {}
         return Case(**{**vars(self), **changes})
 
 
@@ -86,6 +92,7 @@ CASES = {
     "separate 2": Case(prompts=4, at_once=2, k=8, prompt=256, response=256, share=False),
     "pairs": Case(prompts=8, at_once=4, k=2, prompt=0, response=512, share=False),
     "pairs 8": Case(prompts=8, at_once=8, k=2, prompt=0, response=512, share=False),
+    "uneven": Case(prompts=8, at_once=8, k=2, prompt=0, response=512, share=False, shortest=128),
 }
 
 
@@ -115,6 +122,8 @@ def measure(group: str, tiny: bool) -> dict[str, Any]:
     if group == "checks":
         return exactness()
     cases = {name: case.scaled(16) if tiny else case for name, case in CASES.items()}
+    if group == "masked":
+        cases, BaichuanModel.aligns_rows = {"uneven": cases["uneven"]}, False
     if tiny:
         torch.compiler.set_stance("force_eager")  # a C++ compiler takes minutes
     with tempfile.TemporaryDirectory() as folder, quiet():
@@ -128,7 +137,7 @@ def measure(group: str, tiny: bool) -> dict[str, Any]:
             out = Path(folder) / name
             out.mkdir()
             try:
-                measured[name] = with_rlhf(base, out, case, compiled=group == "compiled")
+                measured[name] = with_rlhf(base, out, case, compiled=group in ("compiled", "masked"))
             except torch.OutOfMemoryError:
                 measured[name] = {"failed": "out of memory"}
             print(name, measured[name], file=sys.stderr, flush=True)
@@ -196,8 +205,12 @@ def sequences(case: Case, vocabulary: int, count: int) -> list[list[list[int]]]:
         ids = torch.randint(200, vocabulary, (length,), generator=generator).tolist()
         return [200 + first, *ids[1:]]
 
+    def length() -> int:
+        shortest = case.shortest or case.response
+        return int(torch.randint(shortest, case.response + 1, (), generator=generator))
+
     prompts = [draw(0, case.prompt) if case.prompt else [] for _ in range(count)]
-    return [[prompt + draw(i, case.response) for i in range(case.k)] for prompt in prompts]
+    return [[prompt + draw(i, length()) for i in range(case.k)] for prompt in prompts]
 
 
 def rankings(case: Case, vocabulary: int, count: int) -> RankingDataset:
@@ -304,7 +317,7 @@ class Clock:
         rate = self.case.responses / statistics.median(gaps)
         result = {"responses_per_second": round(rate, 2), "peak_gib": round(self.peak, 2)}
         peak = PEAK_FLOPS.get(torch.cuda.get_device_name()) if CUDA else None
-        if peak and not self.case.share:
+        if peak and not self.case.share and not self.case.shortest:
             frozen = [p for n, p in model.named_parameters() if not p.requires_grad]
             weights = sum(p.numel() for p in frozen) - model.get_input_embeddings().weight.numel()
             # Forward and the gradient of the activations: frozen weights have none of their own.
