@@ -137,7 +137,8 @@ def measure(group: str, tiny: bool) -> dict[str, Any]:
             out = Path(folder) / name
             out.mkdir()
             try:
-                measured[name] = with_rlhf(base, out, case, compiled=group in ("compiled", "masked"))
+                compiled = group in ("compiled", "masked")
+                measured[name] = with_rlhf(base, out, case, compiled=compiled)
             except torch.OutOfMemoryError:
                 measured[name] = {"failed": "out of memory"}
             print(name, measured[name], file=sys.stderr, flush=True)

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from rlhf.config.schema import SamplingSection
+
+BLOCK = 512
+"""Tokens that a sum runs over at once: of a whole vocabulary, a GPU takes long for it, and torch
+2.11's compiler fails on some."""
 
 
 def choose(logits: Tensor, sampling: SamplingSection, uniforms: Tensor, history: Tensor) -> Tensor:
@@ -38,10 +43,8 @@ def draw(probabilities: Tensor, uniforms: Tensor) -> Tensor:
     One number a token, so that a row's tokens depend on its own numbers only, not on the rows
     beside it.
     """
-    # First the block of tokens, then the token in it: two short sums instead of one that a GPU
-    # takes long for.
-    rows, vocabulary = probabilities.shape
-    blocks = probabilities.reshape(rows, -1, _block(vocabulary))
+    # First the block of tokens, then the token in it.
+    blocks = _blocks(probabilities)
     # float64, or the tail of a large vocabulary would drown in the rounding of the sum.
     cumulative = blocks.sum(dim=-1, dtype=torch.float64).cumsum(dim=-1)
     targets = uniforms.double()[:, None] * cumulative[:, -1:]
@@ -50,12 +53,21 @@ def draw(probabilities: Tensor, uniforms: Tensor) -> Tensor:
     inside = within.cumsum(dim=-1, dtype=torch.float64)
     start = cumulative.gather(1, block) - inside[:, -1:]
     token = block * blocks.shape[2] + _first_above(inside, targets - start)
-    return token.squeeze(1)
+    return token.squeeze(1).clamp(max=probabilities.shape[1] - 1)
 
 
-def _block(vocabulary: int, most: int = 512) -> int:
-    """The largest power of two that divides it, up to `most`."""
-    return min(most, vocabulary & -vocabulary)
+def _blocks(values: Tensor) -> Tensor:
+    """[B, V] -> [B, N, BLOCK], zeros behind the last value."""
+    size = min(BLOCK, values.shape[1])
+    return pad(values, (0, -values.shape[1] % size)).unflatten(1, (-1, size))
+
+
+def _cumulative(values: Tensor) -> Tensor:
+    """[B, V] -> [B, V], each value and all before it."""
+    inside = _blocks(values).cumsum(dim=-1)
+    sums = inside[:, :, -1]
+    before = sums.cumsum(dim=-1) - sums
+    return (inside + before[:, :, None]).flatten(1)[:, : values.shape[1]]
 
 
 def _first_above(cumulative: Tensor, targets: Tensor) -> Tensor:
@@ -83,6 +95,6 @@ def keep_top_p(logits: Tensor, p: float) -> Tensor:
     """
     ordered, indices = logits.sort(dim=-1, descending=True)
     probabilities = ordered.softmax(dim=-1)
-    before = probabilities.cumsum(dim=-1) - probabilities
+    before = _cumulative(probabilities) - probabilities
     ordered = ordered.masked_fill(before >= p, -torch.inf)
     return torch.empty_like(logits).scatter_(-1, indices, ordered)

@@ -71,7 +71,7 @@ class LeftAligned:
     needed. Columns that no row fills are gone.
 
     start: [B], the column that each row's first real token had. columns: how many there were.
-    width: real tokens of the longest row, 1 at least. furthest: the largest `start`.
+    width: how many are left, 1 at least. furthest: the largest `start`.
     """
 
     start: Tensor
@@ -80,9 +80,10 @@ class LeftAligned:
     furthest: int
 
     @classmethod
-    def of(cls, mask: Tensor) -> Self | None:
-        """mask: [B, T], 1 or True on real tokens; None where one is missing between two others.
+    def of(cls, mask: Tensor, multiple: int = 1) -> Self | None:
+        """As wide as the longest row, rounded up to a `multiple` or to all the columns there were.
 
+        mask: [B, T], 1 or True on real tokens; None where one is missing between two others.
         Waits for the device, once.
         """
         mask = mask.bool()
@@ -91,7 +92,8 @@ class LeftAligned:
         found: list[int] = torch.stack([holes.sum(), lengths.max(), start.max()]).tolist()
         if found[0]:
             return None
-        return cls(start, mask.shape[1], max(found[1], 1), found[2])
+        width = -(-max(found[1], 1) // multiple) * multiple
+        return cls(start, mask.shape[1], min(width, mask.shape[1]), found[2])
 
     @property
     def moves(self) -> bool:

@@ -21,6 +21,8 @@ def quiet() -> Iterator[None]:
     verbosity = library_logging.get_verbosity()
     bars = library_logging.is_progress_bar_enabled()
     dataset_bars = datasets.is_progress_bar_enabled()
+    accelerate, told = logging.getLogger("accelerate"), logging.getLogger("accelerate").level
+    accelerate.setLevel(logging.ERROR)  # that DeepSpeed's accumulation counts, at every stage
     library_logging.set_verbosity_error()
     library_logging.disable_progress_bar()
     datasets.disable_progress_bars()
@@ -33,8 +35,12 @@ def quiet() -> Iterator[None]:
             warnings.filterwarnings("ignore", "FSDP2-wrapped module")
             # Of an adapter on the head, at every checkpoint, which has the head beside it then.
             warnings.filterwarnings("ignore", "Setting `save_embedding_layers`")
+            # How a GPU's code is made is nobody's concern; the message begins with a line's end.
+            warnings.filterwarnings("ignore", r"\s*Online softmax is disabled")
+            warnings.filterwarnings("ignore", "TensorFloat32 tensor cores")
             yield
     finally:
+        accelerate.setLevel(told)
         library_logging.set_verbosity(verbosity)
         if bars:
             library_logging.enable_progress_bar()

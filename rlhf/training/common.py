@@ -126,6 +126,7 @@ def arguments(
         "save_steps": section.checkpoint_every,
         "save_total_limit": 2,  # the newest may be half-written
         "report_to": "none",
+        "log_level_replica": "passive",  # as quiet as the first process
         "disable_tqdm": True,
     }
 

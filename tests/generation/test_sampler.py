@@ -4,6 +4,8 @@ import math
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.proxy_tensor import make_fx
 from transformers import (
     RepetitionPenaltyLogitsProcessor,
     TopKLogitsWarper,
@@ -53,6 +55,34 @@ def test_top_p_by_hand() -> None:
     for p, kept in ((0.4, [1]), (0.6, [1, 2]), (0.79, [1, 2]), (0.9, [0, 1, 2])):
         finite = keep_top_p(logits, p).isfinite()[0].nonzero().squeeze(1)
         assert finite.tolist() == kept
+
+
+@pytest.mark.parametrize("vocabulary", [125_696, 1001, 40])
+def test_nucleus_of_many_blocks_of_tokens(vocabulary: int) -> None:
+    logits = torch.randn(3, vocabulary, generator=torch.Generator().manual_seed(0)) * 3
+    for p in (0.1, 0.5, 0.9):
+        ordered, tokens = logits.sort(descending=True)
+        ordered = ordered.softmax(dim=-1).double()  # what is left to differ is the sum's rounding
+        nucleus = ordered.cumsum(dim=-1) - ordered < p
+        expected = torch.zeros_like(nucleus).scatter(1, tokens, nucleus)
+        kept = keep_top_p(logits, p)
+        assert torch.equal(kept[kept.isfinite()], logits[kept.isfinite()])
+        wrong = logits.softmax(dim=-1)[kept.isfinite() != expected]
+        assert wrong.sum() < 1e-5
+
+
+@pytest.mark.parametrize("vocabulary", [125_696, 64_001])
+def test_no_sum_runs_over_a_whole_vocabulary(vocabulary: int) -> None:
+    """Inductor would split it among blocks of threads, in which torch 2.11 fails: of 8 rows."""
+    sampling = SamplingSection(temperature=0.3, top_k=5, top_p=0.85, repetition_penalty=1.05)
+    given = torch.zeros(8, vocabulary), torch.zeros(8, dtype=torch.float64)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        traced = make_fx(lambda logits, numbers, said: choose(logits, sampling, numbers, said))(
+            *given, torch.zeros(8, 20, dtype=torch.long)
+        )
+    sums = [node for node in traced.graph.nodes if node.target is torch.ops.aten.cumsum.default]
+    widths = [node.args[0].meta["val"].shape[node.args[1]] for node in sums]
+    assert len(widths) == 4 and max(widths) <= 512
 
 
 def test_penalty_by_hand() -> None:

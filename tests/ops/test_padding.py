@@ -74,6 +74,20 @@ def test_rows_moved_to_the_left_by_hand() -> None:
         assert torch.equal(aligned.back(moved[:, -kept:], keep)[last], ids[:, -keep:][last])
 
 
+def test_widths_in_multiples() -> None:
+    mask = torch.tensor([[0, 1, 1, 1, 0, 0], [0, 0, 1, 1, 0, 0]])
+    widths = [getattr(LeftAligned.of(mask, multiple), "width", None) for multiple in (1, 2, 3, 4, 8)]
+    assert widths == [3, 4, 3, 4, 6]  # never more than there were
+    aligned = LeftAligned.of(mask, 4)
+    assert aligned is not None
+    ids = torch.tensor([[1, 5, 6, 7, 1, 2], [1, 1, 8, 9, 1, 2]])
+    assert aligned.move(ids).tolist() == [[5, 6, 7, 1], [8, 9, 1, 2]]
+    for keep in (1, 2, 3, 4, 6):
+        last, kept = mask[:, -keep:].bool(), aligned.kept(keep)
+        back = aligned.back(aligned.move(ids)[:, -kept:], keep)
+        assert torch.equal(back[last], ids[:, -keep:][last])
+
+
 def test_one_row_for_all_is_moved_with_each() -> None:
     aligned = LeftAligned.of(torch.tensor([[0, 1, 1], [1, 1, 0]]))
     assert aligned is not None

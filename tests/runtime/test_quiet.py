@@ -12,12 +12,14 @@ from rlhf.runtime.quiet import quiet, warnings_on
 
 
 def test_quiet_gives_back_what_it_found() -> None:
-    before = library_logging.get_verbosity()
+    before, accelerate = library_logging.get_verbosity(), logging.getLogger("accelerate").level
     with pytest.raises(KeyError), quiet():
         assert library_logging.get_verbosity() == logging.ERROR
+        assert not logging.getLogger("accelerate.accelerator").isEnabledFor(logging.WARNING)
         assert not library_logging.is_progress_bar_enabled()
         raise KeyError
     assert library_logging.get_verbosity() == before
+    assert logging.getLogger("accelerate").level == accelerate
     assert library_logging.is_progress_bar_enabled()
 
 
@@ -26,6 +28,7 @@ def test_quiet_leaves_out_what_will_change_one_day_only() -> None:
         warnings.simplefilter("always")
         with quiet():
             warnings.warn("old name", FutureWarning, stacklevel=1)
+            warnings.warn("\nOnline softmax is disabled on the fly", UserWarning, stacklevel=1)
             warnings.warn("look out", UserWarning, stacklevel=1)
     assert [str(warning.message) for warning in seen] == ["look out"]
 

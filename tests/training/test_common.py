@@ -1,4 +1,5 @@
 import importlib.util
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import torch
 from transformers import TrainingArguments, get_scheduler
 
 from rlhf.config.schema import OptimiserSection
+from rlhf.runtime.quiet import quiet
 from rlhf.training import common
 from rlhf.training.common import arguments, prepare
 from tests.training.worlds import language_model, sft_section
@@ -56,6 +58,14 @@ def test_the_optimiser_is_the_section_s() -> None:
     assert args.gradient_accumulation_steps == 3
     assert args.report_to == [] and args.disable_tqdm and not args.push_to_hub
     assert not args.bf16 and not args.fp16
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_no_process_is_louder_than_it_was(monkeypatch: pytest.MonkeyPatch, first: bool) -> None:
+    args = TrainingArguments(**settings())
+    monkeypatch.setattr(TrainingArguments, "should_log", first)
+    with quiet():
+        assert args.get_process_log_level() == logging.ERROR
 
 
 def test_computing_follows_the_model_and_learning_is_in_float32() -> None:

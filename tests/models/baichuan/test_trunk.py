@@ -8,6 +8,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 import rlhf.models  # noqa: F401
+from rlhf.models.baichuan import trunk
 from tests.checkpoints import ARCHITECTURES, tiny_model
 
 IDS = torch.arange(3, 43).view(2, 20)
@@ -64,6 +65,13 @@ def of_sides(sides: list[tuple[int, int]], width: int = 20) -> tuple[torch.Tenso
     return torch.randint(3, 60, mask.shape, generator=generator), mask
 
 
+@pytest.fixture(params=[1, 8])
+def widths(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a CPU, and in multiples as on a GPU."""
+    monkeypatch.setattr(trunk, "_width_unit", lambda device: request.param)
+
+
+@pytest.mark.usefixtures("widths")
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 @pytest.mark.parametrize("sides", PADDED)
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -81,6 +89,7 @@ def test_rows_moved_to_the_left_are_as_under_a_mask(architecture, sides, attenti
         torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.usefixtures("widths")
 @pytest.mark.parametrize("cuts", [True, False])
 @pytest.mark.parametrize("sides", PADDED)
 @torch.no_grad()
