@@ -76,8 +76,9 @@ def test_rows_moved_to_the_left_by_hand() -> None:
 
 def test_widths_in_multiples() -> None:
     mask = torch.tensor([[0, 1, 1, 1, 0, 0], [0, 0, 1, 1, 0, 0]])
-    widths = [getattr(LeftAligned.of(mask, multiple), "width", None) for multiple in (1, 2, 3, 4, 8)]
-    assert widths == [3, 4, 3, 4, 6]  # never more than there were
+    for multiple, width in {1: 3, 2: 4, 3: 3, 4: 4, 8: 6}.items():  # never more than there were
+        aligned = LeftAligned.of(mask, multiple)
+        assert aligned is not None and aligned.width == width
     aligned = LeftAligned.of(mask, 4)
     assert aligned is not None
     ids = torch.tensor([[1, 5, 6, 7, 1, 2], [1, 1, 8, 9, 1, 2]])
