@@ -58,8 +58,9 @@ def draw(probabilities: Tensor, uniforms: Tensor) -> Tensor:
 
 def _blocks(values: Tensor) -> Tensor:
     """[B, V] -> [B, N, BLOCK], zeros behind the last value."""
-    size = min(BLOCK, values.shape[1])
-    return pad(values, (0, -values.shape[1] % size)).unflatten(1, (-1, size))
+    rows, vocabulary = values.shape
+    size = min(BLOCK, vocabulary)
+    return pad(values, (0, -vocabulary % size)).reshape(rows, -1, size)
 
 
 def _cumulative(values: Tensor) -> Tensor:
