@@ -68,11 +68,12 @@ def dpo_phases(setting: Setting) -> list[Phase]:
     section, spec = setting.config.dpo, setting.main
     assert section is not None
     steps = setting.microbatches("dpo.batch_size", section.batch_size, section.microbatch_size)
-    kinds = traces.trunk_step(
-        _learning(setting, section, spec, "causal", steps > 1),
-        2 * section.microbatch_size,
-        setting.config.rm.data.max_length,
-    )
+    learning = _learning(setting, section, spec, "causal", steps > 1)
+    rows, sizes = 2 * section.microbatch_size, rm_sizes(setting)
+    if section.tuning.method != "full" and "lm_head" in section.tuning.targets:
+        kinds = traces.adapted_head_step(learning, rows, sizes)
+    else:
+        kinds = traces.trunk_step(learning, rows, sum(sizes))
     head = spec.vocab_size * spec.hidden_size * setting.dtype.itemsize if spec.norm_head else 0
     parts = (*passing(MODEL, kinds), Part("head, normalised", "weights", head))
     loaded = loading(setting, spec, "causal", section.tuning)

@@ -9,7 +9,7 @@ from rlhf.planning import plan
 from rlhf.planning.deepspeed import decide
 from rlhf.planning.judging import judging
 from rlhf.planning.models import layer_sizes
-from rlhf.planning.phases import collecting
+from rlhf.planning.phases import collecting, dpo_phases
 from rlhf.planning.rates import H100
 from rlhf.planning.schedule import sampling_seconds
 from rlhf.planning.setting import GIB, Setting
@@ -171,6 +171,22 @@ def test_a_judge_that_is_named_judges_the_demo_too(tmp_path):
         update={"evaluate": config.evaluate.model_copy(update={"judge": None})}
     )
     assert judging(Setting(rubric, specs=specs)) == []
+
+
+def test_an_adapter_on_dpo_s_head_brings_logits():
+    """Which a fused head never has, of 512 tokens; its own weights learn, 2 (64 + 16000)."""
+    spec = replace(SMALL, vocab_size=16000, norm_head=False)
+
+    def dpo(targets):
+        config, specs = small(
+            f"dpo={{microbatch_size: 1, tuning: {{r: 2, method: lora, {targets}}}}}"
+        )
+        return dpo_phases(Setting(config, specs=dict.fromkeys(specs, spec)))
+
+    without, with_it = dpo("targets: [W_pack]"), dpo("targets: [W_pack, lm_head]")
+    assert not without[1].of("logits") and with_it[1].of("logits") == 512 * 16000 * 3 * 4
+    more = with_it[2].of("optimiser") - without[2].of("optimiser")
+    assert more == 2 * 4 * 2 * (64 + 16000)
 
 
 def test_json(whole):
