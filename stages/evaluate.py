@@ -14,7 +14,7 @@ from rlhf.demo import rubric
 from rlhf.evaluation import report
 from rlhf.evaluation.answers import Answer, Answerer
 from rlhf.evaluation.card import with_cards
-from rlhf.evaluation.contest import baseline, judge_path
+from rlhf.evaluation.contest import baseline, judge_path, learnt_from_simulated, note_of
 from rlhf.evaluation.judges import Grader, reward_model_judge
 from rlhf.evaluation.policy import compare_rows
 from rlhf.models.load import check_kind
@@ -149,7 +149,8 @@ def _judge_policies(config: Config, runtime: Runtime, step: Step) -> Summary:
             simulated=chosen.simulated,
         )
         once(partial(write_jsonl, step.directory / name, rows))
-    return {f"mean quality {name}": sum(q) / len(q) for name, q in qualities.items()}
+    means = {f"mean quality {name}": sum(q) / len(q) for name, q in qualities.items()}
+    return {"judge": chosen.name} | means
 
 
 def _places(config: Config, runtime: Runtime) -> dict[str, Path]:
@@ -187,10 +188,11 @@ def judge(config: Config, runtime: Runtime) -> Grader:
     path = judge_path(config, runtime)
     if path is None:
         return Grader("demo rubric without noise", True, _by_rubric)
-    own = "" if config.evaluate.judge else " (PPO trained on it: no independent judge)"
     # Where a judge has graded in the place of people, it is no independent one either.
-    simulated = config.annotation.grading is not None and bool(config.evaluate.judge)
-    return reward_model_judge(path, runtime, config.evaluate.batch_size, own, simulated)
+    graded = config.annotation.grading is not None and bool(config.evaluate.judge)
+    simulated = graded or learnt_from_simulated(path)
+    note = note_of(path, config, runtime)
+    return reward_model_judge(path, runtime, config.evaluate.batch_size, note, simulated)
 
 
 def _by_rubric(prompts: Sequence[PromptRecord], answers: Sequence[Answer]) -> list[float]:

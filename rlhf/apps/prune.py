@@ -15,7 +15,7 @@ from rlhf.data.chat_format import encode_conversation
 from rlhf.data.jsonl import read_jsonl
 from rlhf.data.records import SFTRecord
 from rlhf.models.export import save_checkpoint
-from rlhf.models.load import check_checkpoint, check_kind, is_adapter, load_tokenizer
+from rlhf.models.load import check_checkpoint, check_kind, load_tokenizer
 from rlhf.models.load import load_causal_lm as load
 from rlhf.models.prune import angular_distances, drop_blocks
 from rlhf.models.registry import read_config, spec_of
@@ -38,8 +38,8 @@ def prune(model: Path, layers: int, data: Path, out: Path) -> tuple[int, int, fl
     spec, config = spec_of(model), read_config(model)
     if spec.family != "baichuan":
         raise ValueError(f"{model}: a {spec.name}; blocks are taken out of Baichuan's layout only")
-    if is_adapter(model) or getattr(config, "quantization_config", None) is not None:
-        raise ValueError(f"{model}: an adapter or quantised; name the plain weights behind it")
+    if getattr(config, "quantization_config", None) is not None:
+        raise ValueError(f"{model}: quantised; name the plain weights behind it")
     if not 0 < layers < spec.layers:
         raise ValueError(
             f"--layers {layers}: {model} has {spec.layers} blocks; keep 1 to {spec.layers - 1}"

@@ -122,11 +122,11 @@ def _check_named_files(config: Config, run_dir: RunDir, stages: Collection[str])
             f"{config.name}: not there: {', '.join(missing)}; put them in place or correct the "
             "paths in the config (--rehearse runs it without any of them)"
         )
-    for path in models:
-        check_checkpoint(path)
     for path, kind in wanted_kinds(config):
         if path in models:
             check_kind(path, kind)
+    for path in models:
+        check_checkpoint(path)
 
 
 def wanted_kinds(config: Config) -> list[tuple[str, Kind]]:

@@ -135,11 +135,12 @@ class PPOSection(Section):
     """Stage 3: PPO. Defaults are the Baichuan 2 report's where it states them.
 
     A backward pass takes `microbatch` responses, or with `microbatch_tokens` as many as fit into
-    that many columns, padding included. `rollout_microbatch` of them are decoded together. `judge`:
-    a second reward model that only watches; null takes the demo's rubric, if there is a demo.
-    `old_logprobs`: `recomputed` by the training forward, so that the first ratio is exactly 1, or
-    the `engine`'s own, which saves that pass. Passes without a gradient take `scoring_microbatch`
-    responses, null as many as a backward pass. `compile`: blocks are compiled for these passes.
+    that many columns, the padding that a model reads included. `rollout_microbatch` of them are
+    decoded together. `judge`: a second reward model that only watches; null takes the demo's
+    rubric, if there is a demo. `old_logprobs`: `recomputed` by the training forward, so that the
+    first ratio is exactly 1, or the `engine`'s own, which saves that pass. Passes without a
+    gradient take `scoring_microbatch` responses, null as many as a backward pass. `compile`: blocks
+    are compiled for these passes.
     """
 
     actor: str | None = None

@@ -18,7 +18,7 @@ FILE = Path("evaluate") / "best_of_n.jsonl"
 class AnswerRow(Record):
     """A line of best_of_n.jsonl: one of a prompt's N answers.
 
-    score: the reward model's. quality: that of `judge`; simulated: a program, no person or model.
+    score: the reward model's. quality: that of `judge`; simulated: as in `JudgeRow`.
     """
 
     prompt_id: str

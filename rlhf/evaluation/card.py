@@ -8,6 +8,7 @@ from typing import Any
 
 from rlhf.config.load import dump_config
 from rlhf.config.schema import Config, Section
+from rlhf.evaluation.contest import learnt_from_simulated
 from rlhf.models.load import is_adapter
 from rlhf.models.registry import spec_of
 from rlhf.models.spec import ModelSpec
@@ -72,7 +73,7 @@ def stage_card(model: Path, config: Config, runtime: Runtime) -> str:
         spec_of(model),
         title=f"{config.name}: {model.relative_to(runtime.run_dir.root)}",
         what=WHAT[kind],
-        notes=notes(config, stage),
+        notes=notes(config, stage, learnt_from_simulated(model)),
         config=dump_config(section(config, kind, stage)),
         scores=kind in ("rm", "critic"),
     )
@@ -114,13 +115,16 @@ def card(
     return text
 
 
-def notes(config: Config, stage: str) -> list[str]:
-    """What has to be known before a number is believed."""
+def notes(config: Config, stage: str, simulated: bool = False) -> list[str]:
+    """What has to be known before a number is believed.
+
+    simulated: the model learnt from simulated rankings, whatever this config says.
+    """
     found = []
     if config.demo is not None:
         found.append("Trained on the demo's generated data.")
-    simulated = config.annotation.source == "simulated" or config.annotation.grading is not None
-    if simulated and stage in PREFERENCES:
+    ranked = config.annotation.source == "simulated" or config.annotation.grading is not None
+    if simulated or (ranked and stage in PREFERENCES):
         text = "The rankings are of SIMULATED annotators: nothing here says how people would judge."
         found.append(text)
     return found

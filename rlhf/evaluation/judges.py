@@ -13,7 +13,8 @@ from rlhf.runtime.distributed import Runtime
 
 
 class Judge(Protocol):
-    """name: for the report. simulated: a program, or a model that stands in for people."""
+    """name: for the report. simulated: a program, or a model that stands in for people or
+    learnt from a program."""
 
     @property
     def name(self) -> str: ...
@@ -45,7 +46,7 @@ def reward_model_judge(
     path: Path, runtime: Runtime, batch_size: int, note: str = "", simulated: bool = False
 ) -> Grader:
     """A reward model's directory as a judge. note: what the report should say behind its name.
-    simulated: it stands in for people."""
+    simulated: it stands in for people, or learnt from a program."""
     scorer = Scorer.load(path, runtime)
 
     def qualities(prompts: Sequence[PromptRecord], answers: Sequence[Answer]) -> list[float]:

@@ -51,8 +51,9 @@ def _sketches(files: RunFiles, report: dict[str, Any]) -> Iterator[Sketch]:
             yield Sketch(f"ppo_{key}", "ppo", title, note, painter)
     if report["ppo"] and report["ppo"]["judge"]:
         note = "Share of held-out prompts on which the answer after PPO is better, equal, worse."
+        by = ", simulated judge" * report["ppo"]["judge"]["simulated"]
         painter = partial(_verdicts, report)
-        yield Sketch("judge", "ppo", "Verdicts on held-out prompts", note, painter)
+        yield Sketch("judge", "ppo", f"Verdicts on held-out prompts{by}", note, painter)
 
 
 PPO_CURVES = (

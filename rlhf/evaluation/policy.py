@@ -22,7 +22,8 @@ class JudgeRow(Record):
     """A line of judge.jsonl. `before`: the baseline's answer; `after`: the policy's.
 
     verdict: win when the policy's answer is the better one.
-    judge: who gave the qualities; simulated: a program, or a model that stands in for people.
+    judge: who gave the qualities; simulated: a program, or a model that stands in for people
+        or learnt from a program.
     """
 
     prompt_id: str

@@ -10,9 +10,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from rlhf.ops.fused import fused
+from rlhf.ops.logprobs import token_logprobs
 
 IGNORED = -100
 
@@ -49,6 +51,27 @@ def head_loss(
     apply: Any = _HeadLoss.apply
     loss: Tensor = apply(states.to(dtype), weight.to(dtype), scales, *arguments)
     return loss
+
+
+def logprobs_by_chunk(head: nn.Module, states: Tensor, targets: Tensor, chunk: int) -> Tensor:
+    """Log-probabilities through a head as it is, an adapter on it included, whose logits are
+    computed again in the backward pass.
+
+    Args:
+        head: [N, H] -> [N, V].
+        states: [N, H].
+        targets: [N].
+        chunk: tokens whose logits exist at a time.
+
+    Returns:
+        [N] float32.
+    """
+    parts = zip(torch.split(states, chunk), torch.split(targets, chunk), strict=True)
+    return torch.cat([checkpoint(_logprobs, head, *part, use_reentrant=False) for part in parts])
+
+
+def _logprobs(head: nn.Module, states: Tensor, targets: Tensor) -> Tensor:
+    return token_logprobs(head(states)[None], targets[None])[0]
 
 
 def computing_type(weight: Tensor) -> torch.dtype:

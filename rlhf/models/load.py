@@ -114,9 +114,8 @@ def load_causal_lm(
     quantization: weights in 4 bits (NF4, doubly quantised) or 8, by bitsandbytes.
     mapped: leave weights on a CPU in the mapped file, to copy them from there but not to compute.
     """
+    refuse_adapter(path)
     check_checkpoint(path)
-    if is_adapter(path):
-        raise ValueError(f"{path}: an adapter, not a whole language model; merge it into its base")
     model: PreTrainedModel = _load(
         AutoModelForCausalLM, path, dtype, device, quantization, mapped, attn_implementation=attn
     )
@@ -245,11 +244,25 @@ def _load(
 
 
 def check_kind(path: str | Path, kind: Kind) -> None:
-    """Raises ValueError where a checkpoint directory holds the other kind. Either loads as a reward
-    model, a language model with a head that has learnt nothing."""
+    """Raises ValueError where a checkpoint directory holds the other kind, or a language model's
+    adapter. Either loads as a reward model, a language model with a head that has learnt nothing.
+    """
+    if kind == "language model" and not (Path(path) / "config.json").is_file():
+        refuse_adapter(path)
     found = "language model" if _language_model(path) else "reward model"
     if found != kind:
         raise ValueError(f"{path}: this is a {found}, and a {kind} is needed; name one")
+    if kind == "language model":
+        refuse_adapter(path)
+
+
+def refuse_adapter(path: str | Path) -> None:
+    """Raises ValueError for an adapter where a language model's own weights are needed."""
+    if is_adapter(path):
+        raise ValueError(
+            f"{path}: an adapter, not a whole language model; merge it into its base, with rlhf "
+            "export or with PEFT, and name that"
+        )
 
 
 def _language_model(path: str | Path) -> bool:

@@ -66,6 +66,13 @@ class Roles(ABC):
     def compile(self) -> None:
         """Compile every block, for passes without a cache, as all are but those that generate."""
 
+    @property
+    def aligns_rows(self) -> bool:
+        """Whether the trunks move padded rows to the left, so that a batch takes them no more
+        columns than its longest row has real tokens."""
+        with self.language_model("actor") as model:
+            return getattr(model.base_model, "aligns_rows", False)
+
     def adapted_actor(self) -> tuple[PeftModel, str] | None:
         """The model that has the actor's adapter, and its name; None where all weights learn."""
         return None

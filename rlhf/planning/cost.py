@@ -91,6 +91,13 @@ class Cost:
             return min(engine.gpus, PER_HOST) * own * STATES / rates.host
         return own * rates.step_in_8_bits if self.in_8_bits else own * STATES / rates.bandwidth
 
+    def averaging(self) -> float:
+        """A step of a moving average in float32: it reads both, and writes itself."""
+        own = self.counts.learning
+        if self.engine.stage:
+            own //= self.engine.gpus
+        return own * 12 / self.rates.bandwidth
+
     def exchange(self, microbatches: int) -> float:
         """Seconds on the wires in a step, none of it hidden behind work.
 

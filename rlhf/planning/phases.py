@@ -14,9 +14,9 @@ from rlhf.models.spec import ModelSpec
 from rlhf.planning import traces
 from rlhf.planning.allocations import Kinds
 from rlhf.planning.engines import HALF
+from rlhf.planning.judging import plain
 from rlhf.planning.loading import loading
 from rlhf.planning.memory import Part, Phase, Rollout, Tuned, passing
-from rlhf.planning.models import weights
 from rlhf.planning.setting import Setting
 from rlhf.planning.traces import Learning
 
@@ -68,11 +68,12 @@ def dpo_phases(setting: Setting) -> list[Phase]:
     section, spec = setting.config.dpo, setting.main
     assert section is not None
     steps = setting.microbatches("dpo.batch_size", section.batch_size, section.microbatch_size)
-    kinds = traces.trunk_step(
-        _learning(setting, section, spec, "causal", steps > 1),
-        2 * section.microbatch_size,
-        setting.config.rm.data.max_length,
-    )
+    learning = _learning(setting, section, spec, "causal", steps > 1)
+    rows, sizes = 2 * section.microbatch_size, rm_sizes(setting)
+    if section.tuning.method != "full" and "lm_head" in section.tuning.targets:
+        kinds = traces.adapted_head_step(learning, rows, sizes)
+    else:
+        kinds = traces.trunk_step(learning, rows, sum(sizes))
     head = spec.vocab_size * spec.hidden_size * setting.dtype.itemsize if spec.norm_head else 0
     parts = (*passing(MODEL, kinds), Part("head, normalised", "weights", head))
     loaded = loading(setting, spec, "causal", section.tuning)
@@ -128,16 +129,9 @@ class Answering:
         return setting.usable - self._weights(setting).size
 
 
-def plain(
-    role: str, spec: ModelSpec, task: Task, setting: Setting, quantised: bool = False
-) -> Part:
-    """A whole model that only reads."""
-    width = setting.dtype.itemsize
-    return Part(role, "weights", weights(spec, task, None).frozen_bytes(width, quantised))
-
-
-def collecting(setting: Setting) -> list[Answering]:
-    """The sources of responses, one after another; none where rankings are given."""
+def collecting(setting: Setting, number: int = 1) -> list[Answering]:
+    """The sources of a round's responses, one after another: rounds after the first have the PPO
+    model of the one before, too. None where rankings are given."""
     section, config = setting.config.collect, setting.config
     if config.annotation.source == "file":
         return []
@@ -148,6 +142,8 @@ def collecting(setting: Setting) -> list[Answering]:
         (f"{entry.size} sft", setting.spec(entry.path, entry.architecture))
         for entry in config.models.values()
     ]
+    if number > 1:
+        sources.append((f"{config.main.size} ppo of this run", setting.main))
     rollout = Rollout(
         (section.prompts + section.eval_prompts) * section.responses_per_prompt // len(sources),
         section.batch_size,
@@ -168,18 +164,6 @@ def answering(setting: Setting) -> list[Answering]:
     )
     policies = 1 + config.rounds + (config.dpo is not None) + section.extra_sft
     return [Answering("answers", setting.main, rollout)] * policies
-
-
-def judging(setting: Setting) -> list[Phase]:
-    """The reward model that judges, when the policies are gone; the demo has its rubric."""
-    section, config = setting.config.evaluate, setting.config
-    if config.demo:
-        return []
-    sizes = config.ppo.max_prompt_tokens, section.sampling.max_new_tokens
-    judge = _learning(setting, config.rm, setting.main, "reward", False)
-    scored = traces.rm_scoring(judge, section.batch_size, 1, sizes, False)
-    weights_of_it = plain("judge", setting.main, "reward", setting)
-    return [Phase("judging", (weights_of_it, *passing("judge", scored)))]
 
 
 def _learning(

@@ -9,6 +9,7 @@ from rlhf.models.adapter import Task
 from rlhf.models.spread import check_roles
 from rlhf.planning import traces
 from rlhf.planning.engines import Engine
+from rlhf.planning.judging import watching, watching_phases
 from rlhf.planning.loading import loading_roles
 from rlhf.planning.memory import Part, Phase, Rollout, Tuned, passing
 from rlhf.planning.models import weights
@@ -20,7 +21,7 @@ FLOAT32 = 4
 
 
 def ppo_phases(setting: Setting) -> list[Phase]:
-    """Loading, sampling, reading, the two backward passes, the steps.
+    """Loading, sampling, reading, the two backward passes, a judge's reading, the steps.
 
     Raises ValueError for what a run refuses.
     """
@@ -46,7 +47,8 @@ def ppo_phases(setting: Setting) -> list[Phase]:
     at_rest, in_update = _resident(setting, gradients=False), _resident(setting, gradients=True)
     whole = _gathered(setting, "actor", "causal", whole=True)
     free = setting.usable - sum(part.size for part in (*at_rest, *whole))
-    kinds = rollout(section, setting.gpus).held(spec, width, free)
+    work = rollout(section, setting.gpus)
+    kinds = work.held(spec, width, free)
     passes = {
         "reading": ("actor", traces.reading(learning["actor"], read_at_once, sizes)),
         "actor's update": ("actor", traces.actor_step(learning["actor"], rows, sizes)),
@@ -72,6 +74,7 @@ def ppo_phases(setting: Setting) -> list[Phase]:
             )
             for name, (role, found) in passes.items()
         ),
+        *watching_phases(setting, at_rest, work),
         Phase("optimiser step", (*in_update, *_step(setting))),
     ]
 
@@ -172,15 +175,17 @@ def _others(setting: Setting) -> tuple[Part, ...]:
 
 def _resident(setting: Setting, *, gradients: bool) -> tuple[Part, ...]:
     """What every GPU holds in all phases; gradients from the first backward pass to the step."""
-    learners = (
-        part
-        for role, one in _learners(setting).items()
-        for part in one.resident(role, gradients=gradients)
-    )
+    tuned = _learners(setting)
+    learners = [
+        part for role, one in tuned.items() for part in one.resident(role, gradients=gradients)
+    ]
+    if setting.config.ppo.ema_decay is not None:
+        average = FLOAT32 * tuned["actor"].counts.learning
+        learners.append(Part("actor's average", "weights", average))
     others = _others(setting)
     if setting.engine.stage == 3:  # ZeRO-2 leaves whole what does not learn
         others = _shares(setting, others)
-    return (*others, *_shares(setting, tuple(learners)))
+    return (*others, *watching(setting), *_shares(setting, tuple(learners)))
 
 
 def _gathered(setting: Setting, role: str, task: Task, *, whole: bool) -> tuple[Part, ...]:

@@ -12,6 +12,7 @@ from rlhf.models.flops import iteration_flops
 from rlhf.models.spec import ModelSpec
 from rlhf.planning.cost import Cost
 from rlhf.planning.engines import Engine
+from rlhf.planning.judging import watching_seconds
 from rlhf.planning.memory import Rollout
 from rlhf.planning.ppo_phases import microbatch, mixed_text, scoring_microbatch, spreads
 from rlhf.planning.ppo_phases import rollout as ppo_rollout
@@ -134,7 +135,8 @@ def ppo_parts(setting: Setting, slots: int) -> tuple[float, float, float]:
     """Seconds of sampling, of the passes without a gradient, and of the updates of both learners.
 
     Without a gradient pass reference, reward model and critic, and the actor where its
-    log-probabilities are computed again; under ZeRO-3 every batch of each gathers the weights.
+    log-probabilities are computed again; under ZeRO-3 every batch of each gathers the weights. So
+    does a judge of PPO's, which is whole.
     """
     section = setting.config.ppo
     work = ppo_rollout(section, setting.gpus)
@@ -156,6 +158,7 @@ def ppo_parts(setting: Setting, slots: int) -> tuple[float, float, float]:
     )
     batches = -(-work.sequences // scoring_microbatch(section, setting.gpus))
     reading += (speaking + 2) * batches * cost.gathering(setting.gpus)
+    reading += watching_seconds(setting, work)
     update = _update(setting, cost, work)
     sampling = cost.sampling(work, slots, adapted=section.tuning.method != "full")
     return sampling, reading, section.epochs * update
@@ -176,7 +179,7 @@ def _update(setting: Setting, cost: Cost, work: Rollout) -> float:
             work.sequences * length, length, steps * microbatches, work.sequences * projected
         )
         seconds += steps * (cost.step() + cost.exchange(passes))
-    return seconds
+    return seconds + steps * cost.averaging() * (section.ema_decay is not None)
 
 
 def sampling_seconds(setting: Setting, spec: ModelSpec, work: Rollout, slots: int) -> float:

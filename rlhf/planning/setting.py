@@ -86,7 +86,9 @@ class Setting:
         sizes = {entry.path: entry.size for entry in self.config.collect.models}
         if path in architectures:
             return self.spec(path, architectures[path])
-        return self.source(path, sizes[path]) if path in sizes else spec_on_disk(path) or self.main
+        if path in sizes:
+            return self.source(path, sizes[path])
+        return self.specs.get(path) or spec_on_disk(path) or self.main
 
     def check_spread(self, section: SFTSection | DPOSection | RMSection) -> None:
         """Raises ValueError for what a run refuses under DeepSpeed."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from rlhf.planning import phases, schedule
 from rlhf.planning.engines import Engine
+from rlhf.planning.judging import judging
 from rlhf.planning.memory import KINDS, Phase
 from rlhf.planning.ppo_phases import ppo_phases, ppo_slots, spreads
 from rlhf.planning.schedule import Duration
@@ -81,7 +82,8 @@ def _sft(setting: Setting) -> list[StagePlan]:
 
 
 def _collect(setting: Setting) -> list[StagePlan]:
-    return _sampling(setting, "collect", phases.collecting(setting))
+    rounds = range(1, setting.config.rounds + 1)
+    return _sampling(setting, "collect", [phases.collecting(setting, each) for each in rounds])
 
 
 def _dpo(setting: Setting) -> list[StagePlan]:
@@ -100,7 +102,7 @@ def _ppo(setting: Setting) -> list[StagePlan]:
 
 
 def _evaluate(setting: Setting) -> list[StagePlan]:
-    judged = _sampling(setting, "evaluate", phases.answering(setting), phases.judging(setting))
+    judged = _sampling(setting, "evaluate", [phases.answering(setting)], judging(setting))
     if not setting.config.evaluate.extra_sft:
         return judged
     trained = phases.sft_phases(setting, setting.main)
@@ -110,20 +112,22 @@ def _evaluate(setting: Setting) -> list[StagePlan]:
 def _sampling(
     setting: Setting,
     name: str,
-    models: list[phases.Answering],
+    passes: list[list[phases.Answering]],
     then: Sequence[Phase] = (),
 ) -> list[StagePlan]:
-    """then: what follows the sampling, in the same time."""
-    if not models:
+    """passes: the models of each; the first has the most for a model to answer. then: what follows
+    the sampling, in the same time."""
+    if not passes[0]:
         return []
+    models = [model for each in passes for model in each]
     seconds = sum(
         schedule.sampling_seconds(setting, model.spec, model.rollout, model.slots(setting))
         for model in models
     )
-    one_each = {model.name: model.phase(setting) for model in models}
-    duration = Duration("pass", seconds, setting.config.rounds if name == "collect" else 1)
-    found = [*one_each.values(), *then]
-    return [_stage(setting, name, found, duration, "a copy a GPU")]
+    first_of = {model.name: model for model in reversed(models)}
+    one_each = [first_of[name].phase(setting) for name in dict.fromkeys(m.name for m in models)]
+    duration = Duration("pass", seconds / len(passes), len(passes))
+    return [_stage(setting, name, [*one_each, *then], duration, "a copy a GPU")]
 
 
 def _stage(

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from rlhf.config.schema import TuningSection
 from rlhf.models.adapter import Task
+from rlhf.models.head_loss import logprobs_by_chunk
 from rlhf.models.scoring import separate_scores, shared_prompt_scores
 from rlhf.models.spec import ModelSpec
 from rlhf.ops.logprobs import by_chunk, entropy, token_logprobs
@@ -30,6 +31,8 @@ from rlhf.planning.models import learner, plain_model
 
 CHUNK = 1024
 """Of `rlhf.ppo.experience`: tokens whose distributions are read at once."""
+HEAD_CHUNK = 512
+"""Of `rlhf.training.heads`: tokens whose logits exist at a time."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +114,7 @@ def actor_step(who: Learning, rows: int, sizes: tuple[int, int]) -> Kinds:
 
 @lru_cache(maxsize=256)
 def trunk_step(who: Learning, rows: int, length: int) -> Kinds:
-    """A backward pass from the last hidden states: the critic's, and DPO's, whose head is fused."""
+    """A backward pass from the last hidden states: the critic's, and DPO's with a fused head."""
     ids, mask = _padded(rows, length)
 
     def loss(model: Any) -> Tensor:
@@ -119,6 +122,26 @@ def trunk_step(who: Learning, rows: int, length: int) -> Kinds:
             input_ids=ids, attention_mask=mask, position_ids=positions(mask), use_cache=False
         ).last_hidden_state
         return states.sum()
+
+    return _step(who, loss)
+
+
+@lru_cache(maxsize=256)
+def adapted_head_step(who: Learning, rows: int, sizes: tuple[int, int]) -> Kinds:
+    """DPO's where the head has an adapter, which is read a chunk of response tokens at a time.
+
+    sizes: tokens of a prompt and of a response.
+    """
+    ids, mask = _padded(rows, sum(sizes))
+
+    def loss(model: Any) -> Tensor:
+        states = _trunk(model)(
+            input_ids=ids, attention_mask=mask, position_ids=positions(mask), use_cache=False
+        ).last_hidden_state
+        kept = states[:, -1 - sizes[1] : -1].flatten(0, 1)
+        targets = ids[:, -sizes[1] :].flatten().to("meta")
+        head = model.get_base_model().lm_head
+        return logprobs_by_chunk(head, kept, targets, HEAD_CHUNK).sum()
 
     return _step(who, loss)
 

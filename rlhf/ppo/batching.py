@@ -66,8 +66,8 @@ def microbatches(
     about as much to do.
 
     Args:
-        widths: [B, 2] real tokens of every row's prompt and of its response. A group is as wide as
-            its widest prompt and its longest response together.
+        widths: [B, C] real tokens of every row's parts that are padded by themselves: of the whole
+            row, or of prompt and response. A group is as wide as the widest of each together.
         rows: [M] indices into the batch.
         size: rows a group.
         tokens: in place of `size`, the most that a group's rows times its width may come to; a row
@@ -80,12 +80,12 @@ def microbatches(
     ordered = rows[lengths[rows].argsort(stable=True).cpu()][rank() :: world_size()]
     if tokens is None:
         return list(torch.split(ordered, size))
-    counts, widest = [0], (0, 0)
-    for prompt, response in widths[ordered].tolist():
-        wider = max(prompt, widest[0]), max(response, widest[1])
+    counts, widest = [0], [0] * widths.shape[1]
+    for row in widths[ordered].tolist():
+        wider = [max(pair) for pair in zip(row, widest, strict=True)]
         if counts[-1] and (counts[-1] + 1) * sum(wider) > tokens:
             counts.append(0)
-            wider = prompt, response
+            wider = row
         counts[-1] += 1
         widest = wider
     return list(torch.split(ordered, counts))

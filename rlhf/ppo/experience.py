@@ -16,7 +16,7 @@ from rlhf.ops.logprobs import by_chunk, entropy, token_logprobs
 from rlhf.ops.masking import masked_whiten
 from rlhf.ppo.batching import microbatches
 from rlhf.ppo.controllers import ScoreNormaliser
-from rlhf.ppo.types import Experience, Rollout, Sequences
+from rlhf.ppo.types import Experience, Rollout
 from rlhf.runtime.distributed import all_sum
 
 CHUNK = 1024
@@ -75,7 +75,8 @@ def _read(
     names = ("old_logprobs", "ref_logprobs", "entropy", "old_values")
     read = {name: torch.zeros_like(mask, dtype=torch.float32) for name in names}
     read["scores"] = torch.zeros_like(mask[:, 0], dtype=torch.float32)
-    groups = [rows.to(mask.device) for rows in _groups(sequences, section)] if recompute else []
+    widths = sequences.widths(roles.aligns_rows)
+    groups = [rows.to(mask.device) for rows in _groups(widths, section)] if recompute else []
     # All are cut first: to know their lengths is to wait for the device.
     for rows, part in zip(groups, [sequences.take(rows) for rows in groups], strict=True):
         keep = part.response_mask.shape[1]
@@ -83,9 +84,8 @@ def _read(
         ids = part.response_ids
         read["old_logprobs"][rows, :keep] = by_chunk(logprobs, CHUNK, logits, ids)
         read["entropy"][rows, :keep] = by_chunk(entropy, CHUNK, logits)
-    groups = [
-        rows.to(mask.device) for rows in _groups(sequences, section, section.scoring_microbatch)
-    ]
+    together = section.scoring_microbatch
+    groups = [rows.to(mask.device) for rows in _groups(widths, section, together)]
     parts = [(rows, sequences.take(rows), rollout.scored.take(rows)) for rows in groups]
     for rows, part, answer in parts:
         keep = part.response_mask.shape[1]
@@ -98,14 +98,15 @@ def _read(
     return {name: all_sum(tensor) for name, tensor in read.items()}  # 0 but in one's own rows
 
 
-def _groups(
-    sequences: Sequences, section: PPOSection, together: int | None = None
-) -> Iterator[Tensor]:
-    """Rows of this process that are read at once: `together` of them, or those of the update."""
-    every = torch.arange(len(sequences.lengths))
+def _groups(widths: Tensor, section: PPOSection, together: int | None = None) -> Iterator[Tensor]:
+    """Rows of this process that are read at once: `together` of them, or those of the update.
+
+    widths: [B, C] as for `microbatches`.
+    """
+    every = torch.arange(len(widths))
     if together is not None:
-        yield from microbatches(sequences.widths, every, together)
+        yield from microbatches(widths, every, together)
         return
     size, tokens = section.microbatch, section.microbatch_tokens
     for minibatch in torch.split(every, section.minibatch):
-        yield from microbatches(sequences.widths, minibatch, size, tokens)
+        yield from microbatches(widths, minibatch, size, tokens)

@@ -56,9 +56,11 @@ class Sequences:
         """[B] real tokens of prompt and response together."""
         return self.attention_mask.sum(dim=1)
 
-    @property
-    def widths(self) -> Tensor:
-        """[B, 2] real tokens of the prompt and of the response."""
+    def widths(self, aligned: bool) -> Tensor:
+        """Real tokens of what is padded by itself: [B, 1] of the row, for models that move rows to
+        the left, else [B, 2] of the prompt and of the response."""
+        if aligned:
+            return self.lengths[:, None]
         responses = self.response_mask.sum(dim=1)
         return torch.stack([self.lengths - responses, responses], dim=1)
 

@@ -93,7 +93,7 @@ def _origin(name: str, path: Path, read: Artifact, state: State, traced: Traced)
 
 def _input(name: str, read: Artifact, directory: Path, traced: Traced) -> Origin:
     """What a stage in `directory` has read."""
-    path = _found(read, directory)
+    path = now_at(read, directory)
     if path is None:
         return _origin(name, Path(read.path), read, "gone", traced)
     made = maker_of(path.resolve())
@@ -105,8 +105,9 @@ def _input(name: str, read: Artifact, directory: Path, traced: Traced) -> Origin
     return _origin(name, path, read, state, traced)
 
 
-def _found(read: Artifact, directory: Path) -> Path | None:
-    """Where it lies now: in the run directory, which may have been moved, or where it lay then."""
+def now_at(read: Artifact, directory: Path) -> Path | None:
+    """Where it lies now that the stage in `directory` has read: in the run directory, which may
+    have been moved, or where it lay then. None where it is gone."""
     recorded = Path(read.path)
     for root in directory.parents:
         if recorded.parts.count(root.name) and _is_run(root):

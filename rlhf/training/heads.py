@@ -10,11 +10,10 @@ from typing import Any
 
 import torch
 from peft.tuners.lora import LoraLayer
-from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
+from torch import Tensor
 from trl.trainer.utils import FusedCausalLMOutput
 
-from rlhf.ops.logprobs import token_logprobs
+from rlhf.models.head_loss import logprobs_by_chunk
 
 CHUNK = 512
 """Tokens whose logits exist at a time under a head with an adapter."""
@@ -50,9 +49,7 @@ def read_adapted_head(model: Any) -> None:
         hidden = model.base_model(*args, **kwargs).last_hidden_state[:, :-1]
         targets = labels[:, 1:]
         kept = targets != -100
-        parts = zip(*(each[kept].split(CHUNK) for each in (hidden, targets)), strict=True)
-        found = [checkpoint(_logprobs, model.lm_head, *p, use_reentrant=False) for p in parts]
-        logprobs = torch.cat(found)
+        logprobs = logprobs_by_chunk(model.lm_head, hidden[kept], targets[kept], CHUNK)
         placed = logprobs.new_zeros(kept.shape).masked_scatter(kept, logprobs)
         # Figures that TRL wants beside them, and nobody reads.
         unread = {"entropy": torch.zeros_like(placed), "mean_logits": torch.zeros_like(placed)}
@@ -79,8 +76,3 @@ class _Head:
         """[V], or none"""
         bias: Tensor | None = self.model.lm_head.bias
         return bias
-
-
-def _logprobs(head: nn.Module, states: Tensor, targets: Tensor) -> Tensor:
-    """states: [N, H]; targets: [N] -> [N] float32"""
-    return token_logprobs(head(states)[None], targets[None])[0]

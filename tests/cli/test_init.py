@@ -1,21 +1,26 @@
 from __future__ import annotations
 
+import shutil
 import subprocess
 
 import pytest
 import torch
 from typer.testing import CliRunner
 
+from rlhf.apps import world
+from rlhf.apps.doctor.config_files import check as check_config
 from rlhf.apps.init import questions
 from rlhf.apps.init.write import MICROBATCHES, size_of
 from rlhf.apps.run import run
 from rlhf.cli import app
 from rlhf.config.load import load_config
 from rlhf.config.paths import resource
+from rlhf.config.schema import Config, TuningSection
 from rlhf.demo.rehearse import rehearse
+from rlhf.models.adapter import add_lora
 from rlhf.models.context import check_answers
 from rlhf.models.export import save_reward_model
-from rlhf.models.load import load_reward_model, load_tokenizer
+from rlhf.models.load import load_causal_lm, load_reward_model, load_tokenizer
 from rlhf.models.registry import named, spec_on_disk
 from rlhf.runtime.run_dir import RunDir
 from tests.stages.worlds import WORLD
@@ -105,6 +110,35 @@ def test_a_reward_model_is_not_tuned(place):
         questions.model_directory("reward")
     told = "reward: this is a reward model, and a language model is needed; name one"
     assert str(error.value) == told
+
+
+@pytest.mark.parametrize("files", [(), ("config.json", "tokenizer.model")])
+def test_an_adapter_is_refused_as_a_run_refuses_it(place, files):
+    """As PEFT leaves it, and beside what a user copies to it: init, doctor, the beginning of a run
+    and its first stage say the same."""
+    base, adapter = place / "weights" / "My Model-13B", place / "adapter"
+    model = load_causal_lm(base, dtype=torch.float32, device="cpu")
+    add_lora(model, TuningSection(method="lora"), "causal").save_pretrained(str(adapter))
+    for name in files:
+        shutil.copy(base / name, adapter)
+    call("--yes", "--out", "mine.yaml")
+    values = load_config("mine.yaml").model_dump() | {"data": {}}
+    values["models"]["main"]["path"] = str(adapter)
+    config = Config.model_validate(values)
+    told = (
+        f"{adapter}: an adapter, not a whole language model; merge it into its base, with rlhf "
+        "export or with PEFT, and name that"
+    )
+    for refuses in (
+        lambda: questions.model_directory(str(adapter)),
+        lambda: world.located(config),
+        lambda: load_causal_lm(adapter, dtype=torch.float32, device="cpu"),
+    ):
+        with pytest.raises(ValueError) as error:
+            refuses()
+        assert str(error.value) == told
+    found = list(check_config(config))
+    assert [each.message for each in found if each.subject == "model"] == [told]
 
 
 def test_its_commands_can_be_copied(place):

@@ -72,6 +72,7 @@ def test_notes_and_sections():
     assert cards.notes(real, "ppo") == []
     assert [note.split()[0] for note in cards.notes(tiny, "rm")] == ["Trained", "The"]
     assert "SIMULATED" not in " ".join(cards.notes(tiny, "sft"))
+    assert "SIMULATED" in " ".join(cards.notes(real, "ppo", simulated=True))  # another run's
     assert cards.section(real, "sft_extra", "evaluate") == real.sft
     assert cards.section(real, "critic", "ppo") == real.ppo
 

@@ -322,6 +322,10 @@ def test_a_reward_model_of_another_family_is_refused(
         build_roles(kind, world.sft, tmp_path / "llama", tuning=LORA, **CPU)
 
 
+def test_rows_are_moved_by_trunks_with_adapters_and_without(world: World) -> None:
+    assert all(world.roles(kind).aligns_rows for kind in KINDS)
+
+
 def test_nothing_predicts_the_first_token(world: World) -> None:
     with pytest.raises(ValueError, match="keep = 12 of 12"):
         world.roles("separate").actor_logits(IDS, MASK, 12)

@@ -7,9 +7,13 @@ import pytest
 
 from rlhf.planning import plan
 from rlhf.planning.deepspeed import decide
+from rlhf.planning.judging import judging
 from rlhf.planning.models import layer_sizes
+from rlhf.planning.phases import collecting, dpo_phases
+from rlhf.planning.rates import H100
+from rlhf.planning.schedule import sampling_seconds
 from rlhf.planning.setting import GIB, Setting
-from tests.planning.sizes import TUNED, WHOLE, config_of, small
+from tests.planning.sizes import SMALL, TUNED, WHOLE, config_of, small
 
 BLOCKS = 5 * (4 * 64**2 + 3 * 64 * 96 + 2 * 64) + 64
 """Weights of the small model but for the embedding and the head."""
@@ -59,6 +63,130 @@ def test_the_trained_reward_model_is_gone_when_the_saved_one_scores(whole):
     assert {part.role for part in pairs.parts} == {"saved model"}
     assert pairs.parts[0].size == 2 * (1000 * 64 + BLOCKS + 64)
     assert pairs.of("activations") == evaluation.of("activations") > 0
+
+
+def test_later_rounds_collect_from_ppo_too():
+    """The second round deals as many answers over two sources as the first over one: the plan has
+    two passes, of the mean of both, and the phases of either model."""
+    keys = "stages=[collect]", "annotation.source=page", "collect.batch_size=1"
+
+    def collect(rounds):
+        config, specs = small(f"rounds={rounds}", *keys)
+        (stage,) = plan(config, specs=specs).stages
+        return stage
+
+    one, two, three = map(collect, (1, 2, 3))
+    assert [phase.name for phase in one.phases] == ["sampling 7b sft"]
+    names = ["sampling 7b sft", "sampling 7b ppo of this run"]
+    assert [phase.name for phase in two.phases] == [phase.name for phase in three.phases] == names
+    assert two.phases[1].of("weights") == 2 * (2 * 1000 * 64 + BLOCKS)
+    # As large as the SFT model, one answer at a time: half each takes as long as all from one.
+    assert (two.duration.count, three.duration.count) == (2, 3)
+    assert two.duration.seconds == pytest.approx(one.duration.seconds)
+
+
+def test_a_larger_source_of_the_first_round_answers_less_in_the_second():
+    """13B and 7B-Chat as the config has them: thirds of 8,800 answers, then quarters."""
+    config = config_of(WHOLE, "rounds=2", "stages=[collect]", "annotation.source=page")
+    setting = Setting(config)
+    first, second = (collecting(setting, number) for number in (1, 2))
+    assert [model.rollout.sequences for model in first] == [answers(config) // 3] * 3
+    assert [model.rollout.sequences for model in second] == [answers(config) // 4] * 4
+    assert [model.spec.layers for model in second] == [32, 32, 40, 32]
+    (stage,) = plan(config).stages
+    each = [
+        sum(sampling_seconds(setting, m.spec, m.rollout, m.slots(setting)) for m in models)
+        for models in (first, second)
+    ]
+    assert 3600 * stage.duration.hours == pytest.approx(sum(each))
+
+
+def answers(config):
+    section = config.collect
+    return (section.prompts + section.eval_prompts) * section.responses_per_prompt
+
+
+PPO_ALONE = ("ppo.roles=separate", "ppo.tuning.method=full", "stages=[ppo]")
+
+
+def ppo_plan(*keys, gpus=1):
+    config, specs = small(*PPO_ALONE, *keys)
+    (stage,) = plan(config, gpus=gpus, specs=specs).stages
+    return stage
+
+
+def test_an_average_of_the_actor_is_kept_in_float32():
+    """4 bytes a weight in every phase but loading, the adapters' alone with LoRA, a share of it
+    where weights are spread; each step reads it and the weights and writes it, 12 bytes."""
+    keys = "ppo.ema_decay=0.99", "ppo.rollout_batch=64", "ppo.minibatch=32", "ppo.epochs=1"
+    actor = 2 * 1000 * 64 + BLOCKS
+    more = [
+        with_it.of("weights") - without.of("weights")
+        for with_it, without in zip(ppo_plan(*keys).phases, ppo_plan(*keys[1:]).phases, strict=True)
+    ]
+    assert more == [0, *[4 * actor] * (len(more) - 1)]
+    spread, plain = (ppo_plan("runtime.deepspeed=zero3", *k, gpus=4) for k in (keys, keys[1:]))
+    more = spread.phases[1].of("weights") - plain.phases[1].of("weights")
+    assert more == actor  # 4 bytes a weight over 4 GPUs
+    lora = "ppo.tuning.method=lora", "ppo.tuning.r=2"
+    adapters = 5 * 2 * ((64 + 192) + 2 * 64 + 3 * (64 + 96))
+    more = ppo_plan(*keys, *lora).phases[1], ppo_plan(*keys[1:], *lora).phases[1]
+    assert more[0].peak - more[1].peak == 4 * adapters
+    seconds = ppo_plan(*keys).duration.seconds - ppo_plan(*keys[1:]).duration.seconds
+    assert seconds == pytest.approx(2 * 12 * actor / H100.bandwidth)
+
+
+def test_a_judge_of_ppo_is_one_model_more(tmp_path):
+    """Whole on every GPU, spread or not; it reads what each has sampled once more."""
+    judge = f"ppo.judge={tmp_path}"  # of the main model's sizes, as long as it is not there
+    size = 2 * (1000 * 64 + BLOCKS + 64)
+    for gpus, engine in ((1, "null"), (4, "zero2"), (4, "zero3")):
+        runtime = f"runtime.deepspeed={engine}"
+        with_it, without = ppo_plan(judge, runtime, gpus=gpus), ppo_plan(runtime, gpus=gpus)
+        phases = {phase.name: phase for phase in with_it.phases}
+        reads = phases.pop("judging")
+        found = [phase.of("weights") for phase in phases.values()]
+        less = [phase.of("weights") for phase in without.phases]
+        assert found == [less[0], *(each + size for each in less[1:])]
+        assert {part.size for part in reads.parts if part.role == "judge"} >= {size}
+        assert reads.of("activations") > 0
+    config, specs = small(*PPO_ALONE)
+    section, (one, two) = config.ppo, (ppo_plan(judge), ppo_plan())
+    length = section.max_prompt_tokens + section.sampling.max_new_tokens
+    flops = section.episodes * length * (2 * 5 * (4 * 64**2 + 3 * 64 * 96) + 2 * 5 * 64 * length)
+    assert one.duration.seconds - two.duration.seconds == pytest.approx(
+        flops / (H100.product * H100.reading[False])
+    )
+
+
+def test_a_judge_that_is_named_judges_the_demo_too(tmp_path):
+    """By its own sizes, where they are known."""
+    config = config_of("configs/tiny.yaml", "stages=[evaluate]", f"evaluate.judge={tmp_path}")
+    specs = {config.main.path: SMALL, str(tmp_path): replace(SMALL, layers=2)}
+    assert [p.name for p in judging(Setting(config, specs=specs))] == ["judging"]
+    (part, *_) = judging(Setting(config, specs=specs))[0].parts
+    layer = 4 * 64**2 + 3 * 64 * 96 + 2 * 64
+    assert part.size == 2 * (1000 * 64 + 2 * layer + 64 + 64)
+    rubric = config.model_copy(
+        update={"evaluate": config.evaluate.model_copy(update={"judge": None})}
+    )
+    assert judging(Setting(rubric, specs=specs)) == []
+
+
+def test_an_adapter_on_dpo_s_head_brings_logits():
+    """Which a fused head never has, of 512 tokens; its own weights learn, 2 (64 + 16000)."""
+    spec = replace(SMALL, vocab_size=16000, norm_head=False)
+
+    def dpo(targets):
+        config, specs = small(
+            f"dpo={{microbatch_size: 1, tuning: {{r: 2, method: lora, {targets}}}}}"
+        )
+        return dpo_phases(Setting(config, specs=dict.fromkeys(specs, spec)))
+
+    without, with_it = dpo("targets: [W_pack]"), dpo("targets: [W_pack, lm_head]")
+    assert not without[1].of("logits") and with_it[1].of("logits") == 512 * 16000 * 3 * 4
+    more = with_it[2].of("optimiser") - without[2].of("optimiser")
+    assert more == 2 * 4 * 2 * (64 + 16000)
 
 
 def test_json(whole):

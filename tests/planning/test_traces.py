@@ -6,10 +6,12 @@ import pytest
 import torch
 
 from rlhf.config.schema import TuningSection
+from rlhf.models.registry import named
 from rlhf.planning import traces
 from rlhf.planning.traces import Learning
 from tests.planning.sizes import SMALL
 
+SIZES = ("vocab_size", "hidden_size", "intermediate_size", "layers", "heads")
 LORA = TuningSection(method="lora", r=2)
 
 
@@ -96,3 +98,16 @@ def test_compiled_blocks_keep_their_products():
     assert layer("blocks") < 0.6 * layer(None)
     # Of 1,296 bytes 907 at most: without what was turned (256), the numbers (16), a state (128).
     assert layer("blocks", budget=0.7) == 2 * 64 + own - 256 - 16 - 128
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_an_adapted_head_has_a_chunk_of_logits(checkpointing):
+    """Of 512 tokens at a time, however many there are, in float32: their log-softmax, its gradient
+    and theirs. What the trunk keeps for its own backward pass is there beside them."""
+    spec = replace(named("baichuan-7b"), **{name: getattr(SMALL, name) for name in SIZES})
+    tuning = TuningSection(method="lora", r=2, targets=("W_pack", "lm_head"))
+    who = learning(spec=spec, tuning=tuning, checkpointing=checkpointing)
+    one, two = (traces.adapted_head_step(who, rows, (256, 1024)) for rows in (1, 2))
+    assert one["logits"] == two["logits"] == 512 * 1000 * 3 * 4
+    fused = traces.trunk_step(who, 2, 1280)
+    assert "logits" not in fused and total(two) > total(fused)

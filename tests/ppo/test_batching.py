@@ -106,5 +106,13 @@ def test_a_group_is_as_wide_as_its_widest_prompt_and_its_longest_response() -> N
         assert [group.tolist() for group in found] == groups
 
 
+def test_rows_that_are_moved_to_the_left_are_as_wide_as_the_longest() -> None:
+    # The same rows of 6, 6 and 7 tokens: two side by side have 6 columns, three have 7.
+    widths = torch.tensor([[6], [6], [7]])
+    for tokens, groups in ((11, [[0], [1], [2]]), (12, [[0, 1], [2]]), (21, [[0, 1, 2]])):
+        found = microbatches(widths, torch.arange(3), 1, tokens)
+        assert [group.tolist() for group in found] == groups
+
+
 def test_each_purpose_has_an_order_of_its_own() -> None:
     assert passes(50, 8, 1, 3) != passes(50, 8, 1, 3, "pretraining")

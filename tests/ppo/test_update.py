@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from rlhf.config.schema import PPOSection
+from rlhf.models.baichuan.trunk import BaichuanModel
 from rlhf.ops.logprobs import token_logprobs
 from rlhf.ppo.batching import generator
 from rlhf.ppo.controllers import ScoreNormaliser
@@ -75,6 +76,36 @@ def test_the_step_does_not_depend_on_the_microbatch(rollout: Rollout, tmp_path: 
     first_statistics, first_weights = results[0]
     assert first_statistics["grad_norm"] > 0
     for statistics, weights in results[1:]:
+        assert statistics == pytest.approx(first_statistics, abs=1e-5)
+        for name, tensor in weights.items():
+            torch.testing.assert_close(tensor, first_weights[name], rtol=1e-4, atol=1e-5)
+
+
+def test_the_step_does_not_depend_on_how_tokens_are_counted(
+    rollout: Rollout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows of 2, 5, 6, 7, 7 and 9 tokens, the 9 of them 4 and 5: moved to the left, four have 7
+    columns; where they stay, the fourth's response beside the second's prompt makes 8 of them."""
+    expected = [
+        (True, 1, [(1, 2), (1, 5), (1, 6), (1, 7), (1, 7), (1, 9)]),
+        (True, 28, [(4, 7), (2, 9)]),
+        (False, 28, [(3, 6), (3, 9)]),
+    ]
+    results = []
+    for aligned, tokens, shapes in expected:
+        monkeypatch.setattr(BaichuanModel, "aligns_rows", aligned)
+        roles, seen = FakeRoles(count_of(5)), []
+        assert roles.aligns_rows == aligned
+        section = ppo_section(minibatch=6, microbatch_tokens=tokens)
+        experience = _experience(roles, section, rollout)
+        roles.actor.model.layers[0].register_forward_pre_hook(
+            lambda block, given, seen=seen: seen.append(tuple(given[0].shape[:2]))
+        )
+        statistics = _update(roles, section, experience, tmp_path)
+        assert seen == shapes and statistics["ratio_deviation"] == 0.0
+        results.append((statistics, {**roles.actor_state(), **roles.critic_state()}))
+    (first_statistics, first_weights), *others = results
+    for statistics, weights in others:
         assert statistics == pytest.approx(first_statistics, abs=1e-5)
         for name, tensor in weights.items():
             torch.testing.assert_close(tensor, first_weights[name], rtol=1e-4, atol=1e-5)

@@ -16,7 +16,7 @@ from rlhf.config.load import load_config
 from rlhf.config.schema import Config
 from rlhf.data.jsonl import write_jsonl
 from rlhf.data.records import Message, PromptRecord
-from rlhf.evaluation import judges
+from rlhf.evaluation import contest, judges
 from rlhf.evaluation.answers import Answer, Answerer, Scorer
 from rlhf.evaluation.judges import Grader
 from rlhf.evaluation.kept import Kept, key_of
@@ -113,6 +113,21 @@ def test_the_reward_model_of_ppo_judges_under_its_name(
     assert grader.name == "reward model runs/y/rm (PPO trained on it: no independent judge)"
 
 
+def test_what_a_judge_learnt_from_stands_behind_its_name(
+    config: Config, runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluate, "learnt_from_simulated", lambda model: True)
+    monkeypatch.setattr(contest, "learnt_from_simulated", lambda model: True)
+
+    def named(judge: Path) -> tuple[str, bool]:
+        grader = evaluate.judge(load_config("tiny", [f"evaluate.judge={judge}"]), runtime)
+        return grader.name.removeprefix(f"reward model {judge} "), grader.simulated
+
+    assert named(tmp_path / "other") == ("(trained on simulated rankings)", True)
+    own = "(PPO trained on it: no independent judge; trained on simulated rankings)"
+    assert named(runtime.run_dir.stage("rm")) == (own, True)
+
+
 def test_ppo_and_dpo_are_compared_with_the_sft_models_that_they_started_from(
     runtime: Runtime, tmp_path: Path
 ) -> None:
@@ -159,8 +174,10 @@ def test_verdicts_are_reused_while_the_judge_is_the_same(
     step, asked = judged_by_ppos(runtime), []
     monkeypatch.setattr(Answerer, "load", lambda path, *how: asked.append(path.name) or Spoken())
     weights(runtime.run_dir.stage("rm"), "first")
+    name = f"reward model {step.inputs['judge']} (PPO trained on it: no independent judge)"
     means = {f"mean quality {name}": 1.3 for name in ("sft", "ppo 1", "ppo 2")}  # 6.5 / 5
-    assert execute(step, runtime).summary == execute(step, runtime).summary == means
+    found = {"judge": name, **means}
+    assert execute(step, runtime).summary == execute(step, runtime).summary == found
     assert asked == ["main", "actor", "actor"]  # the judge answers nothing
     weights(runtime.run_dir.stage("rm"), "second")
     execute(step, runtime)

@@ -41,9 +41,9 @@ def check(
 
 
 def _whole(directory: Path, architecture: str | None, kinds: Sequence[Kind]) -> str:
-    check_checkpoint(directory, architecture)
-    for kind in kinds:
+    for kind in kinds if directory.is_dir() else ():
         check_kind(directory, kind)
+    check_checkpoint(directory, architecture)
     files = weight_files(directory)
     size = sum(file.stat().st_size for file in files) / GIB
     over = "adapter over " if is_adapter(directory) else ""

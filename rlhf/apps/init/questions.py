@@ -33,7 +33,7 @@ class Question:
 
 
 def model_directory(answer: str) -> Path:
-    """A directory with the config.json of a known architecture, and no reward model's."""
+    """A directory with a known architecture's config.json; no reward model's, no adapter's."""
     path = Path(answer).expanduser()
     if not path.is_dir():
         raise ValueError(f"{path}: no such directory; download the checkpoint first")

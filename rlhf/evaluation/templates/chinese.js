@@ -237,6 +237,7 @@ const CHINESE = {
   "Finished responses": "完整结束的回答",
   "Share of responses that end by themselves.": "自行结束的回答所占比例。",
   "Verdicts on held-out prompts": "留出提示上的评判",
+  "Verdicts on held-out prompts, simulated judge": "留出提示上的评判（模拟评判）",
   "Share of held-out prompts on which the answer after PPO is better, equal, worse.": "PPO 之后的回答更好、相同、更差的留出提示比例。",
   "prompts (%)": "提示（%）",
   "against SFT": "对 SFT",
