@@ -30,6 +30,7 @@ from rlhf.cli import (
     ui,
 )
 from rlhf.runtime.ending import end
+from rlhf.runtime.interrupt import Terminated
 
 MOMENT = 30.0
 """Seconds that the main process is given to tell first what went wrong."""
@@ -59,7 +60,7 @@ def _interrupted(error: KeyboardInterrupt) -> int:
     """Says it, with what its notes add, and of several processes once; the exit code, a shell's."""
     if os.environ.get("RANK", "0") == "0":
         typer.echo("; ".join(["rlhf: interrupted", *getattr(error, "__notes__", ())]), err=True)
-    return 130
+    return 143 if isinstance(error, Terminated) else 130
 
 
 app = typer.Typer(

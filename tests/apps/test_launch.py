@@ -78,32 +78,36 @@ def test_a_signal_that_ends_all_is_told_as_an_interrupt(
     assert capsys.readouterr().err == f"{INTERRUPTED}\n"
 
 
-def test_ctrl_c_before_there_is_a_process_is_one_line() -> None:
-    code = """
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
+def test_a_signal_before_there_is_a_process_is_one_line(name: str, code: int) -> None:
+    program = f"""
 import signal
 from torch.distributed.elastic.multiprocessing.api import SubprocessContext
 from rlhf.cli import main
-SubprocessContext._start = lambda self: signal.raise_signal(signal.SIGINT)
+SubprocessContext._start = lambda self: signal.raise_signal(signal.{name})
 main()
 """
     done = subprocess.run(
-        [sys.executable, "-c", code, "run", "configs/tiny.yaml", "--nproc", "2"],
+        [sys.executable, "-c", program, "run", "configs/tiny.yaml", "--nproc", "2"],
         cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,
     )
-    assert (done.returncode, done.stderr) == (130, "rlhf: interrupted\n")
+    assert (done.returncode, done.stderr) == (code, "rlhf: interrupted\n")
 
 
-def test_ctrl_c_reaches_every_process_and_is_said_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
+def test_a_signal_reaches_every_process_and_is_said_once(
+    name: str, code: int, tmp_path: Path
+) -> None:
     config, run_dir = miniature("two", tmp_path), tmp_path / "two"
     launched = start("run", str(config), "--set", "stages=[sft]", "--set", "sft.max_steps=400")
     while not list(run_dir.glob("sft/main/checkpoints/*/complete.json")):
         assert launched.poll() is None, launched.communicate()
         time.sleep(0.1)
-    launched.send_signal(signal.SIGINT)
+    launched.send_signal(getattr(signal, name))
     _, errors = launched.communicate(timeout=600)
-    assert launched.returncode == 130
+    assert launched.returncode == code
     assert [line for line in errors.splitlines() if line.startswith("rlhf: ")] == [INTERRUPTED]
     assert statuses(run_dir) == {"sft/main": "running"}
 
