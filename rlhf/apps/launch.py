@@ -23,6 +23,8 @@ LAUNCHED = "TORCHELASTIC_RUN_ID"
 """Environment variable that torch's launcher sets for the processes that it starts."""
 HANDLED = "SIGHUP,SIGQUIT"
 """Signals that end all processes. At Ctrl-C and SIGTERM each is told, and stops by itself."""
+SAYING = ("torch.distributed.elastic", "torch.distributed.elastic.agent.server.api")
+"""Loggers of what ends the processes; the second has a level of its own."""
 INTERRUPTED = (130, -signal.SIGINT)
 """Exit codes after Ctrl-C: a process that has said so, and one that had no time to."""
 
@@ -46,7 +48,8 @@ def launch(processes: int, arguments: Sequence[str], again: str) -> int:
         monitor_interval=0.5,
         signals_to_handle=HANDLED,
     )
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # we say it below
+    for name in SAYING:
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # we say it below
     came: list[int] = []
 
     def pass_on(number: int, frame: FrameType | None) -> None:

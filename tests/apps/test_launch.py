@@ -15,6 +15,7 @@ import pytest
 from torch.distributed.elastic.multiprocessing import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
+from rlhf import cli
 from rlhf.apps import launch as launcher
 from rlhf.apps.launch import _cause, launch
 from tests.stages.worlds import miniature, statuses
@@ -64,6 +65,31 @@ def test_an_interrupt_is_said_where_the_main_process_had_no_time_to(
     monkeypatch.setattr(signal, "signal", lambda *_: None)
     assert launch(2, ["run"], "the same command") == 130
     assert capsys.readouterr().err == said
+
+
+@pytest.mark.parametrize(
+    ("rank", "words", "waits"),
+    [
+        ("0", "gloo/transport/tcp/pair.cc:553] Connection closed by peer [127.0.0.1]:5", True),
+        ("0", "shapes do not match", False),
+        ("1", "shapes do not match", True),
+    ],
+)
+def test_who_has_lost_another_waits_to_be_ended_and_hides_nothing(
+    rank: str, words: str, waits: bool, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    def failing(**_: object) -> None:
+        raise RuntimeError(words) from OSError("torch")
+
+    waited: list[float] = []
+    monkeypatch.setenv("RANK", rank)
+    monkeypatch.setattr(cli, "app", failing)
+    monkeypatch.setattr(cli, "_is_ours", lambda _: False)
+    monkeypatch.setattr("time.sleep", waited.append)
+    assert cli._answer() == 1
+    assert waited == [cli.MOMENT] * waits
+    told = capsys.readouterr().err
+    assert "Traceback" in told and words in told
 
 
 def test_a_signal_that_ends_all_is_told_as_an_interrupt(
@@ -124,6 +150,7 @@ def test_a_killed_process_ends_all_and_the_run_goes_on(tmp_path: Path) -> None:
     _, errors = launched.communicate(timeout=600)
     assert launched.returncode == 1
     assert "process 1 was killed by SIGKILL" in errors and "goes on from the last" in errors
+    assert errors.count("\n") == 1, errors
     assert statuses(run_dir) == {"sft/main": "running"}
 
     launched = start("run", str(config), *options)
