@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -48,6 +49,15 @@ def test_an_interrupted_run_says_how_to_go_on(monkeypatch, capsys, arguments, me
     monkeypatch.setattr("rlhf.apps.run.run", interrupted)
     said = f"rlhf: interrupted; {mend} from the last checkpoint\n"
     assert answer_of(monkeypatch, capsys, *arguments) == (130, said)
+
+
+def test_sigterm_to_a_run_says_it_too(monkeypatch, capsys):
+    def terminated(config: object, **options: object) -> None:
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr("rlhf.apps.run.run", terminated)
+    said = "rlhf: interrupted; the same command goes on from the last checkpoint\n"
+    assert answer_of(monkeypatch, capsys, "run", CONFIG) == (143, said)
 
 
 @pytest.mark.parametrize(

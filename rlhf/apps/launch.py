@@ -9,7 +9,7 @@ import sys
 import uuid
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any
+from types import FrameType
 
 import psutil
 from torch.distributed.elastic.multiprocessing import SignalException
@@ -17,11 +17,14 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, P
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from rlhf.runtime.devices import threads_each
+from rlhf.runtime.interrupt import Terminated, once_a_moment
 
 LAUNCHED = "TORCHELASTIC_RUN_ID"
 """Environment variable that torch's launcher sets for the processes that it starts."""
-HANDLED = "SIGTERM,SIGHUP,SIGQUIT"
-"""Signals that end all processes. Ctrl-C is not among them: each is told, and stops by itself."""
+HANDLED = "SIGHUP,SIGQUIT"
+"""Signals that end all processes. At Ctrl-C and SIGTERM each is told, and stops by itself."""
+SAYING = ("torch.distributed.elastic", "torch.distributed.elastic.agent.server.api")
+"""Loggers of what ends the processes; the second has a level of its own."""
 INTERRUPTED = (130, -signal.SIGINT)
 """Exit codes after Ctrl-C: a process that has said so, and one that had no time to."""
 
@@ -45,15 +48,27 @@ def launch(processes: int, arguments: Sequence[str], again: str) -> int:
         monitor_interval=0.5,
         signals_to_handle=HANDLED,
     )
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # we say it below
-    signal.signal(signal.SIGINT, _pass_on)
+    for name in SAYING:
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # we say it below
+    came: list[int] = []
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGTERM and number in came:
+            raise SignalException("a second one ends all at once", signal.SIGTERM)
+        came.append(number)
+        _pass_on(number)
+
+    signal.signal(signal.SIGINT, pass_on)
+    signal.signal(signal.SIGTERM, once_a_moment(pass_on))
     try:
         elastic_launch(config, sys.executable)("-m", "rlhf", *arguments)
     except ChildFailedError as error:
         main = error.failures.get(0)
         rank, failure = _cause(error)
-        if failure.exitcode in INTERRUPTED:
-            return _tell_of_interrupt(main is not None and main.exitcode == 130, again)
+        ended = failure.exitcode == -signal.SIGTERM and signal.SIGTERM in came  # each had one too
+        if failure.exitcode in INTERRUPTED or ended:
+            _tell_of_interrupt(main is not None and main.exitcode == 130, again)
+            return 128 + (came[0] if came else signal.SIGINT)
         return _tell(rank, failure, again)
     except SignalException as error:  # it has ended them all
         _tell_of_interrupt(False, again)
@@ -61,10 +76,10 @@ def launch(processes: int, arguments: Sequence[str], again: str) -> int:
     return 0
 
 
-def _pass_on(number: int, frame: Any) -> None:
+def _pass_on(number: int) -> None:
     """Ctrl-C to the processes: each has a session of its own, where no terminal's arrives.
 
-    Raises KeyboardInterrupt where none has been started yet.
+    number: of the signal that came. Raises KeyboardInterrupt where none has been started yet.
     """
     told = False
     for process in psutil.Process().children():
@@ -73,7 +88,7 @@ def _pass_on(number: int, frame: Any) -> None:
                 told = True
                 process.send_signal(signal.SIGINT)
     if not told:
-        raise KeyboardInterrupt
+        raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
 
 
 def _cause(error: ChildFailedError) -> tuple[int, ProcessFailure]:
@@ -85,11 +100,10 @@ def _cause(error: ChildFailedError) -> tuple[int, ProcessFailure]:
     return killed[0] if killed else min(failures.items(), key=lambda found: found[1].timestamp)
 
 
-def _tell_of_interrupt(told: bool, again: str) -> int:
-    """told: whether the main process was still there to say it; the exit code."""
+def _tell_of_interrupt(told: bool, again: str) -> None:
+    """told: whether the main process was still there to say it."""
     if not told:
         print(f"rlhf: interrupted; {again} goes on from the last checkpoint", file=sys.stderr)
-    return 130
 
 
 def _tell(rank: int, failure: ProcessFailure, again: str) -> int:

@@ -17,7 +17,7 @@ from rlhf.data.taxonomy import Taxonomy
 from rlhf.demo import annotators, build
 from rlhf.models.load import Kind, check_checkpoint, check_kind
 from rlhf.runtime.distributed import once
-from rlhf.runtime.files import write_text
+from rlhf.runtime.files import sweep_drafts, write_text
 from rlhf.runtime.quiet import warnings_on
 from rlhf.runtime.run_dir import STAGES, RunDir
 
@@ -47,6 +47,7 @@ def prepared_run(
     demo_dir = run_dir.root / DEMO
 
     def make_world() -> None:
+        sweep_drafts(run_dir.root)
         if config.demo is not None:
             taxonomy = config.data.taxonomy or resource("data_schemas/taxonomy.yaml")
             build.build(config.demo, Taxonomy.load(taxonomy), demo_dir)

@@ -30,6 +30,7 @@ from rlhf.cli import (
     ui,
 )
 from rlhf.runtime.ending import end
+from rlhf.runtime.interrupt import Terminated
 
 MOMENT = 30.0
 """Seconds that the main process is given to tell first what went wrong."""
@@ -38,6 +39,8 @@ CLOSED = (PermissionError, NotADirectoryError, IsADirectoryError)
 """A path that is not for this user, or another kind of thing: whichever library came upon it."""
 NO_PATH = (errno.ENAMETOOLONG, errno.ELOOP, errno.EROFS, errno.ESTALE)
 """What else is the path's fault."""
+LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "process exited")
+"""What gloo and NCCL say where another process is gone."""
 FORESEEN = (ValueError, OSError, RuntimeError, FloatingPointError)
 
 
@@ -59,7 +62,7 @@ def _interrupted(error: KeyboardInterrupt) -> int:
     """Says it, with what its notes add, and of several processes once; the exit code, a shell's."""
     if os.environ.get("RANK", "0") == "0":
         typer.echo("; ".join(["rlhf: interrupted", *getattr(error, "__notes__", ())]), err=True)
-    return 130
+    return 143 if isinstance(error, Terminated) else 130
 
 
 app = typer.Typer(
@@ -107,7 +110,7 @@ def _answer() -> int:
         _tell(error)
         return error.exit_code
     except Exception as error:
-        place = _place()
+        place = _place(error)
         if isinstance(error, FORESEEN) and _is_ours(error):
             typer.echo(f"rlhf: {place}{error}", err=True)
         elif _is_full_disk(error):
@@ -126,16 +129,25 @@ def _answer() -> int:
         return 2 if isinstance(error, ValueError) else 1
 
 
-def _place() -> str:
+def _place(error: Exception) -> str:
     """Which process this is, where it is one of several and not the main one.
 
-    What all have met the main one tells, and the launcher ends the others while they wait here.
+    What all have met the main one tells, and the launcher ends the others while they wait here. So
+    it does with those that have lost another one, and says which.
     """
-    rank = os.environ.get("RANK", "0")
-    if rank == "0":
+    rank = os.environ.get("RANK")
+    if rank is None or (rank == "0" and not _is_of_another(error)):
         return ""
     time.sleep(MOMENT)
-    return f"process {rank}: "
+    return "" if rank == "0" else f"process {rank}: "
+
+
+def _is_of_another(error: Exception) -> bool:
+    """Whether this process has but lost its connection to another."""
+    return any(
+        isinstance(one, RuntimeError) and any(word in str(one) for word in LOST)
+        for one in _chain(error)
+    )
 
 
 def _tell(error: typer.TyperException) -> None:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from rlhf.runtime.interrupt import terminated_as_interrupted
+
 if TYPE_CHECKING:
     from rlhf.config.schema import Config
 
@@ -112,6 +114,11 @@ def _run(
         return
     if config.runtime.deepspeed is not None:
         processes = processes or 1  # DeepSpeed expects a launcher, for one process as well
+    with terminated_as_interrupted():
+        _do(config, processes, options)
+
+
+def _do(config: Config, processes: int | None, options: dict[str, Any]) -> None:
     again = "the same command"
     if processes and "RANK" not in os.environ:
         from rlhf.apps.launch import launch

@@ -7,7 +7,10 @@ import fnmatch
 import hashlib
 import json
 import os
+import re
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -37,6 +40,11 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 """The disk is full, or the user's part of it."""
 BY_HAND = (ANSWERS, "*rankings.jsonl")
 """May be people's work of weeks: no folder with one of these is removed for another."""
+
+
+LEFT = 24 * 3600.0
+"""Seconds after which a draft, written within one, has been left."""
+_DRAFT = re.compile(r"\..+\.\d+")
 
 
 def sync(path: Path) -> None:
@@ -83,6 +91,18 @@ def write_text(path: Path, text: str) -> None:
         draft.unlink(missing_ok=True)
         raise
     sync(path.parent)
+
+
+def sweep_drafts(root: Path) -> None:
+    """Remove the drafts under a folder that killed processes have left of `write_text`.
+
+    Whose process is gone cannot be told of another host's: what is older than a day is nobody's.
+    """
+    for draft in root.rglob(".*.[0-9]*"):
+        with suppress(OSError):  # somebody else has removed it, or may alone
+            old = time.time() - draft.lstat().st_mtime > LEFT
+            if old and _DRAFT.fullmatch(draft.name) and draft.is_file():
+                draft.unlink()
 
 
 def hash_section(*sections: Any) -> str:

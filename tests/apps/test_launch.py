@@ -15,6 +15,7 @@ import pytest
 from torch.distributed.elastic.multiprocessing import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
+from rlhf import cli
 from rlhf.apps import launch as launcher
 from rlhf.apps.launch import _cause, launch
 from tests.stages.worlds import miniature, statuses
@@ -66,6 +67,31 @@ def test_an_interrupt_is_said_where_the_main_process_had_no_time_to(
     assert capsys.readouterr().err == said
 
 
+@pytest.mark.parametrize(
+    ("rank", "words", "waits"),
+    [
+        ("0", "gloo/transport/tcp/pair.cc:553] Connection closed by peer [127.0.0.1]:5", True),
+        ("0", "shapes do not match", False),
+        ("1", "shapes do not match", True),
+    ],
+)
+def test_who_has_lost_another_waits_to_be_ended_and_hides_nothing(
+    rank: str, words: str, waits: bool, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    def failing(**_: object) -> None:
+        raise RuntimeError(words) from OSError("torch")
+
+    waited: list[float] = []
+    monkeypatch.setenv("RANK", rank)
+    monkeypatch.setattr(cli, "app", failing)
+    monkeypatch.setattr(cli, "_is_ours", lambda _: False)
+    monkeypatch.setattr("time.sleep", waited.append)
+    assert cli._answer() == 1
+    assert waited == [cli.MOMENT] * waits
+    told = capsys.readouterr().err
+    assert "Traceback" in told and words in told
+
+
 def test_a_signal_that_ends_all_is_told_as_an_interrupt(
     monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
@@ -78,32 +104,36 @@ def test_a_signal_that_ends_all_is_told_as_an_interrupt(
     assert capsys.readouterr().err == f"{INTERRUPTED}\n"
 
 
-def test_ctrl_c_before_there_is_a_process_is_one_line() -> None:
-    code = """
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
+def test_a_signal_before_there_is_a_process_is_one_line(name: str, code: int) -> None:
+    program = f"""
 import signal
 from torch.distributed.elastic.multiprocessing.api import SubprocessContext
 from rlhf.cli import main
-SubprocessContext._start = lambda self: signal.raise_signal(signal.SIGINT)
+SubprocessContext._start = lambda self: signal.raise_signal(signal.{name})
 main()
 """
     done = subprocess.run(
-        [sys.executable, "-c", code, "run", "configs/tiny.yaml", "--nproc", "2"],
+        [sys.executable, "-c", program, "run", "configs/tiny.yaml", "--nproc", "2"],
         cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,
     )
-    assert (done.returncode, done.stderr) == (130, "rlhf: interrupted\n")
+    assert (done.returncode, done.stderr) == (code, "rlhf: interrupted\n")
 
 
-def test_ctrl_c_reaches_every_process_and_is_said_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
+def test_a_signal_reaches_every_process_and_is_said_once(
+    name: str, code: int, tmp_path: Path
+) -> None:
     config, run_dir = miniature("two", tmp_path), tmp_path / "two"
     launched = start("run", str(config), "--set", "stages=[sft]", "--set", "sft.max_steps=400")
     while not list(run_dir.glob("sft/main/checkpoints/*/complete.json")):
         assert launched.poll() is None, launched.communicate()
         time.sleep(0.1)
-    launched.send_signal(signal.SIGINT)
+    launched.send_signal(getattr(signal, name))
     _, errors = launched.communicate(timeout=600)
-    assert launched.returncode == 130
+    assert launched.returncode == code
     assert [line for line in errors.splitlines() if line.startswith("rlhf: ")] == [INTERRUPTED]
     assert statuses(run_dir) == {"sft/main": "running"}
 
@@ -120,6 +150,7 @@ def test_a_killed_process_ends_all_and_the_run_goes_on(tmp_path: Path) -> None:
     _, errors = launched.communicate(timeout=600)
     assert launched.returncode == 1
     assert "process 1 was killed by SIGKILL" in errors and "goes on from the last" in errors
+    assert errors.count("\n") == 1, errors
     assert statuses(run_dir) == {"sft/main": "running"}
 
     launched = start("run", str(config), *options)

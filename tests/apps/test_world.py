@@ -135,3 +135,14 @@ def test_a_model_of_the_other_kind_is_told_before_the_first_stage(checkpoint, co
             world.located(Config.model_validate(values))
         told = f"{path}: this is a {found}, and a {wanted} is needed; name one"
         assert str(error.value) == told
+
+
+def test_what_a_killed_process_left_goes_when_a_run_starts(config, monkeypatch):
+    monkeypatch.setattr("rlhf.runtime.files.LEFT", -1.0)
+    for name in ("_check_named_files", "prepare"):
+        monkeypatch.setattr(world, name, lambda *_: None)
+    draft = config.run_dir / "rm" / ".manifest.json.4711"
+    draft.parent.mkdir(parents=True)
+    draft.write_text("half")
+    data_of(config, "rm")
+    assert not draft.exists()

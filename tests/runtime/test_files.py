@@ -2,12 +2,21 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from pathlib import Path
 
 import pytest
 
 from rlhf.config.schema import PPOSection, SFTSection
-from rlhf.runtime.files import hash_path, hash_section, make_folder, result_names, write_text
+from rlhf.runtime.files import (
+    LEFT,
+    hash_path,
+    hash_section,
+    make_folder,
+    result_names,
+    sweep_drafts,
+    write_text,
+)
 
 
 def fill(folder: Path, files: dict[str, str]) -> Path:
@@ -113,3 +122,21 @@ def test_a_full_disk_leaves_the_old_file_and_no_draft(tmp_path, monkeypatch):
         write_text(tmp_path / "a", "new")
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
     assert (tmp_path / "a").read_text() == "old"
+
+
+def test_drafts_that_were_left_are_swept_and_nothing_else(tmp_path):
+    left = (".manifest.json.4711", "rm/deep/..annotation-page.8")
+    others = ("manifest.json", ".lock", ".4711", "step.4711", ".manifest.json.4711x", "rm/.a.b")
+    fill(tmp_path, dict.fromkeys((*left, *others), "old"))
+    (tmp_path / ".folder.12").mkdir()
+    long_ago = time.time() - LEFT - 60
+    for path in tmp_path.rglob("*"):
+        os.utime(path, (long_ago, long_ago))
+    young = fill(tmp_path / "rm", {".manifest.json.12": "of a process that may be there"})
+    lender = fill(tmp_path.with_name("lender"), {left[0]: "another run's"})
+    os.utime(lender / left[0], (long_ago, long_ago))
+    (tmp_path / "borrowed").symlink_to(lender)
+    sweep_drafts(tmp_path)
+    assert not any((tmp_path / name).exists() for name in left)
+    assert all((tmp_path / name).exists() for name in (*others, ".folder.12"))
+    assert (young / ".manifest.json.12").exists() and (lender / left[0]).exists()

@@ -5,7 +5,8 @@ import threading
 
 import pytest
 
-from rlhf.runtime.interrupt import held_interrupt
+from rlhf.runtime import interrupt
+from rlhf.runtime.interrupt import Terminated, held_interrupt, terminated_as_interrupted
 
 
 def test_the_first_interrupt_waits_and_the_second_does_not(caplog):
@@ -30,3 +31,29 @@ def test_other_threads_are_not_signalled():
     thread.start()
     thread.join()
     assert seen == [False]
+
+
+def test_sigterm_is_taken_as_an_interrupt_and_named_as_what_it_is(caplog):
+    with pytest.raises(Terminated), terminated_as_interrupted():
+        signal.raise_signal(signal.SIGTERM)
+    with pytest.raises(Terminated), terminated_as_interrupted():  # as the loop raises it
+        with held_interrupt("step") as interrupted:
+            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)  # the same one, as `timeout` sends it
+            assert interrupted.is_set()
+            assert "stopping after this step; SIGTERM again stops at once" in caplog.text
+            raise KeyboardInterrupt
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_a_later_sigterm_does_not_wait(monkeypatch):
+    monkeypatch.setattr(interrupt, "MOMENT", 0.0)
+    with terminated_as_interrupted(), pytest.raises(Terminated), held_interrupt("step"):
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
+
+
+def test_one_of_several_processes_is_still_ended_by_sigterm(monkeypatch):
+    monkeypatch.setenv("RANK", "0")
+    with terminated_as_interrupted(), held_interrupt("step"):
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL

@@ -15,12 +15,16 @@ PATIENCE = 30.0  # seconds to wait for another writer
 REASONS = {
     "full": "the disk is full, or fails; free some space, and do it again",
     "busy": f"something else has been writing to it for {PATIENCE:.0f} seconds; do it again",
+    "denied": "cannot be opened, or written to; see that this user may write to it and its folder",
 }
 # A full disk is often but an I/O error: no room for the index of what is written ahead.
 CODES = {
     sqlite3.SQLITE_FULL: "full",
     sqlite3.SQLITE_IOERR: "full",
     sqlite3.SQLITE_BUSY: "busy",
+    sqlite3.SQLITE_CANTOPEN: "denied",
+    sqlite3.SQLITE_READONLY: "denied",
+    sqlite3.SQLITE_PERM: "denied",
 }
 
 SCHEMA = """
@@ -96,15 +100,19 @@ class Unsaved(OSError):
         super().__init__(f"{path}: {self.reason}")
 
 
+class Denied(Unsaved, ValueError):
+    """The file, or its folder, is not for this user: the one whose command it is mends that."""
+
+
 class Database:
     """One file, shared by threads and processes: each transaction opens a connection of its own.
 
     Each raises Moved when the file is gone or another one has its place, and makes none anew;
-    Unsaved when the disk is full, also for what is written beside it meanwhile.
+    Unsaved when the disk is full, also for what is written beside it meanwhile, and Denied.
     """
 
     def __init__(self, path: Path) -> None:
-        """Raises ValueError for a file that is damaged, and Unsaved."""
+        """Raises ValueError for a file that is damaged, Unsaved and Denied."""
         self.path = path
         try:
             with closing(self._open("rwc")) as connection:
@@ -194,17 +202,22 @@ class Database:
 
 
 def _told(path: Path, error: sqlite3.DatabaseError | OSError) -> Exception:
-    """Unsaved where it is that, else the error itself."""
+    """Unsaved or Denied where it is that, else the error itself."""
+    if isinstance(error, PermissionError):
+        return Denied(Path(error.filename or path), "denied")
     if isinstance(error, OSError):
         return Unsaved(path, "full") if error.errno in FULL else error
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF  # without its details
-    return Unsaved(path, CODES[code]) if code in CODES else error
+    word = CODES.get(code)
+    return error if word is None else (Denied if word == "denied" else Unsaved)(path, word)
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
-    """What a file keeps when it is renamed; None where there is none."""
+    """What a file keeps when it is renamed; None where there is none. Raises Denied."""
     try:
         found = path.stat()
     except (FileNotFoundError, NotADirectoryError):
         return None
+    except PermissionError as error:
+        raise _told(path, error) from None
     return found.st_dev, found.st_ino

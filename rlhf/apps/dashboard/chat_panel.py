@@ -7,7 +7,6 @@ from typing import Any
 
 import gradio as gr
 
-from rlhf.apps.chat.command import Sampling
 from rlhf.apps.dashboard import views
 from rlhf.apps.dashboard.page import Choices, Page
 from rlhf.apps.dashboard.runs import find_runs
@@ -85,9 +84,12 @@ def _ask(page: Page) -> Callable[..., Iterator[list[Any]]]:
             raise gr.Error(page.say("Choose a model, and ask something."), print_exception=False)
         paths = [known[(left, right)[side]] for side in asked]
         talks = list(said)
+        from rlhf.apps.chat.command import Sampling  # now that it is needed, and all behind it
+
+        how = Sampling(temperature=heat)
         try:
             for grown in page.speakers.ask(
-                paths, [said[side] for side in asked], text.strip(), Sampling(temperature=heat)
+                paths, [said[side] for side in asked], text.strip(), how
             ):
                 for side, talk in zip(asked, grown, strict=True):
                     talks[side] = talk

@@ -1,5 +1,8 @@
 """Talking to a run's models: loaded when they are first asked, gone when others are or for long
-nothing is."""
+nothing is.
+
+So are the libraries that run them: importing these takes as long as the rest of the page.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +12,16 @@ from collections.abc import Iterator, Sequence
 from itertools import zip_longest
 from pathlib import Path
 from threading import Lock, Timer
+from typing import TYPE_CHECKING
 
 import torch
 
-from rlhf.apps.chat.command import Sampling, Speaker, load_speaker
-from rlhf.apps.chat.conversation import Conversation
 from rlhf.apps.dashboard.runs import Run
 from rlhf.data.records import Message
-from rlhf.models.source import find_source
-from rlhf.runtime.quiet import quiet
+
+if TYPE_CHECKING:
+    from rlhf.apps.chat.command import Sampling, Speaker
+    from rlhf.apps.chat.conversation import Conversation
 
 PLACES = ("sft/*", "dpo", "ppo/actor", "ppo/actor_ema")
 """Where language models lie in a run, and in each of its rounds."""
@@ -102,6 +106,10 @@ class Speakers:
     def _begun(self, model: Path, said: Sequence[Message], how: Sampling) -> Conversation:
         """A conversation that goes on from what was said."""
         if model not in self._loaded:
+            from rlhf.apps.chat.command import load_speaker
+            from rlhf.models.source import find_source
+            from rlhf.runtime.quiet import quiet
+
             with quiet():
                 self._loaded[model] = load_speaker(find_source(model))
         conversation = self._loaded[model].conversation(how)

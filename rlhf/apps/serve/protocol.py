@@ -10,6 +10,7 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    FailFast,
     Field,
     ValidationError,
     model_validator,
@@ -29,6 +30,11 @@ NEUTRAL: Mapping[str, Any] = {
 }
 """What clients send of fields that are not served, where it asks for nothing."""
 GREEDY_BELOW = 1e-5
+LONGEST_LIST = 2048
+"""Messages of a request, as OpenAI's, and parts of a message. Reading holds all other requests up:
+lists end at their first fault, and longer ones are not read."""
+MOST_FIELDS = 64
+"""Of an object, served or not."""
 
 
 class Refused(Exception):
@@ -59,6 +65,8 @@ class _Strict(BaseModel):
         """null is the default, as OpenAI's."""
         if not isinstance(given, dict):
             return given
+        if len(given) > MOST_FIELDS:
+            raise ValueError(f"{len(given)} fields in one object; {MOST_FIELDS} are read at most")
         return {
             name: value
             for name, value in given.items()
@@ -71,6 +79,8 @@ def _joined(content: Any) -> Any:
     """Text that comes in parts, as one."""
     if not isinstance(content, list):
         return content
+    if len(content) > LONGEST_LIST:
+        raise ValueError(f"{len(content)} parts; {LONGEST_LIST} are read at most")
     texts = [
         part.get("text")
         for part in content
@@ -79,6 +89,13 @@ def _joined(content: Any) -> Any:
     if len(texts) < len(content) or not all(isinstance(text, str) for text in texts):
         raise ValueError("only parts of type text are read")
     return "".join(map(str, texts))
+
+
+def _short_enough(messages: Any) -> Any:
+    """Before any of them is looked at."""
+    if isinstance(messages, list) and len(messages) > LONGEST_LIST:
+        raise ValueError(f"{len(messages)} messages; {LONGEST_LIST} are read at most")
+    return messages
 
 
 def _listed(stop: Any) -> Any:
@@ -116,9 +133,9 @@ class Request(_Strict):
     top_k: int | None = Field(None, ge=0)
     repetition_penalty: float | None = Field(None, ge=0.1, le=10)
     n: int = Field(1, ge=1, le=128)
-    stop: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(_listed)] = (
-        Field((), max_length=16)
-    )
+    stop: Annotated[
+        tuple[Annotated[str, Field(min_length=1)], ...], FailFast(), BeforeValidator(_listed)
+    ] = Field((), max_length=16)
     seed: int | None = Field(None, ge=-(2**63), lt=2**63)
     user: str | None = None
 
@@ -136,7 +153,7 @@ class Request(_Strict):
 
 class ChatRequest(Request):
     prompt_field: ClassVar[str] = "messages"
-    messages: tuple[ChatMessage, ...]
+    messages: Annotated[tuple[ChatMessage, ...], FailFast(), BeforeValidator(_short_enough)]
     max_completion_tokens: int | None = Field(None, ge=1)
 
     @model_validator(mode="after")

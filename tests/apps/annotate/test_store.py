@@ -15,7 +15,7 @@ from threading import Barrier
 
 import pytest
 
-from rlhf.apps.annotate.database import Database, Moved, Unsaved
+from rlhf.apps.annotate.database import Database, Denied, Moved, Unsaved
 from rlhf.apps.annotate.ranking import Answer, shown_order
 from rlhf.apps.annotate.store import Refused, Store, Work
 from tests.apps.annotate.worlds import Clock, collect_folder, failure
@@ -312,6 +312,43 @@ def test_a_job_that_begins_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(Database, "_open", fail)
     with pytest.raises(Unsaved, match=FULL):
         Database(tmp_path / "annotation.sqlite")
+
+
+DENIED = "cannot be opened, or written to; see that this user may write to it and its folder"
+
+
+def test_a_file_that_cannot_be_opened_is_the_user_s_to_mend(tmp_path: Path) -> None:
+    path = tmp_path / "annotation.sqlite"
+    path.mkdir()
+    with pytest.raises(Denied, match=DENIED) as raised:
+        Database(path)
+    assert isinstance(raised.value, ValueError)  # exit code 2
+    with pytest.raises(Denied, match=f"{tmp_path}/gone/annotation.sqlite: {DENIED}"):
+        Database(tmp_path / "gone" / "annotation.sqlite")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        failure(sqlite3.SQLITE_READONLY_DIRECTORY),
+        failure(sqlite3.SQLITE_CANTOPEN),
+        PermissionError(errno.EACCES, "Permission denied", "rankings.jsonl"),
+    ],
+)
+def test_a_file_that_is_no_longer_for_this_user(
+    tmp_path: Path, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = collect_folder(tmp_path).database
+    with pytest.raises(Denied, match=DENIED) as raised, database.transaction():
+        raise error
+    assert raised.value.word == "denied"
+
+    def closed(_: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "stat", closed)
+    with pytest.raises(Denied, match=DENIED), database.reading():
+        pass
 
 
 def test_another_writer_that_does_not_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

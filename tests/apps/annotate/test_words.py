@@ -14,7 +14,7 @@ SCRIPTS = "".join(
 FROM_PYTHON = {
     "system", "user", "assistant", "helpful", "harmless", "waiting", "accepted", "rejected",
     "first", "lapsed", "closed", "gone", "forbidden", "moved",
-    "full", "busy",
+    "full", "busy", "denied",
 }  # fmt: skip
 
 

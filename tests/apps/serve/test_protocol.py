@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from rlhf.apps.serve.protocol import ChatRequest, CompletionRequest, Refused, read
 
@@ -59,3 +60,43 @@ def test_what_asks_for_nothing_is_taken() -> None:
 def test_a_body_that_is_no_json() -> None:
     with pytest.raises(Refused, match="Invalid JSON"):
         read(CompletionRequest, b"{")
+
+
+SAID = {"role": "user", "content": ""}
+
+
+@pytest.mark.parametrize(
+    ("fields", "param", "told"),
+    [
+        ({"messages": [SAID] * 2049}, "messages", "2049 messages; 2048 are read at most"),
+        ({"messages": [1] * 2049}, "messages", "2049 messages; 2048 are read at most"),
+        (
+            {"messages": [{"role": "user", "content": [{}] * 2049}]},
+            "messages.0.content",
+            "2049 parts; 2048 are read at most",
+        ),
+        (
+            {"messages": [SAID | dict.fromkeys(map(str, range(63)))]},
+            "messages.0",
+            "65 fields in one object; 64 are read at most",
+        ),
+        (dict.fromkeys(map(str, range(63))), None, "65 fields in one object; 64 are read at most"),
+    ],
+)
+def test_what_would_hold_up_others_while_it_is_read_is_refused(
+    fields: dict[str, Any], param: str | None, told: str
+) -> None:
+    with pytest.raises(Refused, match=told) as caught:
+        chat(**fields)
+    assert caught.value.content["error"]["param"] == param
+
+
+@pytest.mark.parametrize("fields", [{"messages": [{}] * 2048}, {"stop": [""] * 2048}])
+def test_a_list_is_read_to_its_first_fault(fields: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError) as caught:
+        ChatRequest.model_validate_json(json.dumps(ASKED | fields))
+    assert caught.value.error_count() <= 2  # those of one item
+
+
+def test_as_many_messages_as_are_read() -> None:
+    assert len(chat(messages=[SAID] * 2048).messages) == 2048

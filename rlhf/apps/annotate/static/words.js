@@ -61,6 +61,7 @@ const WORDS = {
   forbidden: ["Your account may not do this.", "你的账号无权执行此操作。"],
   moved: ["Not saved: a run has moved these tasks, and the answers so far, to its aside/. Whoever runs this page has to start rlhf annotate again.", "未保存：运行已把这些任务和已有的回答移到 aside/，请页面的管理者重新启动 rlhf annotate。"],
   full: ["Not saved: the server's disk is full or fails. Nothing is lost here; tell whoever runs this page, then try again.", "未保存：服务器的磁盘已满或出错。这里的内容不会丢失，请通知页面的管理者，然后重试。"],
+  denied: ["Not saved: the server may not write to the file of the answers. Nothing is lost here; tell whoever runs this page, then try again.", "未保存：服务器无权写入答案文件。这里的内容不会丢失，请通知页面的管理者，然后重试。"],
   busy: ["Not saved: something else is writing to the answers. Nothing is lost here; try again.", "未保存：答案文件正被其他程序占用。这里的内容不会丢失，请重试。"],
   offline: ["Not saved: the server does not answer. Nothing is lost here; try again, or load the page again and sign in.", "未保存：服务器没有响应。这里的内容不会丢失，请重试，或刷新页面重新登录。"],
   keyDigits: ["rank of the marked response, then grade of the marked gap", "给选中的回答排名次，然后给选中的差距评分"],
