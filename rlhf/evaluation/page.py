@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from math import isfinite
 from typing import Any
 
+from rlhf.evaluation.category_names import CategoryNames
 from rlhf.evaluation.drawing import Plot
 from rlhf.evaluation.policy import JudgeRow, samples
 from rlhf.evaluation.run_files import RunFiles
@@ -23,6 +24,7 @@ def render(files: RunFiles, report: dict[str, Any], plots: Sequence[Plot]) -> st
     return _page(
         "report.html.jinja",
         plots,
+        taxonomy=(files.config.get("data") or {}).get("taxonomy"),
         **report,
         samples=samples(files.last.judge, files.config.get("evaluate", {}).get("samples", 5)),
         matrix=source_matrix((report["rm"] or {}).get("by_source", [])),
@@ -50,14 +52,17 @@ def render_comparison(
     simulated: bool,
 ) -> str:
     """The page of several reward models. lines: compare.lines, a cell a model behind the title."""
-    facts = {"same_pairs": same_pairs, "simulated": simulated}
+    facts: dict[str, Any] = {"same_pairs": same_pairs, "simulated": simulated}
     return _page("compare.html.jinja", plots, models=models, lines=lines, **facts)
 
 
-def _page(template: str, plots: Sequence[Plot], **values: Any) -> str:
+def _page(
+    template: str, plots: Sequence[Plot], *, taxonomy: str | None = None, **values: Any
+) -> str:
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 
+    names = CategoryNames(taxonomy)
     environment = Environment(
         loader=PackageLoader("rlhf.evaluation"),
         autoescape=True,
@@ -73,11 +78,14 @@ def _page(template: str, plots: Sequence[Plot], **values: Any) -> str:
         points=points,
         p_value=p_value,
         duration=duration,
+        category=names.english,
     )
     sections = defaultdict(list)
     for plot in plots:
         sections[plot.section].append({"note": plot.note, "svg": Markup(plot.svg)})
-    return environment.get_template(template).render(**values, plots=sections)
+    # Written behind all else, when it is known which categories are named.
+    values |= {"plots": sections, "chinese_categories": names.chinese}
+    return environment.get_template(template).render(**values)
 
 
 def source_matrix(table: list[dict[str, Any]]) -> dict[str, Any]:

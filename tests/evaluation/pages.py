@@ -11,6 +11,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from rlhf.config.paths import resource
+from rlhf.data.taxonomy import Taxonomy
+
 NAMES = {"SFT", "DPO", "PPO", "UTC"}
 """Words that are the same in both languages."""
 
@@ -25,6 +28,12 @@ def catalogue() -> dict[str, str]:
     pairs = json.loads(text[text.index("{") : text.rindex("}") + 1], object_pairs_hook=list)
     assert len(dict(pairs)) == len(pairs), "a text is in the catalogue twice"
     return dict(pairs)
+
+
+@cache
+def taxonomy() -> Taxonomy:
+    """Its names are in both languages, too."""
+    return Taxonomy.load(resource("data_schemas/taxonomy.yaml"))
 
 
 class Texts(HTMLParser):
@@ -58,6 +67,9 @@ class Texts(HTMLParser):
 def untranslated(page: str, *data: Any) -> list[str]:
     """Texts of a page that the catalogue lacks, but for those made of words of `data`."""
     known = {word for value in data for text in _strings(value) for word in text.split()} | NAMES
+    known |= {
+        word for level in taxonomy().levels for one in level.values() for word in one.en.split()
+    }
     patterns = [
         re.compile("([^ ]+)".join(re.escape(part) for part in text.split("{}")))
         for text in catalogue()

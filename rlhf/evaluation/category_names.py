@@ -1,0 +1,37 @@
+"""What a page calls the categories of prompts, in two languages."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from rlhf.config.paths import resource
+from rlhf.data.taxonomy import Taxonomy
+
+SEPARATOR = " / "
+"""Between the ids of a path, as in the report's tables, and between names."""
+
+
+class CategoryNames:
+    """chinese: of every path that was asked for, by its English name."""
+
+    def __init__(self, taxonomy: str | None = None) -> None:
+        """taxonomy: a file of the user's own. Where it is gone, ids stay as they are."""
+        self.chinese: dict[str, str] = {}
+        self._names: dict[str, tuple[str, str]] = {}
+        with suppress(ValueError):
+            self._read(Taxonomy.load(taxonomy or resource("data_schemas/taxonomy.yaml")))
+
+    def english(self, path: str) -> str:
+        """safety / privacy -> Safety / Privacy; what no taxonomy knows as it is."""
+        if path not in self._names:
+            return path
+        english, chinese = self._names[path]
+        self.chinese[english] = chinese
+        return english
+
+    def _read(self, taxonomy: Taxonomy) -> None:
+        for path in (path for level in taxonomy.levels for path in level):
+            found = [taxonomy.find(path[:depth]) for depth in range(1, len(path) + 1)]
+            english = SEPARATOR.join(category.en for category in found)
+            chinese = SEPARATOR.join(category.zh for category in found)
+            self._names[SEPARATOR.join(path)] = english, chinese
