@@ -8,9 +8,9 @@ from torch.nn.functional import pad
 
 from rlhf.config.schema import SamplingSection
 
-BLOCK = 512
+BLOCK = 256
 """Tokens that a sum runs over at once: of a whole vocabulary, a GPU takes long for it, and torch
-2.11's compiler fails on some."""
+2.11's compiler fails on some. Both vocabularies of the family are multiples of it."""
 
 
 def choose(logits: Tensor, sampling: SamplingSection, uniforms: Tensor, history: Tensor) -> Tensor:
