@@ -17,6 +17,8 @@ from rlhf.ops.fused import fused
 from rlhf.ops.logprobs import token_logprobs
 
 IGNORED = -100
+CHUNK = 512
+"""Tokens whose logits exist at a time under a head with an adapter."""
 
 
 def head_loss(
@@ -53,7 +55,7 @@ def head_loss(
     return loss
 
 
-def logprobs_by_chunk(head: nn.Module, states: Tensor, targets: Tensor, chunk: int) -> Tensor:
+def logprobs_by_chunk(head: nn.Module, states: Tensor, targets: Tensor) -> Tensor:
     """Log-probabilities through a head as it is, an adapter on it included, whose logits are
     computed again in the backward pass.
 
@@ -61,12 +63,11 @@ def logprobs_by_chunk(head: nn.Module, states: Tensor, targets: Tensor, chunk: i
         head: [N, H] -> [N, V].
         states: [N, H].
         targets: [N].
-        chunk: tokens whose logits exist at a time.
 
     Returns:
         [N] float32.
     """
-    parts = zip(torch.split(states, chunk), torch.split(targets, chunk), strict=True)
+    parts = zip(torch.split(states, CHUNK), torch.split(targets, CHUNK), strict=True)
     return torch.cat([checkpoint(_logprobs, head, *part, use_reentrant=False) for part in parts])
 
 

@@ -31,8 +31,6 @@ from rlhf.planning.models import learner, plain_model
 
 CHUNK = 1024
 """Of `rlhf.ppo.experience`: tokens whose distributions are read at once."""
-HEAD_CHUNK = 512
-"""Of `rlhf.training.heads`: tokens whose logits exist at a time."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +139,7 @@ def adapted_head_step(who: Learning, rows: int, sizes: tuple[int, int]) -> Kinds
         kept = states[:, -1 - sizes[1] : -1].flatten(0, 1)
         targets = ids[:, -sizes[1] :].flatten().to("meta")
         head = model.get_base_model().lm_head
-        return logprobs_by_chunk(head, kept, targets, HEAD_CHUNK).sum()
+        return logprobs_by_chunk(head, kept, targets).sum()
 
     return _step(who, loss)
 

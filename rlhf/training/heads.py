@@ -15,9 +15,6 @@ from trl.trainer.utils import FusedCausalLMOutput
 
 from rlhf.models.head_loss import logprobs_by_chunk
 
-CHUNK = 512
-"""Tokens whose logits exist at a time under a head with an adapter."""
-
 
 @contextmanager
 def own_head(model: Any) -> Iterator[None]:
@@ -49,7 +46,7 @@ def read_adapted_head(model: Any) -> None:
         hidden = model.base_model(*args, **kwargs).last_hidden_state[:, :-1]
         targets = labels[:, 1:]
         kept = targets != -100
-        logprobs = logprobs_by_chunk(model.lm_head, hidden[kept], targets[kept], CHUNK)
+        logprobs = logprobs_by_chunk(model.lm_head, hidden[kept], targets[kept])
         placed = logprobs.new_zeros(kept.shape).masked_scatter(kept, logprobs)
         # Figures that TRL wants beside them, and nobody reads.
         unread = {"entropy": torch.zeros_like(placed), "mean_logits": torch.zeros_like(placed)}

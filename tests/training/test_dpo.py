@@ -7,10 +7,10 @@ from datasets import Dataset
 from torch.nn import functional
 
 from rlhf.config.schema import DPOSection, OptimiserSection, TuningSection
+from rlhf.models import head_loss
 from rlhf.models.baichuan.modeling import BaichuanForCausalLM
 from rlhf.runtime.metrics import MetricsLog
 from rlhf.runtime.quiet import quiet
-from rlhf.training import heads
 from rlhf.training.dpo import DPOSummary, train_dpo
 from tests.models.moss import conftest as moss
 from tests.training.worlds import Rows, checkpoints, language_model, tokenizer, weights
@@ -133,7 +133,7 @@ def test_the_first_gradient_is_dpo_s_of_the_normalised_head(tmp_path: Path) -> N
 def test_an_adapter_on_the_head_learns_and_counts(
     tmp_path: Path, make: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(heads, "CHUNK", 5)
+    monkeypatch.setattr(head_loss, "CHUNK", 5)
     rows, model = Rows(), make()
     tuning = TuningSection(method="lora", r=4, targets=("lm_head",), dropout=0.1)
     settings = {"tuning": tuning, "max_steps": 4, "eval_every": 1, "microbatch_size": 8}
