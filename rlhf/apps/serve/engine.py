@@ -19,6 +19,7 @@ from rlhf.apps.serve.protocol import ChatMessage, ChatRequest, CompletionRequest
 from rlhf.models.chat import answer_config, answer_ends, check_turns, context_length, text_so_far
 from rlhf.models.prompts import encode_prompt
 from rlhf.models.streaming import stream_tokens
+from rlhf.models.turns import encode_written
 
 
 class Piece(NamedTuple):
@@ -137,7 +138,9 @@ class Engine:
         return encode_prompt(self.speaker.spec, self.reader, [*before, *spoken])
 
     def _text(self, text: str) -> list[int]:
-        ids = list(self.reader.encode(text, split_special_tokens=True))
+        turns = self.speaker.spec.turns
+        start = encode_written(self.reader, (turns and turns.before_text) or "")
+        ids = [*start, *self.reader.encode(text, split_special_tokens=True)]
         if not ids:
             raise ValueError("the prompt is empty")
         return ids
