@@ -157,6 +157,14 @@ def test_without_a_limit_half_of_a_short_context_is_for_the_answer(
         (ASKED, GenerationConfig(max_new_tokens=256), "max_new_tokens 256 leaves no room"),
         (ASKED, GenerationConfig(do_sample=True, temperature=-0.5), "temperature is -0.5, and"),
         (ASKED, GenerationConfig(num_beams=4), "num_beams is 4, and should be 1"),
+        (ASKED, GenerationConfig(stop_strings=["foo"]), "stop_strings is .*and should be left out"),
+        (ASKED, GenerationConfig(do_sample=True, temperature="0.3"), "a valid number"),
+        (ASKED, GenerationConfig(do_sample=True, min_p=2.0), "less than or equal to 1"),
+        (ASKED, GenerationConfig(do_sample=True, num_return_sequences=2), "should be 1"),
+        (ASKED, GenerationConfig(token_healing=True), "token_healing is True, and should be False"),
+        (ASKED, GenerationConfig(penalty_alpha=0.6, top_k=4), "penalty_alpha is 0.6, and should"),
+        (ASKED, GenerationConfig(bad_words_ids=[[]]), "bad_words_ids.0 is .*at least 1 item"),
+        (ASKED, GenerationConfig(do_sample="yes"), "do_sample is 'yes', and should"),
     ],
 )
 def test_mistakes(
