@@ -122,6 +122,22 @@ def test_the_checkpoint_says_how_to_sample_and_the_caller_may_say_otherwise(
     assert model.generation_config.max_new_tokens == 64
 
 
+@pytest.mark.parametrize(("shipped", "used"), [({}, 0), ({"top_k": 5}, 5)])
+def test_no_top_k_but_the_checkpoint_s(
+    checkpoint: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+    shipped: dict[str, int],
+    used: int,
+) -> None:
+    """transformers fills 50 in where nobody says it."""
+    path = checkpoint()
+    (path / "generation_config.json").write_text(json.dumps(shipped))
+    model, tokenizer = load(path)
+    monkeypatch.setattr(model, "generate", Scripted(EOS))
+    model.chat(tokenizer, ASKED, generation_config=GenerationConfig(do_sample=True))
+    assert model.generate.config.top_k == used
+
+
 def test_history_leaves_room_for_the_answer(
     checkpoint: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
