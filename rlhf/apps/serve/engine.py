@@ -55,10 +55,12 @@ class Engine:
     a seed could not be kept.
 
     leaving: whether the server is being stopped.
+
+    Raises ValueError where the checkpoint says a way to sample that is none.
     """
 
     def __init__(self, speaker: Speaker) -> None:
-        self.speaker = speaker
+        self.speaker, self.own = speaker, answer_config(speaker.model)
         self.leaving: Callable[[], bool] = lambda: False
         self.turn, self.reading = asyncio.Lock(), asyncio.Lock()
         # Prompts are read while another thread decodes: a fast tokenizer is no thing for both.
@@ -158,7 +160,6 @@ class Engine:
             )
 
     def _config(self, request: ChatRequest | CompletionRequest, prompt: int) -> GenerationConfig:
-        own = answer_config(self.speaker.model)
         context = context_length(self.speaker.model)
         room, wanted = context - prompt, request.limit
         if room < (wanted or 1):
@@ -174,8 +175,8 @@ class Engine:
             top_k=request.top_k,
             top_p=request.top_p,
             repetition_penalty=request.repetition_penalty,
-            max_new_tokens=wanted or min(own.max_new_tokens, room),
-        ).over(own)
+            max_new_tokens=wanted or min(self.own.max_new_tokens, room),
+        ).over(self.own)
 
 
 def _noting(tokens: Iterator[int], drawn: list[int]) -> Iterator[int]:

@@ -411,6 +411,18 @@ def test_a_failure_is_told_and_the_next_request_answered(
     assert ask(model=server.name, messages=ASKED, max_tokens=2).choices
 
 
+def test_what_nobody_foresaw_is_told_in_openai_s_shape(
+    server: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any) -> None:
+        raise RuntimeError(f"{__file__} is no path to tell of")
+
+    monkeypatch.setattr(server.engine, "_text", broken)
+    with pytest.raises(openai.InternalServerError, match="server's own output") as caught:
+        server.client().completions.create(model=server.name, prompt="A")
+    assert caught.value.type == "server_error" and __file__ not in str(caught.value)
+
+
 def test_the_judge_of_rlhf_evaluate_asks_here(server: Running, say: Say, tmp_path: Path) -> None:
     say(server, " [[A]]</s>")
     prompt = PromptRecord(id="p", messages=(Message(role="user", content="你好"),))
