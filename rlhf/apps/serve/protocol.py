@@ -63,8 +63,14 @@ class _Strict(BaseModel):
             name: value
             for name, value in given.items()
             if value is not None
-            and (name in cls.model_fields or name not in NEUTRAL or value != NEUTRAL[name])
+            and (name in cls.model_fields or not _asks_for_nothing(name, value))
         }
+
+
+def _asks_for_nothing(name: str, value: Any) -> bool:
+    """0 is not false: `logprobs: 0` asks for those of the tokens that were sampled."""
+    neutral = NEUTRAL.get(name)
+    return bool(value == neutral) and isinstance(value, bool) == isinstance(neutral, bool)
 
 
 def _joined(content: Any) -> Any:

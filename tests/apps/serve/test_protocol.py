@@ -18,6 +18,7 @@ def chat(**fields: Any) -> ChatRequest:
     ("fields", "param", "told"),
     [
         ({"logprobs": True}, "logprobs", "not served here"),
+        ({"logprobs": 0}, "logprobs", "not served here"),
         ({"frequency_penalty": 0.5}, "frequency_penalty", "not served here"),
         ({"tools": [{"type": "function"}]}, "tools", "not served here"),
         ({"made_up": 1}, "made_up", "not served here"),
