@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -22,6 +23,15 @@ def read_turns(tokenizer: PreTrainedTokenizerBase) -> Turns:
     """
     found = _of_template(tokenizer) if tokenizer.chat_template else _of_free_tokens(tokenizer)
     return replace(found, before_text=_start(tokenizer) or None)
+
+
+def is_second_generation(tokenizer: PreTrainedTokenizerBase, roles: Sequence[str]) -> bool:
+    """Whether its chat template is Baichuan 2's: the roles' tokens, and EOS only at the end."""
+    try:
+        written = _between(tokenizer, ROUNDS) if tokenizer.chat_template else []
+    except (TemplateError, LookupError, TypeError):
+        return False
+    return written == [*roles, *roles, tokenizer.eos_token]
 
 
 def adopt_turns(tokenizer: PreTrainedTokenizerBase, turns: Turns) -> None:

@@ -71,6 +71,11 @@ def check_official(config: PreTrainedConfig) -> None:
             "--to official: this model came with a tokenizer of its own, no tokenizer.model; use "
             "--to native or --to llama"
         )
+    if config.chat_generation is not None:
+        raise ValueError(
+            "--to official: this model has Baichuan 2's chat format over Baichuan-7B's plain head, "
+            "which has no place in the official layout; use --to llama or --to native"
+        )
     rope = config.rope_parameters
     if spec.position == "rope" and rope != ROPE_BASE:
         raise ValueError(

@@ -236,6 +236,28 @@ def test_import_and_export_again(tmp_path: Path) -> None:
         export(tmp_path / "ours", tmp_path / "official", "official")
 
 
+@pytest.mark.parametrize("architecture", ["baichuan-7b", "baichuan2-7b"])
+def test_a_chat_format_comes_back_from_llama(
+    checkpoint: Checkpoint, tmp_path: Path, architecture: str
+) -> None:
+    path, llama, ours = checkpoint(architecture), tmp_path / "llama", tmp_path / "ours"
+    export(path, llama, "llama")
+    import_llama(llama, ours)
+    turns = [ChatTurn("user", "Hi"), ChatTurn("assistant", "你好")] * 2
+    if architecture == "baichuan2-7b":
+        turns.insert(0, ChatTurn("system", "Be kind."))
+    expected, found = (
+        encode_conversation(spec_of(each), load_tokenizer(each), turns) for each in (path, ours)
+    )
+    assert found == expected
+    export(ours, tmp_path / "again", "llama")
+    templates = [(each / "chat_template.jinja").read_text() for each in (llama, tmp_path / "again")]
+    assert templates[0] == templates[1]
+    if architecture == "baichuan2-7b":
+        with pytest.raises(ValueError, match="Baichuan 2's chat format over Baichuan-7B's"):
+            export(ours, tmp_path / "official", "official")
+
+
 @torch.no_grad()
 def test_import_of_a_fast_tokenizer(tmp_path: Path) -> None:
     llama = write_llama(tmp_path / "llama", rope_theta=100_000.0, tie_word_embeddings=True)
