@@ -180,6 +180,19 @@ def test_generation_settings_are_kept(checkpoint: Checkpoint, tmp_path: Path) ->
         assert settings.items() <= kept.items()
 
 
+def test_official_names_what_the_official_chat_code_reads(
+    checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    """A model tuned from a base has only what transformers writes of its own accord."""
+    path = checkpoint("baichuan2-7b")
+    for number, shipped in enumerate(({"max_new_tokens": 64}, {})):
+        (path / "generation_config.json").write_text(json.dumps(shipped))
+        export(path, tmp_path / f"{number}", "official")
+        written = json.loads((tmp_path / f"{number}" / "generation_config.json").read_text())
+        assert (written["user_token_id"], written["assistant_token_id"]) == (195, 196)
+        assert written["max_new_tokens"] == shipped.get("max_new_tokens", 128)
+
+
 @torch.no_grad()
 def test_adapted_reward_model(checkpoint: Checkpoint, tmp_path: Path) -> None:
     path, rm = checkpoint("baichuan2-7b"), tmp_path / "rm"
