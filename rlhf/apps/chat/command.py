@@ -162,7 +162,7 @@ def load_speaker(source: Source, load_in: str | None = None) -> Speaker:
         device=device,
         quantization=None if load_in is None else LOAD_IN[load_in],
     )
-    if load_in == "4bit":
+    if getattr(whole, "is_quantized", False):
         fast_products(whole)
     if source.adapter is not None:
         whole = PeftModel.from_pretrained(whole, str(source.adapter)).get_base_model()
