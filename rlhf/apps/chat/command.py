@@ -107,7 +107,8 @@ def open_conversation(
 
     Args:
         load_in: 4bit or 8bit, by bitsandbytes; None for plain weights.
-        system: None is the one that the model was tuned with, if any; "" is none.
+        system: None is the one that the model was tuned with, if any; "" is none, or what an
+            imported chat format writes without one.
         plugin_names: of plugins that MOSS may call.
 
     Raises:
