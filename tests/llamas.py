@@ -11,6 +11,7 @@ from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, trainers
 from tokenizers.decoders import ByteLevel
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from rlhf.apps.export import import_llama
 from tests.checkpoints import TEXTS
 
 CHATML = (
@@ -70,3 +71,16 @@ def byte_level_tokenizer(template: str | None = CHATML) -> PreTrainedTokenizerFa
         unk_token="<|endoftext|>",
         chat_template=template,
     )
+
+
+def import_with_bos(directory: Path) -> Path:
+    """An imported model whose tokenizer wrote BOS in front of every text, as its template does."""
+    source, out = directory / "llama", directory / "imported"
+    tokenizer = byte_level_tokenizer("{{ bos_token }}" + CHATML)
+    tokenizer.bos_token, tokenizer.unk_token = "<|endoftext|>", None
+    tokenizer.add_bos_token = True
+    assert tokenizer("Hello")["input_ids"][0] == tokenizer.bos_token_id
+    write_llama(source, len(tokenizer))
+    tokenizer.save_pretrained(source)
+    import_llama(source, out)
+    return out

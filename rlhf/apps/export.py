@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -32,7 +31,6 @@ from rlhf.runtime.quiet import quiet
 from rlhf.runtime.usage import versions
 
 Layout = Literal["native", "llama", "official"]
-SPECIAL_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
 def export(model: Path, out: Path, layout: str = "native", adapter: Path | None = None) -> None:
@@ -82,13 +80,11 @@ def import_llama(source: Path, out: Path) -> None:
     check_empty(out)
     config = read_llama_config(source)
     check_llama(config)
-    tokenizer, turns = import_tokenizer(source)
+    tokenizer, chat = import_tokenizer(source)
     check_vocabulary(source, tokenizer, config.vocab_size)
     with quiet(), torch.no_grad():
         model = from_llama(load_llama(source))
-        if turns is not None:
-            ids = {name: getattr(tokenizer, name) for name in SPECIAL_IDS}
-            model.config.update({"chat_turns": asdict(turns), **ids})
+        model.config.update(chat)
         save_checkpoint(model, tokenizer, out)
     what = f"`{source}` in the layout of Baichuan-7B."
     record("import-llama", out, spec_of(out), {"model": source}, {}, what, False)

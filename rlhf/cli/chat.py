@@ -20,7 +20,12 @@ def chat(
         Path | None, typer.Option("--adapter", help="A PEFT LoRA adapter over MODEL.")
     ] = None,
     system: Annotated[
-        str | None, typer.Option("--system", metavar="TEXT", help='The system message; "" is none.')
+        str | None,
+        typer.Option(
+            "--system",
+            metavar="TEXT",
+            help='The system message; "" is none, or the default of an imported chat format.',
+        ),
     ] = None,
     plugin: Annotated[
         list[str] | None,

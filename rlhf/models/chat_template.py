@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
 from jinja2 import TemplateError
@@ -20,12 +21,23 @@ def read_turns(tokenizer: PreTrainedTokenizerBase) -> Turns:
 
     Raises ValueError for a template that does more than that, and where no two tokens are free.
     """
-    return _of_template(tokenizer) if tokenizer.chat_template else _of_free_tokens(tokenizer)
+    found = _of_template(tokenizer) if tokenizer.chat_template else _of_free_tokens(tokenizer)
+    return replace(found, before_text=_start(tokenizer) or None)
+
+
+def is_second_generation(tokenizer: PreTrainedTokenizerBase, roles: Sequence[str]) -> bool:
+    """Whether its chat template is Baichuan 2's: the roles' tokens, and EOS only at the end."""
+    try:
+        written = _between(tokenizer, ROUNDS) if tokenizer.chat_template else []
+    except (TemplateError, LookupError, TypeError):
+        return False
+    return written == [*roles, *roles, tokenizer.eos_token]
 
 
 def adopt_turns(tokenizer: PreTrainedTokenizerBase, turns: Turns) -> None:
     """Makes EOS what ends an answer, tokens of the format special, and padding something else than
-    EOS where a token can be spared: padding's embedding is not trained."""
+    EOS where a token can be spared: padding's embedding is not trained. Text alone gets no special
+    token any more: what a template writes has them already."""
     added = tokenizer.added_tokens_decoder
     end = tokenizer.encode(turns.question, add_special_tokens=False)[0]
     written = "".join(part for part in asdict(turns).values() if part)
@@ -36,6 +48,7 @@ def adopt_turns(tokenizer: PreTrainedTokenizerBase, turns: Turns) -> None:
         spare = [tokenizer.unk_token, tokenizer.bos_token, *(t.content for t in added.values())]
         unused = (t for t in spare if t and t not in written)
         tokenizer.pad_token = next(unused, tokenizer.eos_token)
+    tokenizer.add_bos_token = tokenizer.add_eos_token = False
 
 
 def _of_template(tokenizer: PreTrainedTokenizerBase) -> Turns:
@@ -69,8 +82,8 @@ def _between(
 
 
 def _of_free_tokens(tokenizer: PreTrainedTokenizerBase) -> Turns:
-    eos, bos = tokenizer.eos_token, tokenizer.bos_token
-    taken = {eos, bos, tokenizer.unk_token, tokenizer.pad_token}
+    eos = tokenizer.eos_token
+    taken = {eos, tokenizer.bos_token, tokenizer.unk_token, tokenizer.pad_token}
     added = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
     free = [token for token in added if token not in taken]
     if eos is None or len(free) < 2:
@@ -79,8 +92,14 @@ def _of_free_tokens(tokenizer: PreTrainedTokenizerBase) -> Turns:
             "make roles of; write a chat_template into tokenizer_config.json"
         )
     user, assistant = free[:2]
-    start = str(bos) if bos and tokenizer.encode("")[:1] == [tokenizer.bos_token_id] else ""
+    start = _start(tokenizer)
     return Turns(start + user, assistant, str(eos) + user, start, user)
+
+
+def _start(tokenizer: PreTrainedTokenizerBase) -> str:
+    """BOS where the tokenizer writes it in front of a text."""
+    bos = tokenizer.bos_token
+    return str(bos) if bos and tokenizer.encode("")[:1] == [tokenizer.bos_token_id] else ""
 
 
 def _unreadable(tokenizer: PreTrainedTokenizerBase) -> str:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from transformers import LlamaTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from rlhf.models.baichuan.tokenization import BaichuanTokenizer
-from rlhf.models.chat_template import adopt_turns, read_turns
+from rlhf.models.chat_template import adopt_turns, is_second_generation, read_turns
 from rlhf.models.gguf import gguf_tokenizer
-from rlhf.models.turns import Turns
 
+SPECIAL_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 ROLE_IDS = [195, 196]
 # Bytes that UTF-8 has no use for, or pieces that a vocabulary keeps free.
 ROLE_PIECE = r"<0xC[01]>|<reserved_\d+>"
@@ -51,12 +53,13 @@ def save_llama_tokenizer(tokenizer: PreTrainedTokenizerBase, path: Path) -> None
     stock.save_pretrained(str(path))
 
 
-def import_tokenizer(source: Path) -> tuple[PreTrainedTokenizerBase, Turns | None]:
-    """The tokenizer of a Llama checkpoint, and its chat format, None for the family's own.
+def import_tokenizer(source: Path) -> tuple[PreTrainedTokenizerBase, dict[str, Any]]:
+    """The tokenizer of a Llama checkpoint, and the configuration's fields that say its chat format.
 
     From tokenizer.model: Llama's vocabulary starts with the 256 bytes at id 3, so that the family's
     role ids 195 and 196 are the bytes C0 and C1, which no UTF-8 text holds: they become the role
-    tokens. Else from tokenizer.json or a GGUF file: as it is, with the format of its chat template.
+    tokens, in Baichuan 2's format where the chat template is that, else in the first generation's.
+    Else from tokenizer.json or a GGUF file: as it is, with the format of its chat template.
 
     Raises ValueError where there is neither.
     """
@@ -64,8 +67,9 @@ def import_tokenizer(source: Path) -> tuple[PreTrainedTokenizerBase, Turns | Non
         own: BaichuanTokenizer = BaichuanTokenizer.from_pretrained(str(source))
         roles = own.convert_ids_to_tokens(ROLE_IDS)
         if all(re.fullmatch(ROLE_PIECE, role) for role in roles):
+            second = is_second_generation(own, roles)
             own.add_special_tokens({"additional_special_tokens": roles})
-            return own, None
+            return own, {"chat_generation": 2 if second else None}
     if source.is_dir() and not (source / "tokenizer.json").is_file():
         raise ValueError(
             f"{source}: no tokenizer.json, nor a tokenizer.model with free bytes at 195 and 196; "
@@ -74,7 +78,8 @@ def import_tokenizer(source: Path) -> tuple[PreTrainedTokenizerBase, Turns | Non
     fast = _fast_tokenizer(source) if source.is_dir() else gguf_tokenizer(source)
     turns = read_turns(fast)
     adopt_turns(fast, turns)
-    return fast, turns
+    ids = {name: getattr(fast, name) for name in SPECIAL_IDS}
+    return fast, {"chat_turns": asdict(turns), **ids}
 
 
 def _fast_tokenizer(source: Path) -> PreTrainedTokenizerFast:

@@ -29,7 +29,7 @@ from rlhf.models.adapter import (
     read_record,
 )
 from rlhf.models.files import check_weights, weight_files
-from rlhf.models.quantise import Quantization, bitsandbytes_config, exact_products
+from rlhf.models.quantise import Quantization, bitsandbytes_config, exact_products, hush
 from rlhf.models.registry import named, read_config, spec_of
 from rlhf.models.reward_model import RewardModel
 from rlhf.models.sampling import check_generation_file
@@ -238,6 +238,7 @@ def _load(
         )
     if getattr(model, "is_quantized", False):
         exact_products(model)
+        hush()
     if quantization is None and on_cpu and not mapped:
         _own_memory(model)
     return model.eval()

@@ -13,6 +13,7 @@ from transformers import PreTrainedConfig
 
 from rlhf.models.baichuan.configuration import BaichuanConfig
 from rlhf.models.registry import read_config, spec_of
+from rlhf.models.sampling import FILE
 
 ROPE_BASE = {"rope_theta": 10000.0, "rope_type": "default"}
 SAME_FIELDS = (
@@ -51,6 +52,7 @@ def write_official(path: Path) -> None:
         "config.json": _config(config),
         "tokenizer_config.json": _tokenizer_config(config),
         "special_tokens_map.json": SPECIAL_TOKENS,
+        FILE: _generation_config(config, path / FILE),
     }
     for name, fields in files.items():
         text = json.dumps(fields, indent=2, ensure_ascii=False)
@@ -70,6 +72,11 @@ def check_official(config: PreTrainedConfig) -> None:
         raise ValueError(
             "--to official: this model came with a tokenizer of its own, no tokenizer.model; use "
             "--to native or --to llama"
+        )
+    if config.chat_generation is not None:
+        raise ValueError(
+            "--to official: this model has Baichuan 2's chat format over Baichuan-7B's plain head, "
+            "which has no place in the official layout; use --to llama or --to native"
         )
     rope = config.rope_parameters
     if spec.position == "rope" and rope != ROPE_BASE:
@@ -104,6 +111,19 @@ def _config(config: BaichuanConfig) -> dict[str, Any]:
     if config.norm_head:
         fields["z_loss_weight"] = config.z_loss_weight
     return fields | {name: getattr(config, name) for name in SAME_FIELDS}
+
+
+def _generation_config(config: BaichuanConfig, file: Path) -> dict[str, Any]:
+    """What is there, and what the official chat code needs to build a prompt: a base model's file
+    does not say it. As officially, half of the positions are for the answer."""
+    found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    spec = spec_of(config)
+    needed = {
+        "user_token_id": spec.user_token_id,
+        "assistant_token_id": spec.assistant_token_id,
+        "max_new_tokens": spec.context // 2,
+    }
+    return needed | found
 
 
 def _tokenizer_config(config: BaichuanConfig) -> dict[str, Any]:

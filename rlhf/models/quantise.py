@@ -30,8 +30,7 @@ def bitsandbytes_config(quantization: Quantization, dtype: torch.dtype) -> BitsA
             "weights in 4 or 8 bits need bitsandbytes: pip install 'baichuan-rlhf[gpu]'"
         ) from None
     if quantization == "int8":
-        # At every product of every layer it tells that it rounds what goes in.
-        logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
+        hush()
         return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=HEADS)
     return BitsAndBytesConfig(
         load_in_4bit=True,
@@ -40,6 +39,11 @@ def bitsandbytes_config(quantization: Quantization, dtype: torch.dtype) -> BitsA
         bnb_4bit_compute_dtype=dtype,
         llm_int8_skip_modules=HEADS,
     )
+
+
+def hush() -> None:
+    """Has bitsandbytes not tell, at every product of 8-bit weights, that it rounds what goes in."""
+    logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
 
 
 def quantization_of(config: PreTrainedConfig) -> Quantization | None:

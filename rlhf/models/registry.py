@@ -127,6 +127,9 @@ def spec_of(source: str | Path | PreTrainedConfig) -> ModelSpec:
         fields: dict[str, Any] = config.chat_turns
         chat = {"chat_style": "turns", "turns": Turns(**fields)}
         chat["files"] = ("config.json", "tokenizer.json")
+    elif isinstance(config, BaichuanConfig) and config.chat_generation is not None:
+        second = REGISTRY["baichuan2-7b"]
+        chat = {name: getattr(second, name) for name in ("eos_after_answer", "system_style")}
     for spec in REGISTRY.values():
         if (spec.position, spec.norm_head) == (config.position_embedding, config.norm_head):
             return replace(

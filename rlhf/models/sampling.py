@@ -6,27 +6,62 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from transformers import GenerationConfig
 
 FILE = "generation_config.json"
 Positive = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Cutoff = Annotated[float, Field(ge=0, lt=1)]
+Count = Annotated[int, Field(ge=0)]
+Ids = list[Count]
 
 
 class Always(BaseModel):
-    """What counts however tokens are chosen. Answers are streamed, which beams cannot be."""
+    """What counts however tokens are chosen, in the types of JSON: transformers looks at few.
 
+    Answers are streamed, one by one: no beams, no drafts of several tokens, nothing to compare.
+    """
+
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+
+    do_sample: bool | None
     max_new_tokens: Annotated[int, Field(ge=1)] | None
+    min_new_tokens: Count | None
+    min_length: Count | None
+    max_time: Positive | None
     repetition_penalty: Positive | None
+    no_repeat_ngram_size: Count | None
+    suppress_tokens: Ids | None
+    begin_suppress_tokens: Ids | None
+    bad_words_ids: Annotated[list[Annotated[Ids, Field(min_length=1)]], Field(min_length=1)] | None
     num_beams: Literal[1] | None
+    num_return_sequences: Literal[1] | None
+    penalty_alpha: Literal[0] | None
+    return_dict_in_generate: Literal[False] | None
+    token_healing: Literal[False] | None
+    use_mtp: Literal[False] | None
+    is_assistant: Literal[False] | None
+    constraints: None
+    dola_layers: None
+    assistant_early_exit: None
+    force_words_ids: None
+    prefill_chunk_size: None
+    prompt_lookup_num_tokens: None
+    stop_strings: None
 
 
 class Drawn(Always):
     """What counts as well where tokens are drawn."""
 
     temperature: Positive | None
-    top_k: Annotated[int, Field(ge=0)] | None
-    top_p: Annotated[float, Field(ge=0, le=1)] | None
+    top_k: Count | None
+    top_p: Share | None
+    min_p: Share | None
+    top_h: Annotated[float, Field(gt=0, le=1)] | None
+    typical_p: Annotated[float, Field(gt=0, le=1)] | None
+    epsilon_cutoff: Cutoff | None
+    eta_cutoff: Cutoff | None
 
 
 def check_sampling(config: GenerationConfig, name: str) -> None:
@@ -41,8 +76,11 @@ def check_sampling(config: GenerationConfig, name: str) -> None:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         reason = first["msg"].removeprefix("Input should be ")
+        field = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "none_required":
+            reason = "left out, as it is not served here"
         raise ValueError(
-            f"{name}: {first['loc'][0]} is {first['input']!r}, and should be {reason}; correct it"
+            f"{name}: {field} is {first['input']!r:.80}, and should be {reason}; correct it"
         ) from None
 
 

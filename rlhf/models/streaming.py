@@ -56,6 +56,9 @@ def stream_tokens(
     config = copy.deepcopy(generation_config)
     # One row is never padded, but generate wants to know with what.
     config.eos_token_id, config.pad_token_id = list(ends), ends[0]
+    own: Any = model.generation_config
+    if config.top_k is None and (config.do_sample or own.do_sample):
+        config.top_k = own.top_k or 0  # all tokens: generate itself would leave 50
     decode: Any = model.generate  # a mixin's method, which PreTrainedModel's type does not show
 
     def work() -> None:

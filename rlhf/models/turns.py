@@ -36,6 +36,8 @@ class Turns:
     question: between an answer and the next question. It starts with EOS, which ends an answer.
     before_system, after_system: around a system message, up to the first question; None where the
         format has no place for one.
+    before_text: in front of text without a format; None for nothing. The tokenizer writes nothing
+        there itself, as it would write it in front of a template's text too.
     """
 
     opening: str
@@ -43,6 +45,7 @@ class Turns:
     question: str
     before_system: str | None = None
     after_system: str | None = None
+    before_text: str | None = None
 
     @property
     def template(self) -> str:

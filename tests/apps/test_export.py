@@ -180,6 +180,19 @@ def test_generation_settings_are_kept(checkpoint: Checkpoint, tmp_path: Path) ->
         assert settings.items() <= kept.items()
 
 
+def test_official_names_what_the_official_chat_code_reads(
+    checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    """A model tuned from a base has only what transformers writes of its own accord."""
+    path = checkpoint("baichuan2-7b")
+    for number, shipped in enumerate(({"max_new_tokens": 64}, {})):
+        (path / "generation_config.json").write_text(json.dumps(shipped))
+        export(path, tmp_path / f"{number}", "official")
+        written = json.loads((tmp_path / f"{number}" / "generation_config.json").read_text())
+        assert (written["user_token_id"], written["assistant_token_id"]) == (195, 196)
+        assert written["max_new_tokens"] == shipped.get("max_new_tokens", 128)
+
+
 @torch.no_grad()
 def test_adapted_reward_model(checkpoint: Checkpoint, tmp_path: Path) -> None:
     path, rm = checkpoint("baichuan2-7b"), tmp_path / "rm"
@@ -234,6 +247,28 @@ def test_import_and_export_again(tmp_path: Path) -> None:
     assert stock(prompt)["input_ids"][0] == 195
     with pytest.raises(ValueError, match="500000.*--to llama"):
         export(tmp_path / "ours", tmp_path / "official", "official")
+
+
+@pytest.mark.parametrize("architecture", ["baichuan-7b", "baichuan2-7b"])
+def test_a_chat_format_comes_back_from_llama(
+    checkpoint: Checkpoint, tmp_path: Path, architecture: str
+) -> None:
+    path, llama, ours = checkpoint(architecture), tmp_path / "llama", tmp_path / "ours"
+    export(path, llama, "llama")
+    import_llama(llama, ours)
+    turns = [ChatTurn("user", "Hi"), ChatTurn("assistant", "你好")] * 2
+    if architecture == "baichuan2-7b":
+        turns.insert(0, ChatTurn("system", "Be kind."))
+    expected, found = (
+        encode_conversation(spec_of(each), load_tokenizer(each), turns) for each in (path, ours)
+    )
+    assert found == expected
+    export(ours, tmp_path / "again", "llama")
+    templates = [(each / "chat_template.jinja").read_text() for each in (llama, tmp_path / "again")]
+    assert templates[0] == templates[1]
+    if architecture == "baichuan2-7b":
+        with pytest.raises(ValueError, match="Baichuan 2's chat format over Baichuan-7B's"):
+            export(ours, tmp_path / "official", "official")
 
 
 @torch.no_grad()

@@ -122,6 +122,22 @@ def test_the_checkpoint_says_how_to_sample_and_the_caller_may_say_otherwise(
     assert model.generation_config.max_new_tokens == 64
 
 
+@pytest.mark.parametrize(("shipped", "used"), [({}, 0), ({"top_k": 5}, 5)])
+def test_no_top_k_but_the_checkpoint_s(
+    checkpoint: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+    shipped: dict[str, int],
+    used: int,
+) -> None:
+    """transformers fills 50 in where nobody says it."""
+    path = checkpoint()
+    (path / "generation_config.json").write_text(json.dumps(shipped))
+    model, tokenizer = load(path)
+    monkeypatch.setattr(model, "generate", Scripted(EOS))
+    model.chat(tokenizer, ASKED, generation_config=GenerationConfig(do_sample=True))
+    assert model.generate.config.top_k == used
+
+
 def test_history_leaves_room_for_the_answer(
     checkpoint: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -157,6 +173,14 @@ def test_without_a_limit_half_of_a_short_context_is_for_the_answer(
         (ASKED, GenerationConfig(max_new_tokens=256), "max_new_tokens 256 leaves no room"),
         (ASKED, GenerationConfig(do_sample=True, temperature=-0.5), "temperature is -0.5, and"),
         (ASKED, GenerationConfig(num_beams=4), "num_beams is 4, and should be 1"),
+        (ASKED, GenerationConfig(stop_strings=["foo"]), "stop_strings is .*and should be left out"),
+        (ASKED, GenerationConfig(do_sample=True, temperature="0.3"), "a valid number"),
+        (ASKED, GenerationConfig(do_sample=True, min_p=2.0), "less than or equal to 1"),
+        (ASKED, GenerationConfig(do_sample=True, num_return_sequences=2), "should be 1"),
+        (ASKED, GenerationConfig(token_healing=True), "token_healing is True, and should be False"),
+        (ASKED, GenerationConfig(penalty_alpha=0.6, top_k=4), "penalty_alpha is 0.6, and should"),
+        (ASKED, GenerationConfig(bad_words_ids=[[]]), "bad_words_ids.0 is .*at least 1 item"),
+        (ASKED, GenerationConfig(do_sample="yes"), "do_sample is 'yes', and should"),
     ],
 )
 def test_mistakes(

@@ -22,6 +22,7 @@ from rlhf.models.registry import spec_of
 from rlhf.models.reward_model import RewardModel
 from rlhf.models.scoring import score_responses
 from rlhf.runtime.quiet import quiet
+from tests.llamas import import_with_bos
 
 ASKED = [Message(role="user", content="Hello world, how are you today?")]
 ANSWERS = ["The answer is 42.", "今天天气很好，我们去公园。", "Hello."]
@@ -105,6 +106,19 @@ def test_rewardbenchs_way_with_eos_as_padding(
     scorer: Any = pipeline("text-classification", model=model, tokenizer=tokenizer, device="cpu")
     options = {"batch_size": 3, "padding": True, "truncation": True, "max_length": 128}
     found = scorer(texts, function_to_apply="none", **options)
+    assert [row["score"] for row in found] == pytest.approx(scores, abs=1e-5)
+
+
+def test_the_documented_pipeline_scores_an_imported_model(tmp_path: Path) -> None:
+    """Its tokenizer wrote BOS in front of the template's text, which begins with BOS."""
+    scores = saved(import_with_bos(tmp_path), tmp_path / "rm", "full")
+    model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "rm")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "rm")
+    rows = [[ASKED[0].model_dump(), {"role": "assistant", "content": text}] for text in ANSWERS]
+    texts = tokenizer.apply_chat_template(rows, tokenize=False)
+    assert all(ids.count(tokenizer.bos_token_id) == 1 for ids in tokenizer(texts)["input_ids"])
+    scorer: Any = pipeline("text-classification", model=model, tokenizer=tokenizer, device="cpu")
+    found = scorer(texts, function_to_apply="none")
     assert [row["score"] for row in found] == pytest.approx(scores, abs=1e-5)
 
 

@@ -33,6 +33,11 @@ def calculate(expression: str) -> str:
         raise ValueError("a function has too few or too many arguments") from None
 
 
+def calculate_quoted(expression: str) -> str:
+    """As MOSS reads it in its own data: `Calculate("6*7") => '42'`."""
+    return repr(calculate(expression))
+
+
 def _power(base: Number, exponent: Number) -> Number:
     whole = isinstance(exponent, Fraction) and exponent.denominator == 1
     if base < 0 and not whole:

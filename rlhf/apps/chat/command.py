@@ -107,7 +107,8 @@ def open_conversation(
 
     Args:
         load_in: 4bit or 8bit, by bitsandbytes; None for plain weights.
-        system: None is the one that the model was tuned with, if any; "" is none.
+        system: None is the one that the model was tuned with, if any; "" is none, or what an
+            imported chat format writes without one.
         plugin_names: of plugins that MOSS may call.
 
     Raises:
@@ -162,7 +163,7 @@ def load_speaker(source: Source, load_in: str | None = None) -> Speaker:
         device=device,
         quantization=None if load_in is None else LOAD_IN[load_in],
     )
-    if load_in == "4bit":
+    if getattr(whole, "is_quantized", False):
         fast_products(whole)
     if source.adapter is not None:
         whole = PeftModel.from_pretrained(whole, str(source.adapter)).get_base_model()

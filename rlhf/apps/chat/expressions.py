@@ -26,11 +26,12 @@ WRITTEN_OTHERWISE = {
     "／": "/",
     "％": "%",
     "．": ".",
+    "！": "!",
     "²": "**2",
     "³": "**3",
 }
 NUMBER = r"(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3}(?![\d.]))?"
-TOKEN = re.compile(rf"\s*({NUMBER}|[^\W\d]\w*|\*\*|//|[-+*/%(),])\s*")
+TOKEN = re.compile(rf"\s*({NUMBER}|[^\W\d]\w*|\*\*|//|[-+*/%(),!])\s*")
 SUMS = {"+": operator.add, "-": operator.sub}
 PRODUCTS = {
     "*": operator.mul,
@@ -68,7 +69,7 @@ def normalised(text: str) -> str:
 def evaluate(text: str, arithmetic: Arithmetic) -> Any:
     """The value of an expression after `normalised`; ValueError where it is none.
 
-    `2x` and `2(x+1)` are products, `15%` is a share unless something follows.
+    `2x` and `2(x+1)` are products, `15%` is a share unless something follows, `5!` a factorial.
     """
     tokens, end = [], 0
     while end < len(text.rstrip()):
@@ -128,6 +129,8 @@ class _Reader:
             value = -value if sign == "-" else value
         else:
             value = self.operand()
+            while self.take("!"):
+                value = self._factorial(value)
             if self.take("**"):
                 value = self.arithmetic.power(value, self.signed())
         self.depth -= 1
@@ -152,6 +155,11 @@ class _Reader:
         if token[:1].isalpha():
             return self.arithmetic.name(token)
         raise ValueError(f"something is missing before {token!r}" if token else "it ends too soon")
+
+    def _factorial(self, value: Any) -> Any:
+        if "factorial" not in self.arithmetic.functions:
+            raise ValueError("'!' is not part of an expression")
+        return self.arithmetic.functions["factorial"](value)
 
     def _close(self) -> None:
         if not self.take(")"):

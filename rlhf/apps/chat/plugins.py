@@ -7,11 +7,12 @@ group `rlhf.plugins`.
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 
-from rlhf.apps.chat.calculator import calculate
+from rlhf.apps.chat.calculator import calculate_quoted
 from rlhf.apps.chat.equations import solve_in_time
 from rlhf.models.moss.prompts import UNUSED
 
@@ -27,6 +28,9 @@ TITLES = (
 )
 COMMANDS_LIMIT = 1000
 RESULT_LIMIT = 2000
+NUMBER = re.compile(r"^\s*\d+[.)、]\s*(?=[A-Za-z_])")
+AS_IN_PYTHON = {0x201C: '"', 0x201D: '"', 0xFF08: "(", 0xFF09: ")", 0xFF0C: ","}
+UNREADABLE = 'not readable; write Name("argument")'
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,7 @@ class Plugin:
 
 
 REGISTRY: dict[str, Plugin] = {
-    "calculator": Plugin("Calculator", "Calculate(expression)", calculate),
+    "calculator": Plugin("Calculator", "Calculate(expression)", calculate_quoted),
     "equation-solver": Plugin("Equation solver", "Solve(equation)", solve_in_time),
 }
 
@@ -85,28 +89,34 @@ def call(commands: str, plugins: Sequence[Plugin]) -> str:
 
     Nothing that is written there raises: MOSS reads what was wrong, and goes on.
     """
-    if commands == UNUSED:
+    if commands.strip(" .。").lower() == UNUSED.lower():
         return UNUSED
-    try:
-        calls = _parse(commands)
-    except ValueError as error:
-        return f"{commands[:RESULT_LIMIT]} => error: {error}"
-    functions = {plugin.function: plugin.run for plugin in plugins}
-    return "\n".join(f"{written} => {_run(functions, *rest)}" for written, *rest in calls)
-
-
-def _parse(commands: str) -> list[tuple[str, str, str]]:
-    """Each call as it is written, its function's name and its argument, by Python's own grammar."""
     if len(commands) > COMMANDS_LIMIT:
-        raise ValueError("too long")
-    text = commands.translate({0x201C: '"', 0x201D: '"', 0xFF08: "(", 0xFF09: ")", 0xFF0C: ","})
-    whole = f"({text},)"
+        return f"{commands[:RESULT_LIMIT]} => error: too long"
+    functions = {plugin.function: plugin.run for plugin in plugins}
+    results = [each for line in commands.splitlines() for each in _results(line, functions)]
+    return "\n".join(results) or f"{commands} => error: {UNREADABLE}"
+
+
+def _results(line: str, functions: dict[str, Callable[[str], str]]) -> list[str]:
+    try:
+        calls = _parse(line)
+    except ValueError as error:
+        return [f"{line} => error: {error}"]
+    return [f"{written} => {_run(functions, *rest)}" for written, *rest in calls]
+
+
+def _parse(line: str) -> list[tuple[str, str, str]]:
+    """Each call as it is written, its function's name and its argument, by Python's own grammar,
+    comments too. MOSS numbers its lines at times."""
+    text = NUMBER.sub("", line).translate(AS_IN_PYTHON)
+    whole = f"[{text}\n]"
     try:
         body = ast.parse(whole, mode="eval").body
     except (SyntaxError, RecursionError, MemoryError):
-        raise ValueError('not readable; write Name("argument")') from None
+        raise ValueError(UNREADABLE) from None
     calls = []
-    for node in body.elts if isinstance(body, ast.Tuple) else [body]:
+    for node in body.elts if isinstance(body, ast.List) else [body]:
         match node:
             case ast.Call(ast.Name(name), [argument], []):
                 source, given = (ast.get_source_segment(whole, each) for each in (node, argument))
@@ -114,7 +124,7 @@ def _parse(commands: str) -> list[tuple[str, str, str]]:
                     given = argument.value
                 calls.append((str(source), name, str(given)))
             case _:
-                raise ValueError('not readable; write Name("argument")')
+                raise ValueError(UNREADABLE)
     return calls
 
 

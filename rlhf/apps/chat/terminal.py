@@ -41,9 +41,9 @@ class Left(Exception):
 class Terminal:
     """Commands and questions from the standard input; answers on the standard output.
 
-    Where that is no terminal, a line is a turn, answers are plain text, both in UTF-8, and all else
-    goes to the standard error or is left out. Where two models answer, each has a history of its
-    own.
+    Where that is no terminal, a line that is neither blank nor a command is a turn, answers are
+    plain text, both in UTF-8, and all else goes to the standard error or is left out. Where two
+    models answer, each has a history of its own.
 
     open_other: a model to compare with; ValueError where it cannot be talked to.
     """

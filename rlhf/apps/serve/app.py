@@ -47,7 +47,7 @@ def make_app(engine: Engine, name: str, key: str | None) -> Any:
             Route("/v1/completions", service.complete, methods=["POST"]),
         ],
         middleware=[Middleware(Gate, key=key), Middleware(Farewell)],
-        exception_handlers={Refused: _refuse, HTTPException: _no_such},
+        exception_handlers={Refused: _refuse, HTTPException: _no_such, Exception: _fail},
     )
 
 
@@ -210,6 +210,11 @@ async def _no_such(http: HTTPRequest, error: HTTPException) -> Response:
     return _answer_to(Refused(told, status=error.status_code))
 
 
+async def _fail(_: HTTPRequest, error: Exception) -> Response:
+    """What nothing here foresaw. Starlette hands it on to the server, which prints it."""
+    return _answer_to(_broken())
+
+
 def _stopped() -> Refused:
     return Refused("the server is being stopped", status=503, kind="server_error")
 
@@ -217,5 +222,9 @@ def _stopped() -> Refused:
 def _failure() -> Refused:
     """What to tell of the exception being handled, which goes to the server's own output."""
     LOG.exception("answering failed")
+    return _broken()
+
+
+def _broken() -> Refused:
     told = "the model failed at this request; the server's own output tells why"
     return Refused(told, status=500, kind="server_error")

@@ -58,8 +58,8 @@ def make_server(
 
     Raises:
         ValueError: without the extra `serve`, for an address that is taken or not of this machine,
-            a key that no header can carry, other machines let in without a key, and as
-            `find_source` and `load_speaker`.
+            a key that no header can carry, other machines let in without a key, a checkpoint that
+            says a way to sample that is none, and as `find_source` and `load_speaker`.
     """
     try:
         import uvicorn

@@ -19,6 +19,7 @@ from rlhf.apps.serve.protocol import ChatMessage, ChatRequest, CompletionRequest
 from rlhf.models.chat import answer_config, answer_ends, check_turns, context_length, text_so_far
 from rlhf.models.prompts import encode_prompt
 from rlhf.models.streaming import stream_tokens
+from rlhf.models.turns import encode_written
 
 
 class Piece(NamedTuple):
@@ -54,10 +55,12 @@ class Engine:
     a seed could not be kept.
 
     leaving: whether the server is being stopped.
+
+    Raises ValueError where the checkpoint says a way to sample that is none.
     """
 
     def __init__(self, speaker: Speaker) -> None:
-        self.speaker = speaker
+        self.speaker, self.own = speaker, answer_config(speaker.model)
         self.leaving: Callable[[], bool] = lambda: False
         self.turn, self.reading = asyncio.Lock(), asyncio.Lock()
         # Prompts are read while another thread decodes: a fast tokenizer is no thing for both.
@@ -137,7 +140,9 @@ class Engine:
         return encode_prompt(self.speaker.spec, self.reader, [*before, *spoken])
 
     def _text(self, text: str) -> list[int]:
-        ids = list(self.reader.encode(text, split_special_tokens=True))
+        turns = self.speaker.spec.turns
+        start = encode_written(self.reader, (turns and turns.before_text) or "")
+        ids = [*start, *self.reader.encode(text, split_special_tokens=True)]
         if not ids:
             raise ValueError("the prompt is empty")
         return ids
@@ -155,7 +160,6 @@ class Engine:
             )
 
     def _config(self, request: ChatRequest | CompletionRequest, prompt: int) -> GenerationConfig:
-        own = answer_config(self.speaker.model)
         context = context_length(self.speaker.model)
         room, wanted = context - prompt, request.limit
         if room < (wanted or 1):
@@ -171,8 +175,8 @@ class Engine:
             top_k=request.top_k,
             top_p=request.top_p,
             repetition_penalty=request.repetition_penalty,
-            max_new_tokens=wanted or min(own.max_new_tokens, room),
-        ).over(own)
+            max_new_tokens=wanted or min(self.own.max_new_tokens, room),
+        ).over(self.own)
 
 
 def _noting(tokens: Iterator[int], drawn: list[int]) -> Iterator[int]:

@@ -16,17 +16,17 @@ from pydantic import (
     model_validator,
 )
 
-NEUTRAL: Mapping[str, Any] = {
-    "best_of": 1,
-    "echo": False,
-    "frequency_penalty": 0,
-    "logit_bias": {},
-    "logprobs": False,
-    "presence_penalty": 0,
-    "response_format": {"type": "text"},
-    "store": False,
-    "tool_choice": "none",
-    "tools": [],
+NEUTRAL: Mapping[str, Sequence[Any]] = {
+    "best_of": (1,),
+    "echo": (False,),
+    "frequency_penalty": (0,),
+    "logit_bias": ({},),
+    "logprobs": (False,),
+    "presence_penalty": (0,),
+    "response_format": ({"type": "text"},),
+    "store": (False,),
+    "tool_choice": ("none", "auto"),  # of tools, which are refused by their own name
+    "tools": ([],),
 }
 """What clients send of fields that are not served, where it asks for nothing."""
 GREEDY_BELOW = 1e-5
@@ -71,8 +71,16 @@ class _Strict(BaseModel):
             name: value
             for name, value in given.items()
             if value is not None
-            and (name in cls.model_fields or name not in NEUTRAL or value != NEUTRAL[name])
+            and (name in cls.model_fields or not _asks_for_nothing(name, value))
         }
+
+
+def _asks_for_nothing(name: str, value: Any) -> bool:
+    """0 is not false: `logprobs: 0` asks for those of the tokens that were sampled."""
+    return any(
+        value == nothing and isinstance(value, bool) == isinstance(nothing, bool)
+        for nothing in NEUTRAL.get(name, ())
+    )
 
 
 def _joined(content: Any) -> Any:
@@ -107,8 +115,18 @@ def _greedy_when_tiny(temperature: float) -> float:
     return 0.0 if temperature < GREEDY_BELOW else temperature
 
 
+def _only(prompt: Any) -> Any:
+    """One text where a list has one."""
+    return prompt[0] if isinstance(prompt, list) and len(prompt) == 1 else prompt
+
+
+def _role(name: Any) -> Any:
+    """developer is OpenAI's newer name of system."""
+    return "system" if name == "developer" else name
+
+
 class ChatMessage(_Strict):
-    role: Literal["system", "user", "assistant"]
+    role: Annotated[Literal["system", "user", "assistant"], BeforeValidator(_role)]
     content: Annotated[str, BeforeValidator(_joined)]
 
 
@@ -174,7 +192,7 @@ class ChatRequest(Request):
 
 class CompletionRequest(Request):
     prompt_field: ClassVar[str] = "prompt"
-    prompt: str
+    prompt: Annotated[str, BeforeValidator(_only)]
 
     @property
     def texts(self) -> Sequence[str]:

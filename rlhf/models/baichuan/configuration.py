@@ -20,6 +20,8 @@ class BaichuanConfig(LlamaConfig):
     score_mean, score_std: statistics of a reward model's scores, None when unknown.
     chat_turns: the fields of `Turns`, for a model whose chat format came with it; None for roles by
         the family's own tokens.
+    chat_generation: 2 where those are Baichuan 2's over a plain head, as once it was a Llama; None
+        for the generation of the head.
 
     Raises ValueError for the official 4-bit checkpoints, whose weights are packed for their code.
     """
@@ -40,6 +42,7 @@ class BaichuanConfig(LlamaConfig):
     score_mean: float | int | None = None
     score_std: float | int | None = None
     chat_turns: dict[str, str | None] | None = None
+    chat_generation: Literal[2] | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
         if self.position_embedding is None and kwargs.get("quantization_config"):

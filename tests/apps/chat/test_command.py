@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -89,6 +90,23 @@ def test_load_in(opened: Opened, load_in: str, kind: str) -> None:
     conversation = opened(load_in=load_in, sampling=Sampling(temperature=0, max_new_tokens=4))
     assert type(conversation.model.base_model.layers[0].self_attn.W_pack).__name__ == kind
     assert list(conversation.ask("你好"))
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_a_directory_in_few_bits_speaks_as_one_that_is_loaded_so(
+    checkpoint: Checkpoint, tmp_path: Path, bits: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("bitsandbytes")
+    path, out = checkpoint(), tmp_path / "out"
+    load_causal_lm(path, **CPU).quantize(bits).save_pretrained(out)
+    load_tokenizer(path).save_pretrained(out)
+    products = logging.getLogger("bitsandbytes.autograd._functions")
+    monkeypatch.setattr(products, "level", logging.NOTSET)
+    made_fast: list[object] = []
+    monkeypatch.setattr("rlhf.apps.chat.command.fast_products", made_fast.append)
+    conversation = open_conversation(out, sampling=Sampling())
+    assert products.level == logging.ERROR or bits == 4  # it says so at every product
+    assert made_fast == [conversation.model]
 
 
 @pytest.mark.parametrize(

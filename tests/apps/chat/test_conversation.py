@@ -21,7 +21,7 @@ Opened = Callable[..., Conversation]
 BOTH = {"plugin_names": ["calculator", "equation-solver"], "system": "Tools."}
 META = "Tools.\n" + switches(list(plugins.REGISTRY.values()))
 CALL = '<|Inner Thoughts|>: A sum.<eot>\n<|Commands|>: Calculate("6*7")<eoc>'
-RESULTS = '\n<|Results|>:\nCalculate("6*7") => 42\n<eor>\n<|MOSS|>:'
+RESULTS = "\n<|Results|>:\nCalculate(\"6*7\") => '42'\n<eor>\n<|MOSS|>:"
 
 
 def answer(pieces: list[Piece]) -> str:
@@ -80,7 +80,7 @@ def test_moss_calls_a_plugin_and_reads_its_result(opened: Opened) -> None:
     assert script.prompts == [asked, asked + CALL + RESULTS]
     assert answer(pieces) == "It is 42."
     aside = "".join(piece.text for piece in pieces if piece.aside)
-    assert "A sum." in aside and 'Calculate("6*7") => 42' in aside
+    assert "A sum." in aside and "Calculate(\"6*7\") => '42'" in aside
 
 
 def test_the_round_with_its_plugins_is_part_of_the_history(opened: Opened) -> None:
@@ -93,7 +93,7 @@ def test_the_round_with_its_plugins_is_part_of_the_history(opened: Opened) -> No
     second = f"<|Human|>: Thanks<eoh>\n{unused}\n<|Results|>: None<eor>\n<|MOSS|>:"
     assert script.prompts[-1] == first + second
     use = PluginUse(
-        inner_thoughts="A sum.", commands='Calculate("6*7")', results='Calculate("6*7") => 42'
+        inner_thoughts="A sum.", commands='Calculate("6*7")', results="Calculate(\"6*7\") => '42'"
     )
     assert conversation.rounds[1] == Message(role="assistant", content="It is 42.", plugins=use)
     spec = spec_of(conversation.model.config)

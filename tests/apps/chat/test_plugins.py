@@ -38,13 +38,22 @@ def test_a_plugin_that_moss_does_not_know_gets_a_line_of_its_own() -> None:
     ("commands", "results"),
     [
         ("None", "None"),
-        ('Calculate("6*7")', 'Calculate("6*7") => 42'),
-        ("Calculate(6*7)", "Calculate(6*7) => 42"),
-        ("Calculate（“6×7”）", 'Calculate("6×7") => 42'),
+        ("None.", "None"),
+        ("none", "None"),
+        ('Calculate("6*7")', "Calculate(\"6*7\") => '42'"),
+        ("Calculate(6*7)", "Calculate(6*7) => '42'"),
+        ("Calculate（“6×7”）", "Calculate(\"6×7\") => '42'"),
         (
             'Calculate("1+1"), Search("moss")',
-            'Calculate("1+1") => 2\nSearch("moss") => \n<|1|>: \'moss\'',
+            "Calculate(\"1+1\") => '2'\nSearch(\"moss\") => \n<|1|>: 'moss'",
         ),
+        (
+            '1. Calculate("6/2")  # half\n2. Calculate("3!"),\n\nthen 3. Search("it")',
+            "Calculate(\"6/2\") => '3'\nCalculate(\"3!\") => '6'\n"
+            'then 3. Search("it") => error: not readable; write Name("argument")',
+        ),
+        ("# no call", '# no call => error: not readable; write Name("argument")'),
+        ("1]+[2", '1]+[2 => error: not readable; write Name("argument")'),
         ('Calculate("1/0")', 'Calculate("1/0") => error: division by zero'),
         ('Solve("x=1")', 'Solve("x=1") => error: Solve is disabled'),
         ('Calculate("1"', 'Calculate("1" => error: not readable; write Name("argument")'),

@@ -76,7 +76,7 @@ def test_only_the_answer_of_a_plugin_round_is_printed(
     pipe(monkeypatch, conversation, "6*7\n")
     assert capsys.readouterr().out == "42.\n"
     shown = typed(monkeypatch, conversation, "6*7")
-    assert 'Calculate("6*7") => 42' in shown and shown.endswith("\n42.\n\n")
+    assert "Calculate(\"6*7\") => '42'" in shown and shown.endswith("\n42.\n\n")
 
 
 def test_commands(

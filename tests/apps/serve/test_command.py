@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import socket
 import sys
 from collections.abc import Callable
@@ -47,6 +48,19 @@ def test_another_host_is_warned_of(checkpoint: Checkpoint) -> None:
 def test_load_in_is_looked_at(checkpoint: Checkpoint) -> None:
     with pytest.raises(ValueError, match="--load-in 2bit: choose 4bit or 8bit"):
         start(checkpoint(), [], load_in="2bit")
+
+
+@pytest.mark.parametrize(
+    "fields", [{"do_sample": True, "temperature": 0.0}, {"num_beams": 4}, {"stop_strings": ["a"]}]
+)
+def test_a_way_to_sample_that_is_none_is_told_before_the_address(
+    checkpoint: Checkpoint, fields: dict[str, Any]
+) -> None:
+    path, said = checkpoint(), list[str]()
+    (path / "generation_config.json").write_text(json.dumps(fields))
+    with pytest.raises(ValueError, match="generation_config.json: .*; correct it"):
+        start(path, said)
+    assert not any("http" in line for line in said)
 
 
 def test_an_adapter_is_served(checkpoint: Checkpoint, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ def chat(**fields: Any) -> ChatRequest:
     ("fields", "param", "told"),
     [
         ({"logprobs": True}, "logprobs", "not served here"),
+        ({"logprobs": 0}, "logprobs", "not served here"),
         ({"frequency_penalty": 0.5}, "frequency_penalty", "not served here"),
         ({"tools": [{"type": "function"}]}, "tools", "not served here"),
         ({"made_up": 1}, "made_up", "not served here"),
@@ -34,6 +35,8 @@ def chat(**fields: Any) -> ChatRequest:
             "messages.0.content",
             "only parts of type text",
         ),
+        ({"tools": [{"type": "function"}], "tool_choice": "auto"}, "tools", "not served here"),
+        ({"tool_choice": "required"}, "tool_choice", "not served here"),
         ({"model": None}, "model", "required"),
         ({"stream_options": {"include_usage": True}}, None, "stream: true"),
         ({"max_tokens": 1, "max_completion_tokens": 2}, None, "not both"),
@@ -52,9 +55,19 @@ def test_a_field_that_cannot_be_honoured_is_named(
 def test_what_asks_for_nothing_is_taken() -> None:
     neutral = {"frequency_penalty": 0.0, "logprobs": False, "tools": [], "seed": None, "stop": None}
     assert chat(**neutral) == chat()
+    assert chat(tools=[], tool_choice="auto") == chat(tool_choice="none") == chat()
+    assert read(CompletionRequest, b'{"model": "m", "prompt": ["A"]}').prompt == "A"
+    assert chat(messages=[{"role": "developer", "content": "A"}]).messages[0].role == "system"
     parts = [{"type": "text", "text": "你"}, {"type": "text", "text": "好"}]
     assert chat(messages=[{"role": "user", "content": parts}]).messages[0].content == "你好"
     assert chat(stop="end").stop == ("end",) and chat(temperature=1e-9).temperature == 0
+
+
+@pytest.mark.parametrize("prompt", [["A", "B"], [], [1], [1, 2]])
+def test_a_prompt_is_one_text(prompt: list[Any]) -> None:
+    with pytest.raises(Refused, match="valid string") as caught:
+        read(CompletionRequest, json.dumps({"model": "m", "prompt": prompt}).encode())
+    assert caught.value.content["error"]["param"] == "prompt"
 
 
 def test_a_body_that_is_no_json() -> None:

@@ -23,6 +23,7 @@ from rlhf.evaluation.endpoint import ChatJudge
 from rlhf.evaluation.kept import Kept
 from tests.apps.serve.conftest import KEY, WAIT, Running, Said, serving
 from tests.checkpoints import write_checkpoint
+from tests.llamas import import_with_bos
 from tests.models.moss.conftest import write_checkpoint as write_moss
 
 ASKED: Any = [{"role": "user", "content": "你好"}]
@@ -169,6 +170,15 @@ def test_completions_go_on_with_the_text(server: Running, say: Say) -> None:
     # The end token was written by a person: it is text here, as in a conversation.
     assert server.engine.speaker.tokenizer.encode(said.prompts[1])[-1] == 2
     assert streamed[-1].choices[0].finish_reason == "stop"
+
+
+def test_completions_of_an_imported_model_begin_with_its_bos(tmp_path: Path, say: Say) -> None:
+    with serving(import_with_bos(tmp_path)) as running:
+        said = say(running, "A<|im_end|>")
+        running.client().completions.create(model=running.name, prompt="Hello")
+        running.client().chat.completions.create(model=running.name, messages=ASKED)
+    assert said.prompts[0] == "<|endoftext|>Hello"
+    assert said.prompts[1].count("<|endoftext|>") == 1
 
 
 def test_a_message_may_be_blank(server: Running, say: Say) -> None:
@@ -399,6 +409,18 @@ def test_a_failure_is_told_and_the_next_request_answered(
         with pytest.raises(openai.APIError, match="server's own output"):
             list(ask(model=server.name, messages=ASKED, stream=True))
     assert ask(model=server.name, messages=ASKED, max_tokens=2).choices
+
+
+def test_what_nobody_foresaw_is_told_in_openai_s_shape(
+    server: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any) -> None:
+        raise RuntimeError(f"{__file__} is no path to tell of")
+
+    monkeypatch.setattr(server.engine, "_text", broken)
+    with pytest.raises(openai.InternalServerError, match="server's own output") as caught:
+        server.client().completions.create(model=server.name, prompt="A")
+    assert caught.value.type == "server_error" and __file__ not in str(caught.value)
 
 
 def test_the_judge_of_rlhf_evaluate_asks_here(server: Running, say: Say, tmp_path: Path) -> None:
