@@ -146,7 +146,18 @@ def read_jsonl(path: str | Path, model: type[R]) -> Iterator[R]:
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"{path}: no such file")
-    return _stream(path, model)
+    return _stream(path, model, {})
+
+
+def read_all(paths: Iterable[Path], model: type[R]) -> Iterator[R]:
+    """Records of files that count as one, streamed: no id is in two of them.
+
+    Raises:
+        ValueError: as read_jsonl does, and for an id that another file has.
+    """
+    seen: dict[str, Path] = {}
+    for path in paths:
+        yield from _stream(path, model, seen)
 
 
 def to_line(record: Record) -> bytes:
@@ -212,18 +223,19 @@ def _is_utf8(line: bytes) -> bool:
     return True
 
 
-def _stream(path: Path, model: type[R]) -> Iterator[R]:
-    seen: set[str] = set()
+def _stream(path: Path, model: type[R], seen: dict[str, Path]) -> Iterator[R]:
+    """seen: the ids so far, and the file that each is in."""
+    empty = True
     for number, line in read_lines(path):
         try:
             record = parse(line, model)
         except ValueError as error:
             raise ValueError(f"{path}:{number}: {error}") from None
         if record.id in seen:
-            raise ValueError(
-                f"{path}:{number}: id {record.id!r} was on an earlier line; ids are unique"
-            )
-        seen.add(record.id)
+            there = seen[record.id]
+            where = "was on an earlier line" if there == path else f"is in {there} too"
+            raise ValueError(f"{path}:{number}: id {record.id!r} {where}; ids are unique")
+        seen[record.id], empty = path, False
         yield record
-    if not seen:
+    if empty:
         raise ValueError(f"{path}: no records in this file")
