@@ -153,8 +153,8 @@ def _key(variable: str) -> str:
         raise ValueError(f"--judge-key {variable}: no such environment variable; set it")
     if not (key.isascii() and key.isprintable()):
         raise ValueError(
-            f"--judge-key {variable}: what it holds is no API key: letters that are not ASCII, or a "
-            "line break; set it to the key alone"
+            f"--judge-key {variable}: what it holds is no API key: letters that are not ASCII, or "
+            "a line break; set it to the key alone"
         )
     return key
 
