@@ -77,8 +77,7 @@ def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
     Raises:
         ValueError: the file does not exist, or is damaged (DamagedFile).
     """
-    if not path.is_file():
-        raise ValueError(f"{path}: no such file")
+    check_file(path)
     number = 0
     try:
         with gzip.open(path) if is_gzip(path) else path.open("rb") as stream:
@@ -89,6 +88,13 @@ def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
                     yield number, line
     except (EOFError, OSError, zlib.error) as error:
         raise DamagedFile(path, number + 1, error) from None
+
+
+def check_file(path: Path) -> None:
+    """Raises ValueError where there is no file of that name."""
+    if not path.is_file():
+        kind = "a folder; name a file in it" if path.is_dir() else "no such file"
+        raise ValueError(f"{path}: {kind}")
 
 
 def is_gzip(path: Path) -> bool:
@@ -144,8 +150,7 @@ def read_jsonl(path: str | Path, model: type[R]) -> Iterator[R]:
         ValueError: no such file, no record in it, a bad line or a repeated id; names file and line.
     """
     path = Path(path)
-    if not path.is_file():
-        raise ValueError(f"{path}: no such file")
+    check_file(path)
     return _stream(path, model, {})
 
 

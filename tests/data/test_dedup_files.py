@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from rlhf.data import jsonl
-from rlhf.data.dedup import documents
+from rlhf.data.dedup import documents, files
 from rlhf.data.dedup.documents import read_documents
 from rlhf.data.dedup.files import dedup_files
 from rlhf.data.dedup.scores import RepeatCounter
@@ -177,3 +177,14 @@ def test_nothing_to_do_and_nothing_overwritten(write: Write, tmp_path: Path) -> 
         dedup_files([write("kept.jsonl", {"text": "a"})], tmp_path, 0.8)
     with pytest.raises(ValueError, match="no such file"):
         dedup_files([tmp_path / "absent.jsonl"], tmp_path, 0.8)
+
+
+def test_every_input_is_there_before_one_is_read(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(files, "read_documents")
+    train = write("train.jsonl", {"text": "a"})
+    with pytest.raises(ValueError, match=r"absent\.jsonl: no such file"):
+        dedup_files([train], tmp_path / "out", 0.8, [tmp_path / "absent.jsonl"])
+    with pytest.raises(ValueError, match=f"{tmp_path}: a folder; name a file in it"):
+        dedup_files([train, tmp_path], tmp_path / "out", 0.8)

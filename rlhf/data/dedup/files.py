@@ -15,7 +15,7 @@ from rlhf.data.dedup.meaning import MeaningReport, Meanings, meanings
 from rlhf.data.dedup.near import NearDuplicate, deduplicate, near_duplicates
 from rlhf.data.dedup.scores import LEVELS, RepeatCounter
 from rlhf.data.dedup.vectors import DocumentVectors
-from rlhf.data.jsonl import Rejection, one_line, whole_files
+from rlhf.data.jsonl import Rejection, check_file, one_line, whole_files
 from rlhf.runtime.files import write_text
 
 OUTPUTS = tuple(f"{name}.jsonl" for name in ("kept", "dropped", "scores", "leaked", "rejected"))
@@ -82,6 +82,7 @@ def dedup_files(
             a file of vectors has not one for each document.
     """
     for file in (*files, *against):
+        check_file(file)
         if file.resolve() in {(out_dir / name).resolve() for name in OUTPUTS}:
             raise ValueError(f"{file}: would be overwritten; name another folder with --out")
     bad: list[Rejection] = []
