@@ -9,10 +9,10 @@ from itertools import repeat
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from rlhf.data.dedup.dense import DenseIndex
 from rlhf.data.dedup.documents import Line, read_documents
+from rlhf.data.dedup.leaks import find_leaks, leak_rows
 from rlhf.data.dedup.meaning import MeaningReport, Meanings, meanings
-from rlhf.data.dedup.near import NearDuplicate, deduplicate, near_duplicates
+from rlhf.data.dedup.near import NearDuplicate, deduplicate
 from rlhf.data.dedup.scores import LEVELS, RepeatCounter
 from rlhf.data.dedup.vectors import DocumentVectors
 from rlhf.data.jsonl import Rejection, check_file, one_line, whole_files
@@ -67,7 +67,8 @@ def dedup_files(
     """Keeps the first of every set of duplicates in the files, which count as one set.
 
     Writes to `out_dir`: kept.jsonl, the lines as they were; dropped.jsonl, with the kept document
-    and the similarity; scores.jsonl, a line a document; leaked.jsonl, the pairs with `against`;
+    and the similarity; scores.jsonl, a line a document; leaked.jsonl, `against` with the
+    closest documents;
     rejected.jsonl, lines that are no document; report.json. Files are streamed more than once;
     what stays in memory is hashes, and vectors.
 
@@ -92,7 +93,7 @@ def dedup_files(
         raise ValueError(f"{', '.join(map(str, files))}: no line with messages or a text")
     count, same = len(kept) + len(near), sum(pair.similarity == 1 for pair in near)
     held_out = list(read_documents(against, bad))
-    leaks = _leaks(files, held_out, count, threshold, vectors)
+    leaks = find_leaks(files, held_out, count, threshold, vectors)
     meant = meanings(lambda: _wholes(files), kept, vectors) if vectors else None
     dropped = _matches(near, meant)
     report = DedupReport(
@@ -106,12 +107,14 @@ def dedup_files(
         same=same,
         repeated=_write_parts(files, out_dir, dropped, repeats, meant),
         held_out=len(held_out),
-        leaked=_write_leaks(files, held_out, out_dir, leaks),
+        leaked=len({leak.held_out for leak in leaks}),
         embeddings=meant.report() if meant else None,
     )
-    with whole_files(out_dir / "rejected.jsonl") as (stream,):
+    with whole_files(out_dir / "leaked.jsonl", out_dir / "rejected.jsonl") as (leaked, rejected):
+        for row in leak_rows(files, held_out, leaks):
+            _write(leaked, row)
         for rejection in bad:
-            stream.write(rejection.to_json())
+            rejected.write(rejection.to_json())
     write_text(out_dir / "report.json", json.dumps(asdict(report), indent=1) + "\n")
     return report
 
@@ -162,44 +165,6 @@ def _write_parts(
             _write(scores_out, {**place, **scores, **alike})
             totals = {level: totals[level] + scores[level] for level in LEVELS}
     return {level: round(total / count, 4) for level, total in totals.items()}
-
-
-def _leaks(
-    files: Sequence[Path],
-    held_out: Sequence[Line],
-    documents: int,
-    threshold: float,
-    vectors: DocumentVectors | None,
-) -> list[_Match]:
-    """Pairs (document, held-out document) by what was asked."""
-    if vectors:
-        vectors.check(documents + len(held_out))
-    if not held_out:
-        return []
-
-    def asked() -> Iterator[str]:
-        return (line.document.question() for line in read_documents(files))
-
-    questions = [line.document.question() for line in held_out]
-    found = [_Match(pair, "jaccard") for pair in near_duplicates(asked(), questions, threshold)]
-    if vectors:
-        index = DenseIndex(vectors.of(asked()))
-        pairs = index.near(vectors.of(questions, first=documents), vectors.threshold)
-        found += [_Match(pair, "cosine") for pair in pairs]
-    return sorted(found)
-
-
-def _write_leaks(
-    files: Sequence[Path], held_out: Sequence[Line], out_dir: Path, leaks: Sequence[_Match]
-) -> int:
-    """Writes the pairs of a document and a held-out one; returns how many of the latter."""
-    wanted = {match.pair.first for match in leaks}
-    places = {i: line.place for i, line in enumerate(read_documents(files)) if i in wanted}
-    with whole_files(out_dir / "leaked.jsonl") as (stream,):
-        for match in leaks:
-            found = match.found | {"document": places[match.pair.first]}
-            _write(stream, held_out[match.pair.second].place | found)
-    return len({match.pair.second for match in leaks})
 
 
 def _write(stream: BinaryIO, row: Mapping[str, object]) -> None:
