@@ -187,6 +187,11 @@ def dedup(
         f"{report.kept} of {report.documents} documents kept, {report.rejected} lines rejected; "
         f"{report.leaked} of {report.held_out} held-out documents leaked -> {out}"
     )
+    if report.repeated_ids:
+        typer.echo(
+            f"{report.repeated_ids} documents in {out / 'kept.jsonl'} have the id of an earlier "
+            "one, which no run takes: give each its own"
+        )
     if report.leaked and not allow_leakage:
         raise ValueError(
             f"{report.leaked} held-out documents are near-duplicates of documents to train on; see "

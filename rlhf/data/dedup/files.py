@@ -39,6 +39,7 @@ class DedupReport:
     rejected: lines that are no document. same: dropped with Jaccard index 1.
     repeated: mean over documents of the share of the document, of its paragraphs and of its
         sentences that another document has too.
+    repeated_ids: kept documents whose id an earlier one has; a run takes no file with such.
     held_out, leaked: documents of the held-out files, and those near-duplicate to one of `files`.
     embeddings: what vectors found beyond that, if there were any.
     """
@@ -52,6 +53,7 @@ class DedupReport:
     dropped: int
     same: int
     repeated: dict[str, float]
+    repeated_ids: int
     held_out: int
     leaked: int
     embeddings: MeaningReport | None
@@ -96,6 +98,7 @@ def dedup_files(
     leaks = find_leaks(files, held_out, count, threshold, vectors)
     meant = meanings(lambda: _wholes(files), kept, vectors) if vectors else None
     dropped = _matches(near, meant)
+    repeated, repeated_ids = _write_parts(files, out_dir, dropped, repeats, meant)
     report = DedupReport(
         files=tuple(map(str, files)),
         against=tuple(map(str, against)),
@@ -105,7 +108,8 @@ def dedup_files(
         kept=count - len(dropped),
         dropped=len(dropped),
         same=same,
-        repeated=_write_parts(files, out_dir, dropped, repeats, meant),
+        repeated=repeated,
+        repeated_ids=repeated_ids,
         held_out=len(held_out),
         leaked=len({leak.held_out for leak in leaks}),
         embeddings=meant.report() if meant else None,
@@ -145,10 +149,11 @@ def _write_parts(
     dropped: Mapping[int, _Match],
     repeats: RepeatCounter,
     meant: Meanings | None,
-) -> dict[str, float]:
-    """Writes kept, dropped and scores; returns the mean scores."""
+) -> tuple[dict[str, float], int]:
+    """Writes kept, dropped and scores; returns the mean scores, and how many ids come again."""
     originals: dict[int, dict[str, object]] = {match.pair.first: {} for match in dropped.values()}
     totals, count = dict.fromkeys(LEVELS, 0.0), 0
+    ids, repeated_ids = set[int](), 0  # by their hashes, as all that stays in memory
     parts = [out_dir / name for name in ("kept.jsonl", "dropped.jsonl", "scores.jsonl")]
     more = meant.scores() if meant else repeat({})
     with whole_files(*parts) as (kept_out, dropped_out, scores_out):
@@ -159,12 +164,15 @@ def _write_parts(
                 originals[count - 1] = place
             if match is None:
                 kept_out.write(line.raw.rstrip(b"\r\n") + b"\n")
+                if line.document.id is not None:
+                    repeated_ids += hash(line.document.id) in ids
+                    ids.add(hash(line.document.id))
             else:
                 found = match.found | {"kept": originals[match.pair.first]}
                 _write(dropped_out, place | found | {"record": json.loads(line.raw)})
             _write(scores_out, {**place, **scores, **alike})
             totals = {level: totals[level] + scores[level] for level in LEVELS}
-    return {level: round(total / count, 4) for level, total in totals.items()}
+    return {level: round(total / count, 4) for level, total in totals.items()}, repeated_ids
 
 
 def _write(stream: BinaryIO, row: Mapping[str, object]) -> None:
