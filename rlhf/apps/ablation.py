@@ -63,6 +63,8 @@ def run(config: Config, *, rehearsal: bool) -> None:
                     console.rule(f"{name}, seed {seed}")
                     same_seed = tuple(root / f"seed-{seed}" for root in lenders)
                     outcomes.append(_outcome(mine, run_dir, seed, section, same_seed))
+                    for path in section.metrics.values():
+                        ablation.figure(outcomes[-1].report, path)  # told now, not after the last
         except Waiting as reason:
             console.print(str(reason))
             return
