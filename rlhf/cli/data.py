@@ -54,7 +54,8 @@ def convert(
         typer.echo(f"  and for {len(report.reasons) - len(shown)} other reasons")
     if report.ignored:
         typer.echo(
-            f"not read, being no JSON, CSV, TSV, Parquet or Arrow: {', '.join(report.ignored)}"
+            "not read, being no data, or no JSON, CSV, TSV, Parquet or Arrow: "
+            f"{', '.join(report.ignored)}"
         )
     if not report.records:
         raise ValueError(

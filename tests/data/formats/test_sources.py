@@ -66,6 +66,20 @@ def test_a_dataset_saved_to_disk(tmp_path: Path) -> None:
     assert found == [(1, table[0]), (2, table[1])]
 
 
+def test_what_datasets_writes_beside_its_rows_is_no_data(tmp_path: Path) -> None:
+    table = datasets.Dataset.from_list([{"instruction": "q", "output": "a"}])
+    table.save_to_disk(tmp_path / "one")
+    datasets.DatasetDict(train=table, test=table).save_to_disk(tmp_path / "splits")
+    for name, records in (("one", 1), ("splits", 2)):
+        report = convert("alpaca", tmp_path / name, tmp_path / "out")
+        assert (report.records, report.rejected) == (records, 0)
+        assert {Path(file).name for file in report.files} == {"data-00000-of-00001.arrow"}
+    assert "dataset_dict.json" in report.ignored and "test/state.json" in report.ignored
+    (tmp_path / "plain").mkdir()
+    (tmp_path / "plain" / "state.json").write_text('[{"instruction": "q", "output": "a"}]')
+    assert convert("alpaca", tmp_path / "plain", tmp_path / "out").records == 1
+
+
 def test_tables_separated_by_tabs_packed_or_with_capitals_in_their_names(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.tsv").write_text("q\ta\n1,5\t2\n")
