@@ -6,11 +6,13 @@ The JSON Schemas in data_schemas/ are exported from the models here.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
-from pydantic import AwareDatetime, Field, model_validator
+from pydantic import AwareDatetime, BeforeValidator, Field, WithJsonSchema, model_validator
 
 from rlhf.data.jsonl import Part, Record, Text, read_jsonl, write_jsonl
 
@@ -34,9 +36,25 @@ __all__ = [
 Role = Literal["system", "user", "assistant"]
 Label = Literal["helpful", "harmless"]
 Stage = Literal["base", "sft", "dpo", "ppo", "unknown"]
-Rank = Annotated[int, Field(strict=True)]
+Whole = Annotated[int, Field(strict=True)]
+Number = Annotated[float, Field(strict=True)]
 Grade = Annotated[int, Field(strict=True, ge=1, le=5)]
+_TIME = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}(:[0-9.]+)?([Zz]|[+-][0-9:]+)$"
 Category = Annotated[tuple[Text, ...], Field(max_length=3)]
+
+
+def _no_number(time: object) -> object:
+    """A number, also as text, would pass for the seconds since 1970."""
+    if isinstance(time, datetime) or isinstance(time, str) and re.match(_TIME, time):
+        return time
+    raise ValueError("no time with its zone; write it as 2026-10-01T12:00:00Z")
+
+
+Time = Annotated[
+    AwareDatetime,
+    BeforeValidator(_no_number),
+    WithJsonSchema({"type": "string", "format": "date-time", "pattern": _TIME}),
+]
 
 
 class PluginUse(Part):
@@ -116,7 +134,7 @@ class Provenance(Part):
     size: Text
     stage: Stage
     checkpoint_hash: Text | None = None
-    sampling: dict[str, int | float | tuple[str, ...]] = {}
+    sampling: dict[str, Whole | Number | tuple[str, ...]] = {}
 
 
 class Response(Part):
@@ -129,7 +147,7 @@ class Response(Part):
     id: Text
     text: str
     provenance: Provenance
-    token_ids: tuple[int, ...] | None = None
+    token_ids: tuple[Whole, ...] | None = None
     stop_reason: Literal["eos", "length", "stop"] | None = None
 
     @model_validator(mode="after")
@@ -164,11 +182,11 @@ class RankingRecord(Record):
 
     prompt: PromptRecord
     responses: Annotated[tuple[Response, ...], Field(min_length=2)]
-    ranks: tuple[Rank, ...]
+    ranks: tuple[Whole, ...]
     grades: tuple[Grade, ...] = ()
     annotator: Text | None = None
-    time: AwareDatetime | None = None
-    simulated: bool = False
+    time: Time | None = None
+    simulated: Annotated[bool, Field(strict=True)] = False
 
     @model_validator(mode="after")
     def _is_ranking(self) -> RankingRecord:
