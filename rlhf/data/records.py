@@ -6,17 +6,17 @@ The JSON Schemas in data_schemas/ are exported from the models here.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
-from pydantic import AwareDatetime, BeforeValidator, Field, WithJsonSchema, model_validator
+from pydantic import Field, model_validator
 
+from rlhf.data.fields import Category, Grade, Label, Number, Role, Stage, Time, Whole
 from rlhf.data.jsonl import Part, Record, Text, read_jsonl, write_jsonl
 
 __all__ = [
+    "Grade",
     "Label",
     "Message",
     "PairGrade",
@@ -31,29 +31,6 @@ __all__ = [
     "pair_grades",
     "read_jsonl",
     "write_jsonl",
-]
-
-Role = Literal["system", "user", "assistant"]
-Label = Literal["helpful", "harmless"]
-Stage = Literal["base", "sft", "dpo", "ppo", "unknown"]
-Whole = Annotated[int, Field(strict=True)]
-Number = Annotated[float, Field(strict=True)]
-Grade = Annotated[int, Field(strict=True, ge=1, le=5)]
-_TIME = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}(:[0-9.]+)?([Zz]|[+-][0-9:]+)$"
-Category = Annotated[tuple[Text, ...], Field(max_length=3)]
-
-
-def _no_number(time: object) -> object:
-    """A number, also as text, would pass for the seconds since 1970."""
-    if isinstance(time, datetime) or isinstance(time, str) and re.match(_TIME, time):
-        return time
-    raise ValueError("no time with its zone; write it as 2026-10-01T12:00:00Z")
-
-
-Time = Annotated[
-    AwareDatetime,
-    BeforeValidator(_no_number),
-    WithJsonSchema({"type": "string", "format": "date-time", "pattern": _TIME}),
 ]
 
 

@@ -112,7 +112,7 @@ def _lines(stream: TextIO, delimiter: str) -> Iterator[tuple[int, str, list[str]
             reader = csv.reader(source(), delimiter=delimiter, strict=True)
         if found:
             yield line, "".join(taken).rstrip("\r\n"), found
-            width = width or len(found)
+            width = width or (len(found) if isinstance(found, list) else 0)
         line += len(taken)
         taken.clear()
 
