@@ -47,7 +47,7 @@ def run(config: Config, *, rehearsal: bool) -> None:
     root = config.run_dir.with_name(f"{config.name}-rehearsal") if rehearsal else config.run_dir
     lenders = tuple(config.run_dir.with_name(name) for name in section.reuse)
     console, outcomes = Console(), []
-    tested: tuple[str, ...] = config.rm.data.held_out
+    tested: tuple[str, ...] = () if rehearsal else config.rm.data.held_out
     # The baseline first: what it has made is lent to the others, and tests them.
     for name in sorted(section.variants, key=lambda name: name != section.baseline):
         mine = variant(config, name)
