@@ -86,6 +86,17 @@ def test_a_damaged_archive_is_deduplicated_as_far_as_it_goes(tmp_path: Path) -> 
     assert "damaged from here on" in (out / "rejected.jsonl").read_text()
 
 
+def test_dedup_tells_of_ids_that_two_files_share(tmp_path: Path) -> None:
+    files = [tmp_path / name for name in ("a.jsonl", "b.jsonl")]
+    for file, question in zip(files, ("Which flour for bread?", "Why is it dark?"), strict=True):
+        file.write_text(prompt("1", question) + prompt(file.name, f"{question} Again."))
+    out = tmp_path / "out"
+    command = ["data", "dedup", *map(str, files), "--out", str(out)]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0 and f"1 documents in {out}/kept.jsonl have the id" in done.stdout
+    assert json.loads((out / "report.json").read_text())["repeated_ids"] == 1
+
+
 def test_dedup_refuses_leakage_unless_allowed(tmp_path: Path) -> None:
     train, held_out, out = (tmp_path / name for name in ("t.jsonl", "h.jsonl", "out"))
     train.write_text(prompt("a", TEXT.format("x")) + prompt("b", TEXT.format("y")))

@@ -47,7 +47,7 @@ def run(config: Config, *, rehearsal: bool) -> None:
     root = config.run_dir.with_name(f"{config.name}-rehearsal") if rehearsal else config.run_dir
     lenders = tuple(config.run_dir.with_name(name) for name in section.reuse)
     console, outcomes = Console(), []
-    tested: tuple[str, ...] = config.rm.data.held_out
+    tested: tuple[str, ...] = () if rehearsal else config.rm.data.held_out
     # The baseline first: what it has made is lent to the others, and tests them.
     for name in sorted(section.variants, key=lambda name: name != section.baseline):
         mine = variant(config, name)
@@ -63,6 +63,8 @@ def run(config: Config, *, rehearsal: bool) -> None:
                     console.rule(f"{name}, seed {seed}")
                     same_seed = tuple(root / f"seed-{seed}" for root in lenders)
                     outcomes.append(_outcome(mine, run_dir, seed, section, same_seed))
+                    for path in section.metrics.values():
+                        ablation.figure(outcomes[-1].report, path)  # told now, not after the last
         except Waiting as reason:
             console.print(str(reason))
             return

@@ -136,9 +136,7 @@ def _judge(
 def _endpoint(url: str, choice: JudgeChoice, kept: Path, runtime: Runtime) -> ChatJudge:
     if choice.model is None:
         raise ValueError(f"--judge {url}: name the model to ask for with --judge-model")
-    key = os.environ.get(choice.key_variable) if choice.key_variable else None
-    if choice.key_variable and not key:
-        raise ValueError(f"--judge-key {choice.key_variable}: no such environment variable; set it")
+    key = _key(choice.key_variable) if choice.key_variable else None
 
     def report(done: int, total: int) -> None:
         if done == total or not done % 50:
@@ -146,6 +144,19 @@ def _endpoint(url: str, choice: JudgeChoice, kept: Path, runtime: Runtime) -> Ch
 
     replies = Kept(kept / "judge_replies.jsonl")
     return ChatJudge(url, choice.model, key, replies, report)
+
+
+def _key(variable: str) -> str:
+    """An API key. What is wrong with it is told without it."""
+    key = os.environ.get(variable, "").strip()
+    if not key:
+        raise ValueError(f"--judge-key {variable}: no such environment variable; set it")
+    if not (key.isascii() and key.isprintable()):
+        raise ValueError(
+            f"--judge-key {variable}: what it holds is no API key: letters that are not ASCII, or "
+            "a line break; set it to the key alone"
+        )
+    return key
 
 
 def _answers(

@@ -12,7 +12,9 @@ from rlhf.config.load import dump_config
 from rlhf.config.paths import resource
 from rlhf.config.resolve import resolve_paths
 from rlhf.config.schema import Config, DataSection
+from rlhf.data.jsonl import read_all
 from rlhf.data.prepare import prepare
+from rlhf.data.records import RankingRecord
 from rlhf.data.taxonomy import Taxonomy
 from rlhf.demo import annotators, build
 from rlhf.models.load import Kind, check_checkpoint, check_kind
@@ -117,7 +119,10 @@ def _check_named_files(config: Config, run_dir: RunDir, stages: Collection[str])
     files = [path for path in config.data.model_dump().values() if isinstance(path, str)]
     files += [ppo.pretraining.data] if ppo.pretraining and "ppo" in stages else []
     files += config.capabilities.include if config.capabilities else []
-    missing = [path for path in dict.fromkeys([*models, *files]) if _absent(path, run_dir)]
+    held_out = config.rm.data.held_out if {"rm", "dpo"} & set(stages) else ()
+    missing = [
+        path for path in dict.fromkeys([*models, *files, *held_out]) if _absent(path, run_dir)
+    ]
     if missing:
         raise ValueError(
             f"{config.name}: not there: {', '.join(missing)}; put them in place or correct the "
@@ -128,6 +133,9 @@ def _check_named_files(config: Config, run_dir: RunDir, stages: Collection[str])
             check_kind(path, kind)
     for path in models:
         check_checkpoint(path)
+    # Read whole now, not after the stages before the reward model.
+    for _ in read_all([file for file in map(Path, held_out) if file.is_file()], RankingRecord):
+        pass
 
 
 def wanted_kinds(config: Config) -> list[tuple[str, Kind]]:

@@ -54,7 +54,8 @@ def convert(
         typer.echo(f"  and for {len(report.reasons) - len(shown)} other reasons")
     if report.ignored:
         typer.echo(
-            f"not read, being no JSON, CSV, TSV, Parquet or Arrow: {', '.join(report.ignored)}"
+            "not read, being no data, or no JSON, CSV, TSV, Parquet or Arrow: "
+            f"{', '.join(report.ignored)}"
         )
     if not report.records:
         raise ValueError(
@@ -187,6 +188,11 @@ def dedup(
         f"{report.kept} of {report.documents} documents kept, {report.rejected} lines rejected; "
         f"{report.leaked} of {report.held_out} held-out documents leaked -> {out}"
     )
+    if report.repeated_ids:
+        typer.echo(
+            f"{report.repeated_ids} documents in {out / 'kept.jsonl'} have the id of an earlier "
+            "one, which no run takes: give each its own"
+        )
     if report.leaked and not allow_leakage:
         raise ValueError(
             f"{report.leaked} held-out documents are near-duplicates of documents to train on; see "

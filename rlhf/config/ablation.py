@@ -8,6 +8,10 @@ from pydantic import Field, model_validator
 
 from rlhf.config.base import Name, Section
 
+_TRAINED = ("sft", "rm", "run", "data")
+FIGURES = {"rm": _TRAINED, "ppo": (*_TRAINED, "dpo", "ppo", "capabilities")}
+"""Parts of report.json with numbers, by the stage that is varied."""
+
 
 class AblationSection(Section):
     """What to vary. Whatever comes before `stage` is shared by the variants that agree on it.
@@ -32,6 +36,12 @@ class AblationSection(Section):
             raise ValueError(
                 f"baseline = {self.baseline} is no variant; name one of {', '.join(self.variants)}"
             )
+        for title, path in self.metrics.items():
+            if path.partition(".")[0] not in FIGURES[self.stage]:
+                raise ValueError(
+                    f"metrics: {title}: {path} is no place of a number in report.json after "
+                    f"{self.stage}; begin with one of {', '.join(FIGURES[self.stage])}"
+                )
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError("seeds: one is given twice; remove it")
         return self

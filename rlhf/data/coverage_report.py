@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlhf.data.taxonomy import LEVELS, Coverage, Taxonomy
 from rlhf.runtime.files import write_text
+from rlhf.runtime.fonts import plot_style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -92,12 +93,11 @@ def _table(coverage: Coverage, taxonomy: Taxonomy) -> str:
 
 def _draw(coverage: Coverage, taxonomy: Taxonomy, file: Path) -> None:
     """A bar per secondary category, a segment per tertiary one, a block per primary one."""
-    from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     rows = len(coverage.counts[0]) + len(coverage.counts[1])
     height = 1.5 + INCHES_A_ROW * rows
-    with rc_context({"font.size": 9, "text.color": INK}):
+    with plot_style({"font.size": 9, "text.color": INK}):
         figure = Figure(figsize=(WIDTH, height))
         axes = figure.add_axes((0.29, 0.4 / height, 0.66, 1 - 1.4 / height))
         _paint(axes, coverage, taxonomy)

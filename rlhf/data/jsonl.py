@@ -77,8 +77,7 @@ def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
     Raises:
         ValueError: the file does not exist, or is damaged (DamagedFile).
     """
-    if not path.is_file():
-        raise ValueError(f"{path}: no such file")
+    check_file(path)
     number = 0
     try:
         with gzip.open(path) if is_gzip(path) else path.open("rb") as stream:
@@ -89,6 +88,13 @@ def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
                     yield number, line
     except (EOFError, OSError, zlib.error) as error:
         raise DamagedFile(path, number + 1, error) from None
+
+
+def check_file(path: Path) -> None:
+    """Raises ValueError where there is no file of that name."""
+    if not path.is_file():
+        kind = "a folder; name a file in it" if path.is_dir() else "no such file"
+        raise ValueError(f"{path}: {kind}")
 
 
 def is_gzip(path: Path) -> bool:
@@ -144,9 +150,19 @@ def read_jsonl(path: str | Path, model: type[R]) -> Iterator[R]:
         ValueError: no such file, no record in it, a bad line or a repeated id; names file and line.
     """
     path = Path(path)
-    if not path.is_file():
-        raise ValueError(f"{path}: no such file")
-    return _stream(path, model)
+    check_file(path)
+    return _stream(path, model, {})
+
+
+def read_all(paths: Iterable[Path], model: type[R]) -> Iterator[R]:
+    """Records of files that count as one, streamed: no id is in two of them.
+
+    Raises:
+        ValueError: as read_jsonl does, and for an id that another file has.
+    """
+    seen: dict[str, Path] = {}
+    for path in paths:
+        yield from _stream(path, model, seen)
 
 
 def to_line(record: Record) -> bytes:
@@ -212,18 +228,19 @@ def _is_utf8(line: bytes) -> bool:
     return True
 
 
-def _stream(path: Path, model: type[R]) -> Iterator[R]:
-    seen: set[str] = set()
+def _stream(path: Path, model: type[R], seen: dict[str, Path]) -> Iterator[R]:
+    """seen: the ids so far, and the file that each is in."""
+    empty = True
     for number, line in read_lines(path):
         try:
             record = parse(line, model)
         except ValueError as error:
             raise ValueError(f"{path}:{number}: {error}") from None
         if record.id in seen:
-            raise ValueError(
-                f"{path}:{number}: id {record.id!r} was on an earlier line; ids are unique"
-            )
-        seen.add(record.id)
+            there = seen[record.id]
+            where = "was on an earlier line" if there == path else f"is in {there} too"
+            raise ValueError(f"{path}:{number}: id {record.id!r} {where}; ids are unique")
+        seen[record.id], empty = path, False
         yield record
-    if not seen:
+    if empty:
         raise ValueError(f"{path}: no records in this file")

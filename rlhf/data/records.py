@@ -10,11 +10,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
-from pydantic import AwareDatetime, Field, model_validator
+from pydantic import Field, model_validator
 
+from rlhf.data.fields import Category, Grade, Label, Number, Role, Stage, Time, Whole
 from rlhf.data.jsonl import Part, Record, Text, read_jsonl, write_jsonl
 
 __all__ = [
+    "Grade",
     "Label",
     "Message",
     "PairGrade",
@@ -30,13 +32,6 @@ __all__ = [
     "read_jsonl",
     "write_jsonl",
 ]
-
-Role = Literal["system", "user", "assistant"]
-Label = Literal["helpful", "harmless"]
-Stage = Literal["base", "sft", "dpo", "ppo", "unknown"]
-Rank = Annotated[int, Field(strict=True)]
-Grade = Annotated[int, Field(strict=True, ge=1, le=5)]
-Category = Annotated[tuple[Text, ...], Field(max_length=3)]
 
 
 class PluginUse(Part):
@@ -116,7 +111,7 @@ class Provenance(Part):
     size: Text
     stage: Stage
     checkpoint_hash: Text | None = None
-    sampling: dict[str, int | float | tuple[str, ...]] = {}
+    sampling: dict[str, Whole | Number | tuple[str, ...]] = {}
 
 
 class Response(Part):
@@ -129,7 +124,7 @@ class Response(Part):
     id: Text
     text: str
     provenance: Provenance
-    token_ids: tuple[int, ...] | None = None
+    token_ids: tuple[Whole, ...] | None = None
     stop_reason: Literal["eos", "length", "stop"] | None = None
 
     @model_validator(mode="after")
@@ -164,11 +159,11 @@ class RankingRecord(Record):
 
     prompt: PromptRecord
     responses: Annotated[tuple[Response, ...], Field(min_length=2)]
-    ranks: tuple[Rank, ...]
+    ranks: tuple[Whole, ...]
     grades: tuple[Grade, ...] = ()
     annotator: Text | None = None
-    time: AwareDatetime | None = None
-    simulated: bool = False
+    time: Time | None = None
+    simulated: Annotated[bool, Field(strict=True)] = False
 
     @model_validator(mode="after")
     def _is_ranking(self) -> RankingRecord:

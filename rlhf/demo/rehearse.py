@@ -102,6 +102,7 @@ def rehearse(config: Config) -> Config:
     for section, key in GIVEN:
         if section not in off and not (values[section][key] or "").startswith("run://"):
             values[section][key] = None
+    values["rm"]["data"] |= {"held_out": [], "known_checkpoints": []}
     if config.stages and "sft" not in config.stages:
         _start_from_checkpoints(values)
     values |= {

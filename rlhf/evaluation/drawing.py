@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from rlhf.runtime.fonts import plot_style
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
@@ -93,10 +95,9 @@ def render(name: str, title: str, paint: Painter) -> tuple[bytes, str]:
 
     name: makes the SVG's ids differ from those of other plots in the page.
     """
-    from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    with rc_context({**STYLE, "svg.hashsalt": name}):
+    with plot_style({**STYLE, "svg.hashsalt": name}):
         figure = Figure(figsize=SIZE, layout="constrained")
         axes = figure.add_subplot()
         axes.set_title(title)

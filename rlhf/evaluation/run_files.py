@@ -102,7 +102,8 @@ def load(run_dir: Path) -> RunFiles:
     if not config_file.is_file():
         raise ValueError(f"{run_dir}: no config.yaml; name a run directory, such as runs/tiny")
     text = config_file.read_bytes()
-    earlier = sorted((run_dir / "rounds").glob("[0-9]*"), key=lambda path: int(path.name))
+    rounds = (path for path in (run_dir / "rounds").glob("*") if path.name.isdecimal())
+    earlier = sorted(rounds, key=lambda path: int(path.name))
     models = [path for path in (run_dir / "sft").glob("*") if path.is_dir()]
     models.sort(key=lambda path: (path.name != "main", path.name))
     return RunFiles(

@@ -8,14 +8,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from itertools import chain
 from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
 from rlhf.config.schema import Config
 from rlhf.data.datasets import RankingDataset, ranking_dataset
-from rlhf.data.jsonl import read_jsonl
+from rlhf.data.jsonl import read_all
 from rlhf.data.provenance import ProvenanceReport, family_filter, listed_hashes
 from rlhf.data.records import RankingRecord
 from rlhf.models.load import checkpoint_hash
@@ -100,7 +99,7 @@ def _rankings(
     """The rankings of all rounds, of allowed families only, as token ids, and where from."""
     spec = spec_of(inputs["model"])
     files = [path for key, path in inputs.items() if key.startswith(split)]
-    collected = chain.from_iterable(read_jsonl(path, RankingRecord) for path in files)
+    collected = read_all(files, RankingRecord)
     section = config.rm.data
     families = {spec.family}
     made = {path for path in _own_checkpoints(config, runtime) if spec_of(path).family in families}

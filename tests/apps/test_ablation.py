@@ -15,6 +15,7 @@ from rich.console import Console
 from rlhf.apps import ablation
 from rlhf.config.load import load_config, variant
 from rlhf.data.jsonl import read_jsonl
+from rlhf.evaluation.ablation import Outcome
 from rlhf.evaluation.preference import PairRow
 from tests.stages.worlds import miniature
 
@@ -86,11 +87,31 @@ def test_a_variant_is_a_run_in_the_ablations_directory(tmp_path):
         ({"variants": {"kway": {}, "b": {"rm.los": 1}}}, "ablation.variants.b: unknown key rm.los"),
         ({"variants": {"kway": {}, "b": {"rm.epochs": "x"}}}, "rm.epochs = .x.; expected a number"),
         ({"seeds": [1, 1]}, "seeds: one is given twice"),
+        (
+            {"metrics": {"a": "accuracy"}},
+            "a: accuracy is no place .* after rm; begin with one of sft,",
+        ),
+        ({"metrics": {"KL": "ppo.kl_last"}}, "KL: ppo.kl_last is no place of a number"),
     ],
 )
 def test_mistakes_are_told_before_anything_runs(tmp_path, changes, message):
     with pytest.raises(ValueError, match=message):
         load_config(written(tmp_path, **changes))
+
+
+def test_a_metric_that_is_not_there_is_told_after_the_first_run(tmp_path, monkeypatch):
+    ran = []
+
+    def outcome(config: Any, run_dir: Any, seed: int, *_: Any) -> Outcome:
+        ran.append((config.name, seed))
+        return Outcome(config.name, seed, {"rm": {"accuracy": 0.5}}, {})
+
+    monkeypatch.setattr(ablation, "_run_stages", lambda *_: None)
+    monkeypatch.setattr(ablation, "_outcome", outcome)
+    config = load_config(written(tmp_path, metrics={"accuracy": "rm.acuracy"}))
+    with pytest.raises(ValueError, match="report.json has no rm.acuracy; there are accuracy"):
+        ablation.run(config, rehearsal=False)
+    assert ran == [("kway", 0)]
 
 
 def test_one_round_only(tmp_path):

@@ -5,7 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from rlhf.apps.evaluate_policy import JudgeChoice, _answers, _divergences, evaluate_policy
+from rlhf.apps.evaluate_policy import (
+    JudgeChoice,
+    _answers,
+    _divergences,
+    _key,
+    evaluate_policy,
+)
 from rlhf.config.load import dump_config, load_config
 from rlhf.data.records import Message, PromptRecord
 from rlhf.evaluation.kept import Kept
@@ -41,6 +47,19 @@ def test_mistakes_are_said_before_a_model_is_loaded(
     assert "name a policy with --policy" in fails(run, JudgeChoice("rubric"))
     assert "no such directory" in fails(run, JudgeChoice("elsewhere/rm"))
     assert "no such directory" in fails(run, JudgeChoice("rubric"), Path("elsewhere/actor"))
+
+
+def test_a_key_that_cannot_be_sent_is_named_and_not_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, judge = made(tmp_path), JudgeChoice(URL, "m", "JUDGE_KEY")
+    for key in ("sk-secret密", "sk-secret\nX-More: 1", "sk-secret\x7f"):
+        monkeypatch.setenv("JUDGE_KEY", key)
+        told = fails(run, judge)
+        assert told.startswith("--judge-key JUDGE_KEY: ") and "secret" not in told
+    monkeypatch.setenv("JUDGE_KEY", "sk-secret\r")  # as a .env with Windows' line ends has it
+    assert _key("JUDGE_KEY") == "sk-secret"
+    assert "name a policy with --policy" in fails(run, judge)
 
 
 def test_the_rubric_judges_the_demo_only(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from rlhf.apps import world
 from rlhf.config.load import load_config
 from rlhf.config.schema import Config, DataSection
 from rlhf.data.jsonl import write_jsonl
-from rlhf.data.records import Message, PromptRecord, SFTRecord, TextRecord
+from rlhf.data.records import Message, PromptRecord, RankingRecord, SFTRecord, TextRecord
 from rlhf.models.export import save_reward_model
 from rlhf.models.load import load_reward_model, load_tokenizer
 
@@ -146,3 +146,26 @@ def test_what_a_killed_process_left_goes_when_a_run_starts(config, monkeypatch):
     draft.write_text("half")
     data_of(config, "rm")
     assert not draft.exists()
+
+
+def test_held_out_rankings_are_read_before_the_first_stage(config, tmp_path, monkeypatch):
+    for name in ("check_checkpoint", "check_kind"):
+        monkeypatch.setattr(world, name, lambda *_: None)
+    (tmp_path / "base").mkdir()
+    files = [tmp_path / name for name in ("helpful.jsonl", "harmless.jsonl")]
+    held_out = config.rm.data.model_copy(update={"held_out": tuple(map(str, files))})
+    rm = config.rm.model_copy(update={"data": held_out})
+    config = config.model_copy(update={"rm": rm, "data": DataSection()})
+    with pytest.raises(ValueError, match=r"not there: .*/helpful.jsonl, .*/harmless.jsonl;"):
+        data_of(config, "rm")
+    provenance = {"family": "baichuan", "model": "x", "size": "7b", "stage": "sft"}
+    ranking = {
+        "id": "test.jsonl:1",
+        "prompt": {"id": "p", "messages": [{"role": "user", "content": "q"}]},
+        "responses": [{"id": n, "text": n, "provenance": provenance} for n in "ab"],
+        "ranks": [1, 2],
+    }
+    for file in files:
+        write_jsonl(file, [RankingRecord.model_validate(ranking)])
+    with pytest.raises(ValueError, match=r"harmless.jsonl:1: id .* is in \S*helpful.jsonl too"):
+        data_of(config, "rm")

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from rlhf.data import jsonl
-from rlhf.data.dedup import documents
+from rlhf.data.dedup import documents, files
 from rlhf.data.dedup.documents import read_documents
 from rlhf.data.dedup.files import dedup_files
+from rlhf.data.dedup.leaks import CLOSEST
 from rlhf.data.dedup.scores import RepeatCounter
 from rlhf.data.jsonl import Rejection
 
@@ -104,6 +105,18 @@ def test_questions_must_not_be_held_out(write: Write, tmp_path: Path) -> None:
     assert leak["id"] == "p1" and leak["document"]["id"] == "s1" and leak["similarity"] == 0.8
 
 
+def test_of_many_equal_questions_a_few_are_named(write: Write, tmp_path: Path) -> None:
+    asked = [NEAR.format("x"), *[NEAR.format("y")] * 300]
+    train = write("train.jsonl", *(sft(str(n), each, f"a {n}") for n, each in enumerate(asked)))
+    held = write("held.jsonl", *(sft(f"h{n}", NEAR.format("y"), "a") for n in range(50)))
+    report = dedup_files([train], tmp_path / "out", 0.7, [held])
+    assert (report.held_out, report.leaked) == (50, 50)
+    leaks = rows(tmp_path / "out/leaked.jsonl")
+    assert [row["id"] for row in leaks] == [f"h{n}" for n in range(50) for _ in range(CLOSEST)]
+    assert [row["document"]["id"] for row in leaks[:CLOSEST]] == ["1", "2", "3", "4", "5"]
+    assert {(row["similarity"], row["documents"]) for row in leaks} == {(1.0, 301)}
+
+
 def test_rankings_are_documents_too(write: Write, tmp_path: Path) -> None:
     def ranking(identity: str, question: str, *answers: str) -> dict[str, Any]:
         prompt = {"id": "p", "messages": [{"role": "user", "content": question}]}
@@ -177,3 +190,14 @@ def test_nothing_to_do_and_nothing_overwritten(write: Write, tmp_path: Path) -> 
         dedup_files([write("kept.jsonl", {"text": "a"})], tmp_path, 0.8)
     with pytest.raises(ValueError, match="no such file"):
         dedup_files([tmp_path / "absent.jsonl"], tmp_path, 0.8)
+
+
+def test_every_input_is_there_before_one_is_read(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(files, "read_documents")
+    train = write("train.jsonl", {"text": "a"})
+    with pytest.raises(ValueError, match=r"absent\.jsonl: no such file"):
+        dedup_files([train], tmp_path / "out", 0.8, [tmp_path / "absent.jsonl"])
+    with pytest.raises(ValueError, match=f"{tmp_path}: a folder; name a file in it"):
+        dedup_files([train, tmp_path], tmp_path / "out", 0.8)

@@ -53,8 +53,8 @@ def test_small_sets_are_compared_whole() -> None:
     # The two halves of each document are not each other's neighbours.
     owners = np.arange(300) % 200
     assert index.nearest(owners)[:100].max() < 0.9
-    assert [pair[:2] for pair in index.near(vectors[200:203], 0.9)] == [
-        (i + offset, i) for i in range(3) for offset in (0, 200)
+    assert [others.tolist() for others, _ in index.near_each(vectors[200:203], 0.9)] == [
+        [i, i + 200] for i in range(3)
     ]
 
 

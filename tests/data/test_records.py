@@ -78,6 +78,32 @@ def test_ranks_and_grades_are_whole_numbers(changes: dict[str, Any], reason: str
         parse(json.dumps(ranking(**changes)), RankingRecord)
 
 
+@pytest.mark.parametrize(
+    ("change", "place"),
+    [
+        ({"token_ids": ["1"]}, "token_ids.0"),
+        ({"token_ids": [True]}, "token_ids.0"),
+        ({"provenance": {"sampling": {"temperature": "1"}}}, "provenance.sampling.temperature"),
+        ({"provenance": {"sampling": {"temperature": True}}}, "provenance.sampling.temperature"),
+    ],
+)
+def test_numbers_of_a_response_are_numbers(change: dict[str, Any], place: str) -> None:
+    row = ranking()
+    first = row["responses"][0]
+    if "provenance" in change:
+        change = {"provenance": first["provenance"] | change["provenance"]}
+    row["responses"][0] = first | change
+    with pytest.raises(ValueError, match=rf"responses\.0\.{place}"):
+        parse(json.dumps(row), RankingRecord)
+
+
+def test_times_as_others_write_them() -> None:
+    for time in ("2026-11-24T04:00:00Z", "2026-11-24 04:00:00.25+08:00", "2026-11-24T04:00-0330"):
+        parsed = parse(json.dumps(ranking(time=time)), RankingRecord)
+        assert parsed.time is not None and parsed.time.utcoffset() is not None
+        assert parse(parsed.model_dump_json(exclude_none=True), RankingRecord) == parsed
+
+
 def test_a_ranking_has_two_responses_that_say_something() -> None:
     row = ranking()
     alone = row | {"responses": row["responses"][:1], "ranks": [1]}
@@ -178,6 +204,10 @@ def test_bad_sft_row_names_file_line_and_field(tmp_path: Path, row: Any, message
         ({"grades": [6]}, "grades.0: Input should be less than or equal to 5"),
         ({"grades": [1, 2]}, "2 grades for 2 distinct ranks"),
         ({"time": "2026-11-24T04:00:00"}, "time: "),
+        ({"time": 12}, "time: no time with its zone; write it as 2026-10-01T12:00:00Z"),
+        ({"time": "1700000000"}, "time: no time with its zone"),
+        ({"simulated": "yes"}, "simulated: Input should be a valid boolean"),
+        ({"simulated": 1}, "simulated: Input should be a valid boolean"),
     ],
 )
 def test_bad_ranking(changes: dict[str, Any], message: str) -> None:

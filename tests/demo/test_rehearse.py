@@ -55,6 +55,12 @@ def test_nothing_of_the_users_is_needed():
     assert small.data.taxonomy is None and small.data.audits is None
 
 
+def test_the_users_files_of_rankings_and_checkpoints_are_not_needed_either():
+    data = {"held_out": ["absent.jsonl"], "known_checkpoints": ["absent"], "off_family": "drop"}
+    small = rehearse(real(rm={"data": data})).rm.data
+    assert (small.held_out, small.known_checkpoints, small.off_family) == ((), (), "drop")
+
+
 def test_models_are_small_ones_of_the_same_architecture():
     demo = rehearse(load_config("baichuan2_7b")).demo
     assert demo is not None and demo.checkpoints == {

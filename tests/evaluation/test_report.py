@@ -13,7 +13,7 @@ import pytest
 
 from rlhf.data.jsonl import write_jsonl
 from rlhf.evaluation.report import write
-from rlhf.evaluation.run_files import read_metrics
+from rlhf.evaluation.run_files import load, read_metrics
 from rlhf.runtime.metrics import MetricsLog
 from tests.evaluation.conftest import make_verdicts
 from tests.evaluation.pages import read_page, untranslated
@@ -237,3 +237,9 @@ def test_where_the_training_pairs_come_from(run_dir: Path) -> None:
     (run_dir / "rm" / "provenance.json").write_text(json.dumps(provenance))
     write(run_dir)
     assert "Responses of other families." not in read(run_dir)[1]
+
+
+def test_a_folder_beside_the_rounds_is_none(run_dir: Path) -> None:
+    for name in ("1-old", "old", "²"):
+        (run_dir / "rounds" / name).mkdir()
+    assert len(load(run_dir).rounds) == 2

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +14,7 @@ from rich.console import Console
 from rlhf.config.load import load_config
 from rlhf.config.schema import Config
 from rlhf.data.jsonl import write_jsonl
-from rlhf.data.records import Message, PromptRecord, RankingRecord, SFTRecord
+from rlhf.data.records import Message, RankingRecord, SFTRecord
 from rlhf.models.load import load_tokenizer
 from rlhf.runtime.run_dir import RunDir
 from rlhf.runtime.steps import Step
@@ -40,6 +40,18 @@ def runtime(config: Config) -> Any:
         seed=0,
         console=Console(quiet=True),
     )
+
+
+def ranking(id: str, texts: Sequence[str]) -> dict[str, Any]:
+    provenance = {"family": "baichuan", "model": "x", "size": "7b", "stage": "sft"}
+    return {
+        "id": id,
+        "prompt": {"id": "1", "messages": [{"role": "user", "content": "a"}]},
+        "responses": [
+            {"id": str(n), "text": text, "provenance": provenance} for n, text in enumerate(texts)
+        ],
+        "ranks": list(range(1, len(texts) + 1)),
+    }
 
 
 @pytest.fixture
@@ -77,17 +89,24 @@ def test_a_response_longer_than_the_model_reads_is_dropped(model: Path, tmp_path
     config = load_config("tiny", ["rm.data.off_family=allow", f"output_dir={tmp_path}"])
     assert config.rm.data.max_length > CONTEXT
     work = step(config, model, tmp_path / "rm", (TRAIN, HELD_OUT))
-    prompt = PromptRecord(id="1", messages=(Message(role="user", content="a"),))
-    provenance = {"family": "baichuan", "model": "x", "size": "7b", "stage": "sft"}
-    responses = [
-        {"id": str(n), "text": text, "provenance": provenance} for n, text in enumerate("ab1")
-    ]
-    responses[2]["text"] = LONG
-    record = RankingRecord.model_validate(
-        {"id": "1", "prompt": prompt, "responses": responses, "ranks": (1, 2, 3)}
-    )
+    record = RankingRecord.model_validate(ranking("1", ("a", "b", LONG)))
     for name in (TRAIN, HELD_OUT):
         write_jsonl(work.inputs[name], [record])
     found = read_preferences(work, load_tokenizer(model), config, runtime(config))
     assert found.dropped["responses_too_long"] == found.dropped["held_out_responses_too_long"] == 1
     assert [len(item.kept) for item in found.train.items] == [2]
+
+
+def test_two_files_of_a_split_with_equal_ids_are_told_before_training(
+    model: Path, tmp_path: Path
+) -> None:
+    config = load_config("tiny", ["rm.data.off_family=allow", f"output_dir={tmp_path}"])
+    work = step(config, model, tmp_path / "rm", (TRAIN, f"{HELD_OUT} 1", f"{HELD_OUT} 2"))
+    record = RankingRecord.model_validate(ranking("test.jsonl:1", "ab"))
+    for name in (TRAIN, f"{HELD_OUT} 1", f"{HELD_OUT} 2"):
+        write_jsonl(work.inputs[name], [record])
+    told = (
+        r"held out 2\.jsonl:1: id 'test\.jsonl:1' is in \S.*held out 1\.jsonl too; ids are unique"
+    )
+    with pytest.raises(ValueError, match=told):
+        read_preferences(work, load_tokenizer(model), config, runtime(config))

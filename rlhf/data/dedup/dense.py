@@ -6,13 +6,14 @@ within clusters (arXiv 2303.09540), but over the nearest few, so that a border p
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rlhf.data.dedup.near import NearDuplicate
+from rlhf.data.dedup.near import NearDuplicate, Similar
 
 _QUERIES = 1024  # compared at once
 _CLUSTERS_SEARCHED = 16
@@ -49,15 +50,12 @@ class DenseIndex:
         own: NDArray[np.int64] = numbers[:, 0]
         return own
 
-    def near(self, queries: NDArray[np.float32], threshold: float) -> list[NearDuplicate]:
-        """Pairs (own vector, query) whose cosine is over the threshold, by query."""
-        pairs = []
+    def near_each(self, queries: NDArray[np.float32], threshold: float) -> Iterator[Similar]:
+        """For each query the own vectors, ascending, whose cosine is over the threshold."""
         for start in range(0, len(queries), _QUERIES):
-            found = self._search(queries[start : start + _QUERIES], threshold)
-            for query, (others, cosines) in enumerate(found, start):
+            for others, cosines in self._search(queries[start : start + _QUERIES], threshold):
                 order = np.argsort(others)
-                pairs += [NearDuplicate(int(others[i]), query, float(cosines[i])) for i in order]
-        return pairs
+                yield others[order], cosines[order]
 
     def deduplicate(self, threshold: float) -> tuple[list[int], list[NearDuplicate]]:
         """Keeps the first of every set of duplicates; as `near.deduplicate`."""

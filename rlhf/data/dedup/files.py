@@ -9,13 +9,13 @@ from itertools import repeat
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from rlhf.data.dedup.dense import DenseIndex
 from rlhf.data.dedup.documents import Line, read_documents
+from rlhf.data.dedup.leaks import find_leaks, leak_rows
 from rlhf.data.dedup.meaning import MeaningReport, Meanings, meanings
-from rlhf.data.dedup.near import NearDuplicate, deduplicate, near_duplicates
+from rlhf.data.dedup.near import NearDuplicate, deduplicate
 from rlhf.data.dedup.scores import LEVELS, RepeatCounter
 from rlhf.data.dedup.vectors import DocumentVectors
-from rlhf.data.jsonl import Rejection, one_line, whole_files
+from rlhf.data.jsonl import Rejection, check_file, one_line, whole_files
 from rlhf.runtime.files import write_text
 
 OUTPUTS = tuple(f"{name}.jsonl" for name in ("kept", "dropped", "scores", "leaked", "rejected"))
@@ -39,6 +39,7 @@ class DedupReport:
     rejected: lines that are no document. same: dropped with Jaccard index 1.
     repeated: mean over documents of the share of the document, of its paragraphs and of its
         sentences that another document has too.
+    repeated_ids: kept documents whose id an earlier one has; a run takes no file with such.
     held_out, leaked: documents of the held-out files, and those near-duplicate to one of `files`.
     embeddings: what vectors found beyond that, if there were any.
     """
@@ -52,6 +53,7 @@ class DedupReport:
     dropped: int
     same: int
     repeated: dict[str, float]
+    repeated_ids: int
     held_out: int
     leaked: int
     embeddings: MeaningReport | None
@@ -67,7 +69,8 @@ def dedup_files(
     """Keeps the first of every set of duplicates in the files, which count as one set.
 
     Writes to `out_dir`: kept.jsonl, the lines as they were; dropped.jsonl, with the kept document
-    and the similarity; scores.jsonl, a line a document; leaked.jsonl, the pairs with `against`;
+    and the similarity; scores.jsonl, a line a document; leaked.jsonl, `against` with the
+    closest documents;
     rejected.jsonl, lines that are no document; report.json. Files are streamed more than once;
     what stays in memory is hashes, and vectors.
 
@@ -82,6 +85,7 @@ def dedup_files(
             a file of vectors has not one for each document.
     """
     for file in (*files, *against):
+        check_file(file)
         if file.resolve() in {(out_dir / name).resolve() for name in OUTPUTS}:
             raise ValueError(f"{file}: would be overwritten; name another folder with --out")
     bad: list[Rejection] = []
@@ -91,9 +95,10 @@ def dedup_files(
         raise ValueError(f"{', '.join(map(str, files))}: no line with messages or a text")
     count, same = len(kept) + len(near), sum(pair.similarity == 1 for pair in near)
     held_out = list(read_documents(against, bad))
-    leaks = _leaks(files, held_out, count, threshold, vectors)
+    leaks = find_leaks(files, held_out, count, threshold, vectors)
     meant = meanings(lambda: _wholes(files), kept, vectors) if vectors else None
     dropped = _matches(near, meant)
+    repeated, repeated_ids = _write_parts(files, out_dir, dropped, repeats, meant)
     report = DedupReport(
         files=tuple(map(str, files)),
         against=tuple(map(str, against)),
@@ -103,14 +108,17 @@ def dedup_files(
         kept=count - len(dropped),
         dropped=len(dropped),
         same=same,
-        repeated=_write_parts(files, out_dir, dropped, repeats, meant),
+        repeated=repeated,
+        repeated_ids=repeated_ids,
         held_out=len(held_out),
-        leaked=_write_leaks(files, held_out, out_dir, leaks),
+        leaked=len({leak.held_out for leak in leaks}),
         embeddings=meant.report() if meant else None,
     )
-    with whole_files(out_dir / "rejected.jsonl") as (stream,):
+    with whole_files(out_dir / "leaked.jsonl", out_dir / "rejected.jsonl") as (leaked, rejected):
+        for row in leak_rows(files, held_out, leaks):
+            _write(leaked, row)
         for rejection in bad:
-            stream.write(rejection.to_json())
+            rejected.write(rejection.to_json())
     write_text(out_dir / "report.json", json.dumps(asdict(report), indent=1) + "\n")
     return report
 
@@ -141,10 +149,11 @@ def _write_parts(
     dropped: Mapping[int, _Match],
     repeats: RepeatCounter,
     meant: Meanings | None,
-) -> dict[str, float]:
-    """Writes kept, dropped and scores; returns the mean scores."""
+) -> tuple[dict[str, float], int]:
+    """Writes kept, dropped and scores; returns the mean scores, and how many ids come again."""
     originals: dict[int, dict[str, object]] = {match.pair.first: {} for match in dropped.values()}
     totals, count = dict.fromkeys(LEVELS, 0.0), 0
+    ids, repeated_ids = set[int](), 0  # by their hashes, as all that stays in memory
     parts = [out_dir / name for name in ("kept.jsonl", "dropped.jsonl", "scores.jsonl")]
     more = meant.scores() if meant else repeat({})
     with whole_files(*parts) as (kept_out, dropped_out, scores_out):
@@ -155,50 +164,15 @@ def _write_parts(
                 originals[count - 1] = place
             if match is None:
                 kept_out.write(line.raw.rstrip(b"\r\n") + b"\n")
+                if line.document.id is not None:
+                    repeated_ids += hash(line.document.id) in ids
+                    ids.add(hash(line.document.id))
             else:
                 found = match.found | {"kept": originals[match.pair.first]}
                 _write(dropped_out, place | found | {"record": json.loads(line.raw)})
             _write(scores_out, {**place, **scores, **alike})
             totals = {level: totals[level] + scores[level] for level in LEVELS}
-    return {level: round(total / count, 4) for level, total in totals.items()}
-
-
-def _leaks(
-    files: Sequence[Path],
-    held_out: Sequence[Line],
-    documents: int,
-    threshold: float,
-    vectors: DocumentVectors | None,
-) -> list[_Match]:
-    """Pairs (document, held-out document) by what was asked."""
-    if vectors:
-        vectors.check(documents + len(held_out))
-    if not held_out:
-        return []
-
-    def asked() -> Iterator[str]:
-        return (line.document.question() for line in read_documents(files))
-
-    questions = [line.document.question() for line in held_out]
-    found = [_Match(pair, "jaccard") for pair in near_duplicates(asked(), questions, threshold)]
-    if vectors:
-        index = DenseIndex(vectors.of(asked()))
-        pairs = index.near(vectors.of(questions, first=documents), vectors.threshold)
-        found += [_Match(pair, "cosine") for pair in pairs]
-    return sorted(found)
-
-
-def _write_leaks(
-    files: Sequence[Path], held_out: Sequence[Line], out_dir: Path, leaks: Sequence[_Match]
-) -> int:
-    """Writes the pairs of a document and a held-out one; returns how many of the latter."""
-    wanted = {match.pair.first for match in leaks}
-    places = {i: line.place for i, line in enumerate(read_documents(files)) if i in wanted}
-    with whole_files(out_dir / "leaked.jsonl") as (stream,):
-        for match in leaks:
-            found = match.found | {"document": places[match.pair.first]}
-            _write(stream, held_out[match.pair.second].place | found)
-    return len({match.pair.second for match in leaks})
+    return {level: round(total / count, 4) for level, total in totals.items()}, repeated_ids
 
 
 def _write(stream: BinaryIO, row: Mapping[str, object]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from itertools import chain, islice
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,10 @@ class NearDuplicate(NamedTuple):
     similarity: float
 
 
+Similar = tuple[NDArray[np.int64], NDArray[np.floating[Any]]]
+"""The texts that one is like, by index, and how much."""
+
+
 def near_duplicates(
     train: Iterable[str], held_out: Iterable[str], threshold: float
 ) -> list[NearDuplicate]:
@@ -36,7 +40,7 @@ def near_duplicates(
 
 def similar_of_each(
     train: Iterable[str], held_out: Iterable[str], threshold: float
-) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float64]]]:
+) -> Iterator[Similar]:
     """For each held-out text the training texts, ascending, that reach the threshold, and their
     Jaccard indices: where many texts are alike, all pairs together may not go into memory."""
     held = list(held_out)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -43,6 +44,9 @@ def convert(format: str, path: str | Path, out_dir: str | Path) -> ConvertReport
         path: a file, a folder, of which every JSON, CSV, TSV, Parquet and Arrow file is read, or
             the name of a dataset on the hub, "user/name" or "user/name:split".
 
+    A record's id names folder, file and row: what helpful/test.jsonl and harmless/test.jsonl become
+    may be used together.
+
     Raises:
         ValueError: unknown format, nothing to read, or an output folder inside the input folder.
     """
@@ -58,6 +62,7 @@ def convert(format: str, path: str | Path, out_dir: str | Path) -> ConvertReport
             f"{out_dir} is inside {path}: its output would be input next time; move it"
         )
     found, ignored = sources(str(path))
+    folder = _folder_name(Path(path))
     for out in (out_dir / "records.jsonl", out_dir / "rejected.jsonl"):
         if out.exists() and Path(path).exists() and out.samefile(path):
             raise ValueError(f"{path}: would be overwritten; name another folder with --out")
@@ -68,7 +73,7 @@ def convert(format: str, path: str | Path, out_dir: str | Path) -> ConvertReport
         for name, number, row in _rows(found):
             counts[name] += 1
             try:
-                line = _read(READERS[format], row, Origin(f"{name}:{number}", name))
+                line = _read(READERS[format], row, Origin(f"{folder}{name}:{number}", name))
             except ValueError as error:
                 reasons[str(error)] += 1
                 first.setdefault(str(error), f"{name}:{row.line}")
@@ -90,6 +95,13 @@ def convert(format: str, path: str | Path, out_dir: str | Path) -> ConvertReport
         files={name: counts[name] for name in found},
         ignored=ignored,
     )
+
+
+def _folder_name(path: Path) -> str:
+    """ "helpful/" for that folder, or for a file in it; "" for what is not on this machine."""
+    whole = Path(os.path.abspath(path))
+    folder = whole if path.is_dir() else whole.parent
+    return f"{folder.name}/" if path.exists() and folder.name else ""
 
 
 def _rows(found: Sources) -> Iterator[tuple[str, int, Row]]:

@@ -17,6 +17,7 @@ _TABLES = {".csv": ",", ".tsv": "\t"}  # and what stands between two cells
 _TEXTS = (".json", ".jsonl", ".ndjson", *_TABLES)
 _BINARIES = {".parquet": parquet_rows, ".arrow": arrow_rows}
 SUFFIXES = (*_TEXTS, *(f"{suffix}.gz" for suffix in _TEXTS), *_BINARIES)
+_OF_SAVED = ("dataset_info.json", "state.json", "dataset_dict.json")  # `datasets`' own, by .arrow
 _HUB_NAME = re.compile(r"([\w.-]+/[\w.-]+)(?::([\w.-]+))?")
 
 Sources = dict[str, Callable[[], Iterator[Row]]]
@@ -46,8 +47,12 @@ def sources(place: str) -> tuple[Sources, tuple[str, ...]]:
 def _folder(folder: Path) -> tuple[Sources, tuple[str, ...]]:
     files = sorted(file for file in folder.rglob("*") if file.is_file())
     names = {file.relative_to(folder).as_posix(): file for file in files}
+    arrow = [file.parent for file in files if file.suffix == ".arrow"]
+    saved = {*arrow, *(folder.parent for folder in arrow)}  # a dataset, or its splits
     chosen = {
-        name: _reader(file) for name, file in names.items() if name.lower().endswith(SUFFIXES)
+        name: _reader(file)
+        for name, file in names.items()
+        if name.lower().endswith(SUFFIXES) and not (file.name in _OF_SAVED and file.parent in saved)
     }
     if not chosen:
         raise ValueError(f"{folder}: no file in it ends with {', '.join(SUFFIXES)}")

@@ -83,7 +83,8 @@ def _lines(stream: TextIO, delimiter: str) -> Iterator[tuple[int, str, list[str]
     """(line, text, cells or what is wrong) of each row that is not blank.
 
     A quote that never closes takes all that follows for one cell: then its own line is wrong, and
-    reading goes on at the next.
+    reading goes on at the next. In a TSV, whose texts may just begin with a quotation mark, that
+    line is read without quoting, and so is one whose quote takes in the cells and lines behind it.
     """
     ahead: deque[str] = deque()
     taken: list[str] = []
@@ -93,7 +94,7 @@ def _lines(stream: TextIO, delimiter: str) -> Iterator[tuple[int, str, list[str]
             taken.append(text)
             yield text
 
-    line = 1
+    line, width = 1, 0
     reader = csv.reader(source(), delimiter=delimiter, strict=True)
     while True:
         found: list[str] | csv.Error | None
@@ -101,15 +102,27 @@ def _lines(stream: TextIO, delimiter: str) -> Iterator[tuple[int, str, list[str]
             found = next(reader, None)
         except csv.Error as error:
             found = error
-            ahead.extendleft(reversed(taken[1:]))
-            del taken[1:]
-            reader = csv.reader(source(), delimiter=delimiter, strict=True)
         if found is None:
             return
+        plain = delimiter == "\t" and _is_plain(found, width)
+        if plain or isinstance(found, csv.Error):
+            ahead.extendleft(reversed(taken[1:]))
+            del taken[1:]
+            found = taken[0].rstrip("\r\n").split(delimiter) if plain else found
+            reader = csv.reader(source(), delimiter=delimiter, strict=True)
         if found:
             yield line, "".join(taken).rstrip("\r\n"), found
+            width = width or (len(found) if isinstance(found, list) else 0)
         line += len(taken)
         taken.clear()
+
+
+def _is_plain(found: list[str] | csv.Error, width: int) -> bool:
+    """Whether what quoting makes of a row with tabs is not what it says."""
+    if isinstance(found, csv.Error):
+        return True
+    longer = [cell for cell in found if "\n" in cell or "\r" in cell]
+    return bool(longer) and (len(found) != width or any("\t" in cell for cell in longer))
 
 
 def _row(line: int, text: str, names: Sequence[str], cells: Sequence[str]) -> Row:

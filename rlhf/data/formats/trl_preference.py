@@ -3,44 +3,83 @@
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Sequence
 
+from rlhf.data.formats import alpaca
 from rlhf.data.formats.messages import answer
 from rlhf.data.formats.reading import (
     Fields,
     Origin,
     Turn,
     comparison,
+    optional_text,
     reader,
     rest,
+    system_turn,
     turn,
 )
 from rlhf.data.records import RankingRecord
 
+_OTHER_NAMES = ("instruction", "question", "query", "input")
+_IN_WORD = re.compile(r"[^\W\u3040-\u30ff\u3400-\u9fff]{2}")  # where spaces stand between words
+
 
 @reader("trl-preference")
 def read(row: Fields, origin: Origin) -> RankingRecord:
-    """Two answers to one prompt, each of the three either plain text or a list of messages."""
+    """Two answers to one prompt, each of the three either plain text or a list of messages.
+
+    Many publish `prompt` under another name, and what the system says in a column of its own.
+    """
     chosen, of_chosen = answer(row, "chosen")
     rejected, of_rejected = answer(row, "rejected")
-    ends = {"chosen": chosen, "rejected": rejected}
-    metadata = rest(row, "prompt", "chosen", "rejected") | of_chosen | of_rejected
-    if row.get("prompt") is not None:
-        prompt, of_prompt = answer(row, "prompt", role="user")
-        metadata |= of_prompt
-        # Some publish the prompt twice: alone, and before the answer in both conversations.
-        if all(each[:-1][-len(prompt) :] == prompt for each in ends.values()):
-            prompt = []
-    elif all(said == [turn("assistant", row[key])] for key, said in ends.items()):
-        return _split(origin, row["chosen"], row["rejected"], metadata)
-    else:
+    column = _column(row, chosen, rejected)
+    prompt, used, of_prompt = _prompt(row, column)
+    # Some publish the prompt twice: alone, and before the answer in both conversations.
+    if all(each[:-1][-len(prompt) :] == prompt for each in (chosen, rejected)):
         prompt = []
+    if column is None and [chosen, rejected] == [
+        [turn("assistant", row[key])] for key in ("chosen", "rejected")
+    ]:
+        prompt, chosen, rejected = _split(row["chosen"], row["rejected"])
+    if all(each["role"] != "system" for each in prompt + chosen):
+        prompt = system_turn(optional_text(row, "system")) + prompt
+        used = (*used, "system")
+    metadata = rest(row, *used, "chosen", "rejected") | of_chosen | of_rejected | of_prompt
     return comparison(origin, prompt + chosen, prompt + rejected, metadata)
 
 
-def _split(origin: Origin, chosen: str, rejected: str, metadata: dict[str, str]) -> RankingRecord:
-    """Two texts that begin with the prompt."""
-    # As in TRL, a space before the first difference belongs to the answers.
-    common = os.path.commonprefix([chosen, rejected]).removesuffix(" ")
-    ends: list[Turn] = [turn("assistant", each[len(common) :]) for each in (chosen, rejected)]
-    prompt = turn("user", common)
-    return comparison(origin, [prompt, ends[0]], [prompt, ends[1]], metadata)
+def _column(row: Fields, chosen: Sequence[Turn], rejected: Sequence[Turn]) -> str | None:
+    """The one that has the prompt; None where only the answers have it."""
+    if row.get("prompt") is not None:
+        return "prompt"
+    if len(chosen) > 1 or len(rejected) > 1:
+        return None
+    texts = [said["content"] for said in (*chosen, *rejected)]
+    named = [name for name in _OTHER_NAMES if row.get(name)]
+    return next(
+        (name for name in named if not all(each.startswith(str(row[name])) for each in texts)), None
+    )
+
+
+def _prompt(row: Fields, column: str | None) -> tuple[list[Turn], tuple[str, ...], dict[str, str]]:
+    """The turns, the fields that they come from, and metadata."""
+    if column is None:
+        return [], (), {}
+    if column == "instruction":
+        return alpaca.question(row), alpaca.QUESTION, {}
+    turns, metadata = answer(row, column, role="user")
+    return turns, (column,), metadata
+
+
+def _split(chosen: str, rejected: str) -> tuple[list[Turn], list[Turn], list[Turn]]:
+    """Two texts that begin with the prompt: it, and the answers."""
+    size = len(os.path.commonprefix([chosen, rejected]))
+    # A word that both begin belongs to the answers, and as in TRL a space before them does.
+    while any(
+        size and _IN_WORD.fullmatch(each[size - 1 : size + 1]) for each in (chosen, rejected)
+    ):
+        size -= 1
+    size -= chosen[:size].endswith(" ")
+    prompt, *ends = chosen[:size], chosen[size:], rejected[size:]
+    return [turn("user", prompt)], [turn("assistant", ends[0])], [turn("assistant", ends[1])]

@@ -34,8 +34,8 @@ def test_one_row_gives_one_line(tmp_path: Path) -> None:
     assert list(report.first.values()) == ["belle.jsonl:2", "belle.jsonl:4"]
     records = list(read_jsonl(out / "records.jsonl", SFTRecord))
     assert [(record.id, record.messages[1].content) for record in records] == [
-        ("belle.jsonl:1", "一"),
-        ("belle.jsonl:4", "二"),
+        (f"{tmp_path.name}/belle.jsonl:1", "一"),
+        (f"{tmp_path.name}/belle.jsonl:4", "二"),
     ]
     first, second = rejected(out)
     assert (first["file"], first["line"], first["row"], first["content"]) == (
@@ -63,8 +63,8 @@ def test_equal_prompts_share_their_id_over_rows_files_and_formats(tmp_path: Path
     convert("trl-preference", source, tmp_path / "trl")
     records = list(read_jsonl(tmp_path / "trl" / "records.jsonl", RankingRecord))
     assert [record.id for record in records] == [
-        *("a.jsonl:1", "a.jsonl:2", "a.jsonl:3"),
-        *("b.jsonl:1", "b.jsonl:2"),
+        *("in/a.jsonl:1", "in/a.jsonl:2", "in/a.jsonl:3"),
+        *("in/b.jsonl:1", "in/b.jsonl:2"),
     ]
     why, again, how, same, capital = (record.prompt.id for record in records)
     assert why == again != how == same and capital not in (why, how)
@@ -87,7 +87,22 @@ def test_a_folder_with_gzip_and_files_of_other_kinds(tmp_path: Path) -> None:
     assert report.files == {"b.json": 2, "deep/a.jsonl.gz": 1, "empty.jsonl": 0}
     assert report.ignored == ("LICENSE",)
     ids = [record.id for record in read_jsonl(tmp_path / "out" / "records.jsonl", SFTRecord)]
-    assert ids == ["b.json:1", "b.json:2", "deep/a.jsonl.gz:1"]
+    assert ids == ["in/b.json:1", "in/b.json:2", "in/deep/a.jsonl.gz:1"]
+
+
+def test_files_of_one_name_in_two_folders_give_unlike_ids(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = []
+    for folder in ("helpful", "harmless"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "test.jsonl").write_text(alpaca("a"))
+        monkeypatch.chdir(tmp_path / folder)
+        for place in ("test.jsonl", "../" + folder, tmp_path / folder / "test.jsonl"):
+            convert("alpaca", place, tmp_path / "out")
+            (record,) = read_jsonl(tmp_path / "out" / "records.jsonl", SFTRecord)
+            ids.append(record.id)
+    assert ids == ["helpful/test.jsonl:1"] * 3 + ["harmless/test.jsonl:1"] * 3
 
 
 def test_lone_surrogates_and_wrong_encoding_are_kept_readable(tmp_path: Path) -> None:

@@ -328,6 +328,44 @@ def test_trl_preference_in_all_its_shapes() -> None:
     assert turns(record) == [(U, "The sky is")] and answers(record) == [" blue.", " green."]
 
 
+@pytest.mark.parametrize("name", ["question", "instruction", "query", "input"])
+def test_trl_prompt_under_another_name(name: str) -> None:
+    ends = {"chosen": "It is Paris.", "rejected": "It is Lyon."}
+    asked = {"system": "Be brief.", name: "Capital of France?", "id": "7"}
+    record = read("trl-preference", asked | ends)
+    assert turns(record) == [(S, "Be brief."), (U, "Capital of France?")]
+    assert answers(record) == ["It is Paris.", "It is Lyon."]
+    assert record.prompt.metadata == {"id": "7"}
+    spoken = {key: [message(A, text)] for key, text in ends.items()}
+    assert turns(read("trl-preference", asked | spoken)) == turns(record)
+    inside = {key: f"Capital of France? {text}" for key, text in ends.items()}
+    assert answers(read("trl-preference", asked | inside)) == [" Paris.", " Lyon."]
+    talks = {key: [message(U, "Where?"), message(A, text)] for key, text in ends.items()}
+    assert turns(read("trl-preference", asked | talks)) == [(S, "Be brief."), (U, "Where?")]
+
+
+def test_trl_prompt_beside_alpacas_input_or_a_system_text() -> None:
+    ends = {"chosen": "甲", "rejected": "乙"}
+    record = read("trl-preference", {"instruction": "译", "input": "a", **ends})
+    assert turns(record) == [(U, "译\na")]
+    record = read("trl-preference", {"prompt": "译", "system": "短", **ends})
+    assert turns(record) == [(S, "短"), (U, "译")]
+
+
+@pytest.mark.parametrize(
+    "prompt, good, bad",
+    [
+        ("Q: hi A:", " yes", " yeah no"),
+        ("2 + 2 =", " 40", " 41"),
+        ("你好吗？我", "很好", "不好"),
+        ("Human: hi\n", "hello", "hell"),
+    ],
+)
+def test_trl_texts_are_split_at_a_word(prompt: str, good: str, bad: str) -> None:
+    record = read("trl-preference", {"chosen": prompt + good, "rejected": prompt + bad})
+    assert turns(record) == [(U, prompt)] and answers(record) == [good, bad]
+
+
 def test_trl_prompt_that_conversations_repeat_after_a_system_turn() -> None:
     start = [message(S, "rules"), message(U, "sky?")]
     ends = {key: [*start, message(A, key)] for key in ("chosen", "rejected")}

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from rlhf.data.formats import arrays
 from rlhf.data.formats import rows as rows_module
 from rlhf.data.formats.rows import read_rows
 from rlhf.data.jsonl import MAX_LINE_BYTES
@@ -87,6 +88,47 @@ def test_an_element_that_ends_nowhere_hides_none_behind_it(
     assert all("not JSON" in str(found[place][1]) for place in (0, 3))
 
 
+@pytest.mark.parametrize(
+    "bad",
+    [
+        '{"a": "x, "b": [{"c": 1}, {"c": 2}]}',
+        '{"a": "x", "b": [{"c": 1}, {"c": 2}]',
+        '{"a": "x", "b": [{"c": 1}, {"c": 2}}',
+        '{"a": "say "hi, {} [", "b": []}',
+        '{a": "x", "b": []}',
+    ],
+)
+@pytest.mark.parametrize("gap", ["", " "])
+def test_an_array_on_one_line_goes_on_after_a_bad_element(
+    tmp_path: Path, bad: str, gap: str
+) -> None:
+    good = [{"a": f"x{n}, {{]", "b": [{"a": 1}, {"a": 2}]} for n in range(4)]
+    texts = [json.dumps(each, separators=(f",{gap}", f":{gap}")) for each in good]
+    bad = bad.replace(" ", gap)
+    found = rows(tmp_path / "a.json", f"[{f',{gap}'.join([*texts[:2], bad, *texts[2:], bad])}]")
+    assert [value for _, value in found if isinstance(value, dict)] == good
+    assert {str(value)[:8] for _, value in found if not isinstance(value, dict)} == {"not JSON"}
+
+
+def test_a_bad_element_of_a_large_array_keeps_little_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[int] = []
+    apart = arrays._apart
+    monkeypatch.setattr(
+        arrays,
+        "_apart",
+        lambda line, text, head: taken.append(len(text)) or apart(line, text, head),
+    )
+    texts = [json.dumps({"a": n, "b": "x" * 1000}) for n in range(8_000)]
+    texts[3] = texts[3][:-2]
+    for between in (", ", ",\n"):
+        found = rows(tmp_path / "a.json", f"[{between.join(texts)}]")
+        assert [n for n, (_, value) in enumerate(found) if not isinstance(value, dict)] == [3]
+        assert len(found) == 8_000 and found[-1][0] == (1 if between == ", " else 8_000)
+    assert max(taken) <= MAX_LINE_BYTES + 1024 * 1024
+
+
 def test_many_elements_that_end_nowhere_hide_none_either(tmp_path: Path) -> None:
     lines = ['{"a": 1', '{"a": 2}'] * 20_000
     found = rows(tmp_path / "a.json", "[\n" + ",\n".join(lines) + "\n]")
@@ -120,7 +162,12 @@ def test_brackets_that_do_not_match_lose_no_text(
 
 def test_one_object_over_several_lines(tmp_path: Path) -> None:
     value = {"chat": {"turn_1": "a, b"}, "n": [1, 2]}
-    assert rows(tmp_path / "a.json", json.dumps(value, indent=2)) == [(1, value)]
+    whole = json.dumps(value, indent=2)
+    for text in (whole, whole.replace("{\n", "{", 1), whole.replace(",\n", ",\n\n")):
+        assert rows(tmp_path / "a.json", text) == [(1, value)]
+    bad = [(1, "not JSON: Expecting value"), (2, {"a": 1})]
+    assert rows(tmp_path / "a.jsonl", '{"a":\n{"a": 1}') == bad
+    assert rows(tmp_path / "a.jsonl", '{"a": 1}\ntext')[0] == (1, {"a": 1})
 
 
 def test_wrong_encoding_rejects_only_its_rows(tmp_path: Path) -> None:

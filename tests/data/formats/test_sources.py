@@ -48,6 +48,27 @@ def test_csv_cells_may_span_lines_and_a_bad_row_is_told(tmp_path: Path) -> None:
     ]
 
 
+def test_a_quotation_mark_that_begins_a_cell_of_a_tsv_joins_no_rows(tmp_path: Path) -> None:
+    path = tmp_path / "a.tsv"
+    lines = [
+        "q\ti\ta",
+        '"Start here\t\tfirst',
+        'What is 5"\t\tsecond',
+        '"Yes" he said\t\tthird',
+        '4\t\t"fourth',
+        '5"\t\tfifth',
+        '"six\nlines"\t""\t"and ""quotes"""',
+        '"last',
+    ]
+    path.write_text("\n".join(lines) + "\n")
+    cells = [line.split("\t") for line in lines[1:6]]
+    assert rows(path)["a.tsv"] == [
+        *((n, dict(zip("qia", row, strict=True))) for n, row in enumerate(cells, start=2)),
+        (7, {"q": "six\nlines", "i": "", "a": 'and "quotes"'}),
+        (9, {"q": '"last', "i": None, "a": None}),
+    ]
+
+
 def test_text_that_is_not_utf_8_costs_its_parquet_row_alone(tmp_path: Path) -> None:
     path, places = tmp_path / "a.parquet", pyarrow.array([0, 1, 2, 3], pyarrow.int32()).buffers()[1]
     damaged = pyarrow.StringArray.from_buffers(3, places, pyarrow.py_buffer(b"a\xffc"))
@@ -64,6 +85,20 @@ def test_a_dataset_saved_to_disk(tmp_path: Path) -> None:
     datasets.Dataset.from_list(table).save_to_disk(tmp_path / "saved")
     found = rows(tmp_path / "saved")["data-00000-of-00001.arrow"]
     assert found == [(1, table[0]), (2, table[1])]
+
+
+def test_what_datasets_writes_beside_its_rows_is_no_data(tmp_path: Path) -> None:
+    table = datasets.Dataset.from_list([{"instruction": "q", "output": "a"}])
+    table.save_to_disk(tmp_path / "one")
+    datasets.DatasetDict(train=table, test=table).save_to_disk(tmp_path / "splits")
+    for name, records in (("one", 1), ("splits", 2)):
+        report = convert("alpaca", tmp_path / name, tmp_path / "out")
+        assert (report.records, report.rejected) == (records, 0)
+        assert {Path(file).name for file in report.files} == {"data-00000-of-00001.arrow"}
+    assert "dataset_dict.json" in report.ignored and "test/state.json" in report.ignored
+    (tmp_path / "plain").mkdir()
+    (tmp_path / "plain" / "state.json").write_text('[{"instruction": "q", "output": "a"}]')
+    assert convert("alpaca", tmp_path / "plain", tmp_path / "out").records == 1
 
 
 def test_tables_separated_by_tabs_packed_or_with_capitals_in_their_names(tmp_path: Path) -> None:

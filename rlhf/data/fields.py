@@ -1,0 +1,34 @@
+"""What the fields of records may hold, as strictly as their JSON Schemas say it."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from typing import Annotated, Literal
+
+from pydantic import AwareDatetime, BeforeValidator, Field, WithJsonSchema
+
+from rlhf.data.jsonl import Text
+
+Role = Literal["system", "user", "assistant"]
+Label = Literal["helpful", "harmless"]
+Stage = Literal["base", "sft", "dpo", "ppo", "unknown"]
+Whole = Annotated[int, Field(strict=True)]
+Number = Annotated[float, Field(strict=True)]
+Grade = Annotated[int, Field(strict=True, ge=1, le=5)]
+_TIME = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}(:[0-9.]+)?([Zz]|[+-][0-9:]+)$"
+Category = Annotated[tuple[Text, ...], Field(max_length=3)]
+
+
+def _no_number(time: object) -> object:
+    """A number, also as text, would pass for the seconds since 1970."""
+    if isinstance(time, datetime) or isinstance(time, str) and re.match(_TIME, time):
+        return time
+    raise ValueError("no time with its zone; write it as 2026-10-01T12:00:00Z")
+
+
+Time = Annotated[
+    AwareDatetime,
+    BeforeValidator(_no_number),
+    WithJsonSchema({"type": "string", "format": "date-time", "pattern": _TIME}),
+]
