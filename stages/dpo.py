@@ -75,4 +75,4 @@ def _train(config: Config, section: DPOSection, runtime: Runtime, step: Step) ->
             on_log=bar.update,
             engine=engine,
         )
-    return asdict(summary) | rankings.dropped
+    return asdict(summary) | rankings.counts

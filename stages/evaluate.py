@@ -14,7 +14,7 @@ from rlhf.demo import rubric
 from rlhf.evaluation import report
 from rlhf.evaluation.answers import Answer, Answerer
 from rlhf.evaluation.card import with_cards
-from rlhf.evaluation.contest import baseline, judge_path, learnt_from_simulated, note_of
+from rlhf.evaluation.contest import background, baseline, judge_path
 from rlhf.evaluation.judges import Grader, reward_model_judge
 from rlhf.evaluation.policy import compare_rows
 from rlhf.models.load import check_kind
@@ -190,9 +190,8 @@ def judge(config: Config, runtime: Runtime) -> Grader:
         return Grader("demo rubric without noise", True, _by_rubric)
     # Where a judge has graded in the place of people, it is no independent one either.
     graded = config.annotation.grading is not None and bool(config.evaluate.judge)
-    simulated = graded or learnt_from_simulated(path)
-    note = note_of(path, config, runtime)
-    return reward_model_judge(path, runtime, config.evaluate.batch_size, note, simulated)
+    known, size = background(path, config, runtime), config.evaluate.batch_size
+    return reward_model_judge(path, runtime, size, known.note, graded or known.simulated)
 
 
 def _by_rubric(prompts: Sequence[PromptRecord], answers: Sequence[Answer]) -> list[float]:

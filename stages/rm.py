@@ -61,7 +61,7 @@ def _train(config: Config, runtime: Runtime, step: Step) -> Summary:
     summary = _learn(rankings, tokenizer, config, runtime, step)
     gc.collect()  # the trained model stands in a cycle with its trainer
     _write_pairs(rankings.held_out, config, runtime, step)
-    return asdict(summary) | rankings.dropped
+    return asdict(summary) | rankings.counts
 
 
 def _learn(

@@ -58,8 +58,9 @@ def launch(processes: int, arguments: Sequence[str], again: str) -> int:
         came.append(number)
         _pass_on(number)
 
-    signal.signal(signal.SIGINT, pass_on)
-    signal.signal(signal.SIGTERM, once_a_moment(pass_on))
+    for number, handler in {signal.SIGINT: pass_on, signal.SIGTERM: once_a_moment(pass_on)}.items():
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, handler)
     try:
         elastic_launch(config, sys.executable)("-m", "rlhf", *arguments)
     except ChildFailedError as error:

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 from rlhf.config.schema import Config
-from rlhf.data.jsonl import read_jsonl
-from rlhf.data.records import RankingRecord
 from rlhf.models.load import checkpoint_hash
 from rlhf.runtime.distributed import Runtime
 from rlhf.runtime.lineage import now_at
-from rlhf.runtime.manifest import maker_of
+from rlhf.runtime.manifest import SIMULATED, maker_of
 
 REWARD_MODEL = "reward_model"
 """The input of PPO that it trains against."""
-TRAIN = "train "
-"""How the names of rankings begin that a stage has learnt from; the others are held out."""
 
 
 def baseline(start: str | None, runtime: Runtime) -> Path:
@@ -36,32 +33,33 @@ def judge_path(config: Config, runtime: Runtime) -> Path | None:
     return Path(config.evaluate.judge or config.ppo.reward_model or runtime.stage_dir("rm"))
 
 
-def note_of(judge: Path, config: Config, runtime: Runtime) -> str:
-    """What the report has to say behind the name of a reward model that judges."""
-    notes = ["PPO trained on it: no independent judge"] * ppo_trained_on(judge, config, runtime)
-    notes += ["trained on simulated rankings"] * learnt_from_simulated(judge)
-    return f" ({'; '.join(notes)})" if notes else ""
+class Background(NamedTuple):
+    """of_ppo: the PPO of some round trained against this judge. simulated: it learnt from rankings
+    of simulated annotators, as far as is known."""
+
+    of_ppo: bool
+    simulated: bool
+
+    @property
+    def note(self) -> str:
+        """What the report has to say behind its name."""
+        notes = ["PPO trained on it: no independent judge"] * self.of_ppo
+        notes += ["trained on simulated rankings"] * self.simulated
+        return f" ({'; '.join(notes)})" if notes else ""
 
 
-def ppo_trained_on(judge: Path, config: Config, runtime: Runtime) -> bool:
-    """Whether the PPO of some round trained against this very judge: the same directory, an export
-    of it, or a copy of its weights."""
-    rounds = range(1, runtime.rounds + 1)
-    own = [runtime.run_dir.stage("rm", number, runtime.rounds) for number in rounds]
-    named = config.ppo.reward_model
-    models = [_unexported(model) for model in ([Path(named)] if named else own)]
-    judge = _unexported(judge)
-    if judge in models:
-        return True
-    there = {model for model in (judge, *models) if (model / "config.json").is_file()}
-    return judge in there and checkpoint_hash(judge) in map(checkpoint_hash, there - {judge})
+def background(judge: Path, config: Config, runtime: Runtime) -> Background:
+    """Of a reward model that judges."""
+    of_ppo = _of_ppo(judge, config, runtime)
+    known = (judge, of_ppo) if of_ppo else (judge,)  # a copy of the weights knows nothing of itself
+    return Background(of_ppo is not None, any(map(learnt_from_simulated, known)))
 
 
 def learnt_from_simulated(model: Path) -> bool:
     """Whether a model, or what it was exported from, learnt from rankings of simulated annotators;
     PPO's by way of their reward model.
 
-    False where nothing is known: of weights that no stage has made, or when the rankings are gone.
+    False where nothing says so: of weights that no stage has made.
     """
     made = maker_of(_unexported(model))
     if made is None:
@@ -70,9 +68,29 @@ def learnt_from_simulated(model: Path) -> bool:
     if REWARD_MODEL in manifest.inputs:
         scorer = now_at(manifest.inputs[REWARD_MODEL], directory)
         return scorer is not None and learnt_from_simulated(scorer)
-    read = [each for name, each in manifest.inputs.items() if name.startswith(TRAIN)]
-    files = [path for each in read if (path := now_at(each, directory)) is not None]
-    return any(record.simulated for path in files for record in read_jsonl(path, RankingRecord))
+    return bool(manifest.summary.get(SIMULATED))
+
+
+def _of_ppo(judge: Path, config: Config, runtime: Runtime) -> Path | None:
+    """The reward model of some round's PPO that this judge is: the same directory, an export of it,
+    or a copy of its weights."""
+    rounds = range(1, runtime.rounds + 1)
+    own = [runtime.run_dir.stage("rm", number, runtime.rounds) for number in rounds]
+    named = config.ppo.reward_model
+    judge = _unexported(judge)
+    for model in map(_unexported, [Path(named)] if named else own):
+        if model == judge or _same_weights(model, judge):
+            return model
+    return None
+
+
+def _same_weights(model: Path, other: Path) -> bool:
+    """Hashes are compared where sizes are equal: to take one is to read all weights."""
+    sizes, others = (
+        sorted((file.name, file.stat().st_size) for file in each.glob("*.safetensors"))
+        for each in (model, other)
+    )
+    return bool(sizes) and sizes == others and checkpoint_hash(model) == checkpoint_hash(other)
 
 
 def _unexported(model: Path) -> Path:

@@ -67,11 +67,11 @@ class Roles(ABC):
         """Compile every block, for passes without a cache, as all are but those that generate."""
 
     @property
-    def aligns_rows(self) -> bool:
-        """Whether the trunks move padded rows to the left, so that a batch takes them no more
-        columns than its longest row has real tokens."""
+    def width_unit(self) -> int:
+        """Of the trunks, where they move padded rows to the left: a batch is then as wide as its
+        longest row has real tokens, rounded up to a multiple of this. 0 where they do not."""
         with self.language_model("actor") as model:
-            return getattr(model.base_model, "aligns_rows", False)
+            return getattr(model.base_model, "width_unit", 0)
 
     def adapted_actor(self) -> tuple[PeftModel, str] | None:
         """The model that has the actor's adapter, and its name; None where all weights learn."""

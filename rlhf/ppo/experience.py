@@ -75,7 +75,7 @@ def _read(
     names = ("old_logprobs", "ref_logprobs", "entropy", "old_values")
     read = {name: torch.zeros_like(mask, dtype=torch.float32) for name in names}
     read["scores"] = torch.zeros_like(mask[:, 0], dtype=torch.float32)
-    widths = sequences.widths(roles.aligns_rows)
+    widths = sequences.widths(roles.width_unit)
     groups = [rows.to(mask.device) for rows in _groups(widths, section)] if recompute else []
     # All are cut first: to know their lengths is to wait for the device.
     for rows, part in zip(groups, [sequences.take(rows) for rows in groups], strict=True):

@@ -165,8 +165,10 @@ def _iterations(
                 state.save(run.checkpoints, keep)
             on_iteration(done, section.iterations, {name: row[name] for name in SHOWN})
             if asked:
-                barrier()  # the first to leave has the launcher end the one that still writes
-                raise KeyboardInterrupt
+                break
+        if any(gather(interrupted.is_set())):  # or while the last iteration was saved
+            barrier()  # the first to leave has the launcher end the one that still writes
+            raise KeyboardInterrupt
     return state
 
 

@@ -56,11 +56,12 @@ class Sequences:
         """[B] real tokens of prompt and response together."""
         return self.attention_mask.sum(dim=1)
 
-    def widths(self, aligned: bool) -> Tensor:
-        """Real tokens of what is padded by itself: [B, 1] of the row, for models that move rows to
-        the left, else [B, 2] of the prompt and of the response."""
-        if aligned:
-            return self.lengths[:, None]
+    def widths(self, unit: int) -> Tensor:
+        """Columns of what is padded by itself: [B, 1] of the row, for models that move rows to the
+        left and round their widths up to a multiple of `unit`, else, for unit 0, [B, 2] of the
+        prompt and of the response."""
+        if unit:
+            return -(-self.lengths // unit)[:, None] * unit
         responses = self.response_mask.sum(dim=1)
         return torch.stack([self.lengths - responses, responses], dim=1)
 

@@ -67,7 +67,7 @@ def update(
         NonFinite: a loss or a gradient is NaN or infinite.
     """
     steps: list[Statistics] = []
-    widths = experience.sequences.widths(roles.aligns_rows)
+    widths = experience.sequences.widths(roles.width_unit)
     for order in epoch_orders(len(experience.scores), section.epochs, random_order):
         for rows in torch.split(order, section.minibatch):
             groups = microbatches(widths, rows, section.microbatch, section.microbatch_tokens)

@@ -44,7 +44,7 @@ BY_HAND = (ANSWERS, "*rankings.jsonl")
 
 LEFT = 24 * 3600.0
 """Seconds after which a draft, written within one, has been left."""
-_DRAFT = re.compile(r"\..+\.\d+")
+_DRAFT = re.compile(r"\..+\.(json|jsonl|yaml|md|csv)\.\d+")
 
 
 def sync(path: Path) -> None:
@@ -97,6 +97,7 @@ def sweep_drafts(root: Path) -> None:
     """Remove the drafts under a folder that killed processes have left of `write_text`.
 
     Whose process is gone cannot be told of another host's: what is older than a day is nobody's.
+    Of the kinds that a run writes alone: other hidden files with a number are somebody's own.
     """
     for draft in root.rglob(".*.[0-9]*"):
         with suppress(OSError):  # somebody else has removed it, or may alone

@@ -11,6 +11,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from rlhf.runtime.files import hash_path, result_names
 
 MANIFEST = "manifest.json"
+SIMULATED = "simulated_rankings"
+"""Of a summary: how many of the rankings that a model learnt from are of simulated annotators."""
 
 
 class Artifact(BaseModel):

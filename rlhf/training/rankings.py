@@ -21,6 +21,7 @@ from rlhf.models.load import checkpoint_hash
 from rlhf.models.registry import spec_of
 from rlhf.runtime.distributed import Runtime
 from rlhf.runtime.files import write_text
+from rlhf.runtime.manifest import SIMULATED
 from rlhf.runtime.steps import Step
 
 TRAIN, HELD_OUT = "train", "held out"
@@ -36,12 +37,15 @@ class Preferences:
     held_out_off_family: int
 
     @property
-    def dropped(self) -> dict[str, int]:
-        """What either split lost, for a stage's summary; the training split's first."""
-        return _dropped(self.train, self.train_off_family) | {
+    def counts(self) -> dict[str, int]:
+        """For a stage's summary: how many rankings to learn from are of simulated annotators, and
+        what either split lost, the training split first."""
+        simulated = sum(item.record.simulated for item in self.train.items)
+        lost = _dropped(self.train, self.train_off_family) | {
             f"held_out_{name}": count
             for name, count in _dropped(self.held_out, self.held_out_off_family).items()
         }
+        return {SIMULATED: simulated, **lost}
 
 
 def ranking_files(config: Config, runtime: Runtime) -> dict[str, Path]:

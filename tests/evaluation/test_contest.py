@@ -1,15 +1,12 @@
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import pytest
 
 from rlhf.config.load import load_config
 from rlhf.config.schema import Config
-from rlhf.data.jsonl import write_jsonl
-from rlhf.data.records import Message, PromptRecord, Provenance, RankingRecord, Response
-from rlhf.evaluation.contest import baseline, judge_path, learnt_from_simulated, note_of
+from rlhf.evaluation.contest import background, baseline, judge_path, learnt_from_simulated
 from rlhf.runtime.distributed import Runtime, make_runtime
 from rlhf.runtime.manifest import Artifact, StageManifest
 from rlhf.runtime.run_dir import RunDir
@@ -25,15 +22,18 @@ def runtime(tmp_path: Path) -> Runtime:
     return make_runtime(config(), RunDir(tmp_path / "run"))
 
 
-def made_by(stage: str, directory: Path, **inputs: Path) -> Path:
-    directory.mkdir(parents=True)
+def made_by(
+    stage: str, directory: Path, summary: dict[str, int] | None = None, **inputs: Path
+) -> Path:
+    directory.mkdir(parents=True, exist_ok=True)
     manifest = StageManifest(
         stage=stage,
         status="done",
         config_hash="",
-        inputs={re.sub(r"_(?=\d)", " ", name): Artifact.of(inputs[name]) for name in inputs},
+        inputs={name: Artifact.of(path) for name, path in inputs.items()},
         versions={},
         started="",
+        summary=summary or {},
     )
     (directory / "manifest.json").write_text(manifest.model_dump_json(), encoding="utf-8")
     return directory
@@ -68,30 +68,14 @@ def test_the_baseline_is_another_sft_model_where_a_policy_learnt_from_one(
         assert baseline(str(start), runtime) == own
 
 
-def rankings(path: Path, *simulated: bool) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    origin = Provenance(family="baichuan", model="7b", size="7b", stage="sft")
-    answers = tuple(Response(id=name, text=name, provenance=origin) for name in "ab")
-    prompt = PromptRecord(id="p", messages=(Message(role="user", content="Q"),))
-    write_jsonl(
-        path,
-        [
-            RankingRecord(id=f"{n}", prompt=prompt, responses=answers, ranks=(1, 2), simulated=each)
-            for n, each in enumerate(simulated)
-        ],
-    )
-    return path
-
-
 def test_a_reward_model_is_of_simulated_rankings_where_one_that_it_learnt_from_is(
     tmp_path: Path,
 ) -> None:
-    people = rankings(tmp_path / "x/people.jsonl", False, False)
-    mixed = rankings(tmp_path / "x/mixed.jsonl", False, True)
-    simulated = made_by("rm", tmp_path / "x/rm", train_1=people, train_2=mixed)
-    of_people = made_by("rm", tmp_path / "y/rm", train_1=people, held_1=mixed)
-    assert learnt_from_simulated(simulated) and not learnt_from_simulated(of_people)
-    base = made_by("sft", tmp_path / "z/base", train=mixed)
+    simulated = made_by("rm", tmp_path / "x/rm", {"simulated_rankings": 3})
+    of_people = made_by("rm", tmp_path / "y/rm", {"simulated_rankings": 0})
+    earlier = made_by("rm", tmp_path / "w/rm")  # before it was noted
+    assert [learnt_from_simulated(each) for each in (simulated, of_people, earlier)] == [1, 0, 0]
+    base = made_by("sft", tmp_path / "z/base")
     merged = made_by("export", tmp_path / "merged", model=base, adapter=simulated)
     assert learnt_from_simulated(merged) and not learnt_from_simulated(base)
     policy = made_by("ppo", tmp_path / "z/ppo", reward_model=merged, actor=base)
@@ -99,8 +83,6 @@ def test_a_reward_model_is_of_simulated_rankings_where_one_that_it_learnt_from_i
     policy = made_by("ppo", tmp_path / "y/ppo", reward_model=of_people, actor=base)
     assert not learnt_from_simulated(policy / "actor")
     assert not learnt_from_simulated(tmp_path / "of nobody")
-    mixed.unlink()
-    assert not learnt_from_simulated(simulated)  # nothing says so any more
 
 
 def test_the_judge_that_ppo_trained_against_is_known_by_its_weights(
@@ -118,11 +100,17 @@ def test_the_judge_that_ppo_trained_against_is_known_by_its_weights(
     exported = model(made_by("export", tmp_path / "exported", model=own), "merged")
     (tmp_path / "link").symlink_to(own)
     for judge in (own, own.parent / "sft/../rm", tmp_path / "link", copy, exported):
-        assert note_of(judge, config(), runtime) == said, judge
-    assert note_of(other, config(), runtime) == note_of(tmp_path / "gone", config(), runtime) == ""
+        assert background(judge, config(), runtime).note == said, judge
+    for judge in (other, tmp_path / "gone"):
+        assert background(judge, config(), runtime) == (False, False)
     named = config(f"ppo.reward_model={other}")
-    assert note_of(other, named, runtime) == said and note_of(own, named, runtime) == ""
+    assert background(other, named, runtime).note == said
+    assert background(own, named, runtime).note == ""
     twice = config("rounds=2")
     first = model(runtime.run_dir.stage("rm", 1, 2), "of the first round")
     both = make_runtime(twice, runtime.run_dir)
-    assert note_of(first, twice, both) == note_of(own, twice, both) == said
+    for judge in (first, own):
+        assert background(judge, twice, both).note == said
+    made_by("rm", own, {"simulated_rankings": 2})
+    for judge in (own, copy):  # which has no manifest
+        assert background(judge, config(), runtime).simulated

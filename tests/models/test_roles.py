@@ -323,7 +323,7 @@ def test_a_reward_model_of_another_family_is_refused(
 
 
 def test_rows_are_moved_by_trunks_with_adapters_and_without(world: World) -> None:
-    assert all(world.roles(kind).aligns_rows for kind in KINDS)
+    assert all(world.roles(kind).width_unit == 1 for kind in KINDS)
 
 
 def test_nothing_predicts_the_first_token(world: World) -> None:

@@ -85,17 +85,20 @@ def test_the_step_does_not_depend_on_how_tokens_are_counted(
     rollout: Rollout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Rows of 2, 5, 6, 7, 7 and 9 tokens, the 9 of them 4 and 5: moved to the left, four have 7
-    columns; where they stay, the fourth's response beside the second's prompt makes 8 of them."""
+    columns, and in multiples of 3 three have 6 and three 9; where they stay, the fourth's response
+    beside the second's prompt makes 8 of them."""
     expected = [
-        (True, 1, [(1, 2), (1, 5), (1, 6), (1, 7), (1, 7), (1, 9)]),
-        (True, 28, [(4, 7), (2, 9)]),
-        (False, 28, [(3, 6), (3, 9)]),
+        (1, 1, [(1, 2), (1, 5), (1, 6), (1, 7), (1, 7), (1, 9)]),
+        (1, 28, [(4, 7), (2, 9)]),
+        (3, 28, [(3, 6), (3, 9)]),
+        (0, 28, [(3, 6), (3, 9)]),
     ]
     results = []
-    for aligned, tokens, shapes in expected:
-        monkeypatch.setattr(BaichuanModel, "aligns_rows", aligned)
+    for unit, tokens, shapes in expected:
+        monkeypatch.setattr(BaichuanModel, "aligns_rows", unit > 0)
+        monkeypatch.setattr(BaichuanModel, "width_unit", unit)
         roles, seen = FakeRoles(count_of(5)), []
-        assert roles.aligns_rows == aligned
+        assert roles.width_unit == unit
         section = ppo_section(minibatch=6, microbatch_tokens=tokens)
         experience = _experience(roles, section, rollout)
         roles.actor.model.layers[0].register_forward_pre_hook(

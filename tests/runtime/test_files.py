@@ -125,8 +125,9 @@ def test_a_full_disk_leaves_the_old_file_and_no_draft(tmp_path, monkeypatch):
 
 
 def test_drafts_that_were_left_are_swept_and_nothing_else(tmp_path):
-    left = (".manifest.json.4711", "rm/deep/..annotation-page.8")
+    left = (".manifest.json.4711", "rm/deep/.metrics.jsonl.8")
     others = ("manifest.json", ".lock", ".4711", "step.4711", ".manifest.json.4711x", "rm/.a.b")
+    others += (".notes.2023", ".env.2", "rm/.config.bak.1")  # somebody's own
     fill(tmp_path, dict.fromkeys((*left, *others), "old"))
     (tmp_path / ".folder.12").mkdir()
     long_ago = time.time() - LEFT - 60

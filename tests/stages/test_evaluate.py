@@ -116,7 +116,6 @@ def test_the_reward_model_of_ppo_judges_under_its_name(
 def test_what_a_judge_learnt_from_stands_behind_its_name(
     config: Config, runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(evaluate, "learnt_from_simulated", lambda model: True)
     monkeypatch.setattr(contest, "learnt_from_simulated", lambda model: True)
 
     def named(judge: Path) -> tuple[str, bool]:

@@ -93,7 +93,7 @@ def test_a_response_longer_than_the_model_reads_is_dropped(model: Path, tmp_path
     for name in (TRAIN, HELD_OUT):
         write_jsonl(work.inputs[name], [record])
     found = read_preferences(work, load_tokenizer(model), config, runtime(config))
-    assert found.dropped["responses_too_long"] == found.dropped["held_out_responses_too_long"] == 1
+    assert found.counts["responses_too_long"] == found.counts["held_out_responses_too_long"] == 1
     assert [len(item.kept) for item in found.train.items] == [2]
 
 

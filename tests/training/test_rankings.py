@@ -6,7 +6,8 @@ from rlhf.training.rankings import Preferences
 
 def test_what_either_split_lost_is_counted() -> None:
     preferences = Preferences(RankingDataset((), 1, 2, 3), RankingDataset((), 4, 5, 6), 7, 8)
-    assert preferences.dropped == {
+    assert preferences.counts == {
+        "simulated_rankings": 0,
         "responses_too_long": 1,
         "records_too_few": 2,
         "records_all_tied": 3,

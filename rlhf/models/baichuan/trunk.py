@@ -155,6 +155,16 @@ class BaichuanModel(BaichuanPreTrainedModel):
             past_key_values=past_key_values,
         )
 
+    @property
+    def width_unit(self) -> int:
+        """Columns that moved rows come in multiples of; 0 where rows are not moved.
+
+        On a GPU cuDNN's attention plans for a tenth of a second at every width that is new to it.
+        """
+        if not self.aligns_rows:
+            return 0
+        return 1 if self.device.type == "cpu" else 16
+
     def _aligned(
         self, given: torch.Tensor, attention_mask: torch.Tensor | None, asked: dict[str, Any]
     ) -> LeftAligned | None:
@@ -169,7 +179,7 @@ class BaichuanModel(BaichuanPreTrainedModel):
             return None
         if is_tracing(attention_mask):
             return None
-        return LeftAligned.of(attention_mask.to(given.device), _width_unit(given.device))
+        return LeftAligned.of(attention_mask.to(given.device), self.width_unit)
 
     def _mask(
         self,
@@ -219,12 +229,6 @@ def reads_end_to_end(model: Any, dtype: torch.dtype) -> bool:
     turns = getattr(config, "position_embedding", None) == "rope"
     kernel = has_varlen_kernel(model.device, dtype)
     return config._attn_implementation == "sdpa" and turns and kernel
-
-
-def _width_unit(device: torch.device) -> int:
-    """Columns that moved rows come in multiples of. On a GPU cuDNN's attention plans for up to a
-    tenth of a second at every width that is new to it."""
-    return 1 if device.type == "cpu" else 16
 
 
 def _check_attention(config: BaichuanConfig) -> None:

@@ -8,7 +8,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 import rlhf.models  # noqa: F401
-from rlhf.models.baichuan import trunk
+from rlhf.models.baichuan.trunk import BaichuanModel
 from tests.checkpoints import ARCHITECTURES, tiny_model
 
 IDS = torch.arange(3, 43).view(2, 20)
@@ -68,7 +68,7 @@ def of_sides(sides: list[tuple[int, int]], width: int = 20) -> tuple[torch.Tenso
 @pytest.fixture(params=[1, 8])
 def widths(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a CPU, and in multiples as on a GPU."""
-    monkeypatch.setattr(trunk, "_width_unit", lambda device: request.param)
+    monkeypatch.setattr(BaichuanModel, "width_unit", request.param)
 
 
 @pytest.mark.usefixtures("widths")

@@ -96,7 +96,7 @@ def test_roles(checkpoint: Callable[..., Path], tmp_path: Path, kind: str) -> No
     adapted = add_lora(load_reward_model(path, **CPU), tuning, "reward")
     save_reward_model(adapted, load_tokenizer(path), reward, score_mean=0.0, score_std=1.0)
     roles = build_roles(kind, path, reward, tuning=tuning, **CPU)
-    assert not roles.aligns_rows
+    assert roles.width_unit == 0
     mask = torch.ones_like(IDS)
     logits = roles.actor_logits(IDS, mask, 4)
     assert torch.allclose(logits, roles.reference_logits(IDS, mask, 4), atol=1e-5)
