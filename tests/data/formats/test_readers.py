@@ -353,6 +353,43 @@ def test_trl_prompt_beside_alpacas_input_or_a_system_text() -> None:
 
 
 @pytest.mark.parametrize(
+    "beside",
+    [
+        {"question": " What is 2+2?\n"},
+        {"query": "What is 2+2?", "input": "tok-17"},
+        {"instruction": "Rate them.", "question": "What is 2+2?"},
+        {"query": 17},
+        {"question": {"id": 3}},
+        {"instruction": ["a"]},
+    ],
+)
+@pytest.mark.parametrize("system", ["Be brief.", 3])
+def test_trl_prompt_inside_both_answers_is_split_off_whatever_column_is_beside_it(
+    beside: dict[str, Any], system: object
+) -> None:
+    start = "Human: What is 2+2?\n\nAssistant:"
+    ends = {"chosen": f"{start} It is 4.", "rejected": f"{start} 5, clearly."}
+    record = read("trl-preference", {**beside, "system": system, **ends})
+    assert turns(record) == [(U, start)] and answers(record) == [" It is 4.", " 5, clearly."]
+    assert list(record.prompt.metadata) == [*beside, "system"]
+
+
+def test_trl_fields_that_are_no_text_are_metadata() -> None:
+    ends = {"chosen": "cat, chat", "rejected": "cat, chien"}
+    record = read("trl-preference", {"prompt": "译", "system": True, **ends})
+    assert turns(record) == [(U, "译")] and record.prompt.metadata == {"system": "true"}
+    asked = {"instruction": "译", "input": [1], "history": "none so far", "system": ["x"]}
+    record = read("trl-preference", asked | ends)
+    assert turns(record) == [(U, "译")] and set(record.prompt.metadata) == {*asked} - {
+        "instruction"
+    }
+    asked |= {"input": "cat", "history": '[["a", "b"]]', "system": "短"}
+    record = read("trl-preference", asked | ends)
+    assert turns(record) == [(S, "短"), (U, "a"), (A, "b"), (U, "译\ncat")]
+    assert answers(record) == list(ends.values()) and not record.prompt.metadata
+
+
+@pytest.mark.parametrize(
     "prompt, good, bad",
     [
         ("Q: hi A:", " yes", " yeah no"),
