@@ -22,7 +22,9 @@ from rlhf.data.formats.reading import (
 from rlhf.data.records import RankingRecord
 
 _OTHER_NAMES = ("instruction", "question", "query", "input")
-_IN_WORD = re.compile(r"[^\W\u3040-\u30ff\u3400-\u9fff]{2}")  # where spaces stand between words
+_LETTER = r"[^\W\u3040-\u30ff\u3400-\u9fff]"  # where spaces stand between words
+_MARK = "['’.,-]"  # as in don't, 10,000 and 3.14
+_IN_WORD = re.compile(rf"(?<={_LETTER}){_MARK}?{_LETTER}|(?<={_LETTER}{_MARK}){_LETTER}")
 
 
 @reader("trl-preference")
@@ -85,9 +87,7 @@ def _split(chosen: str, rejected: str) -> tuple[list[Turn], list[Turn], list[Tur
     """Two texts that begin with the prompt: it, and the answers."""
     size = len(os.path.commonprefix([chosen, rejected]))
     # A word that both begin belongs to the answers, and as in TRL a space before them does.
-    while any(
-        size and _IN_WORD.fullmatch(each[size - 1 : size + 1]) for each in (chosen, rejected)
-    ):
+    while any(_IN_WORD.match(each, size) for each in (chosen, rejected)):
         size -= 1
     size -= chosen[:size].endswith(" ")
     prompt, *ends = chosen[:size], chosen[size:], rejected[size:]

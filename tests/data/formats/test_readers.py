@@ -396,6 +396,12 @@ def test_trl_fields_that_are_no_text_are_metadata() -> None:
         ("2 + 2 =", " 40", " 41"),
         ("你好吗？我", "很好", "不好"),
         ("Human: hi\n", "hello", "hell"),
+        ("Human: hi.\n", "I’m willing", "I’ve had it"),
+        ("Q: price? A:", " 10,000", " 10,500"),
+        ("Q: pi? A:", " 3.14", " 3.41"),
+        ("Q: how?\n", "well-known", "well-worn"),
+        ("Q: may I?\n", "don't", "don"),
+        ("Say - and,", " - yes", " no"),
     ],
 )
 def test_trl_texts_are_split_at_a_word(prompt: str, good: str, bad: str) -> None:
