@@ -474,6 +474,15 @@ def test_label_studio_pairwise_takes_the_last_annotation_and_keeps_the_others() 
     assert json.loads(record.prompt.metadata["other_annotations"]) == [left, cancelled]
 
 
+@pytest.mark.parametrize("created", [1595424583, 1595424583.0, "1595424583", 1595424583000])
+def test_label_studio_time_may_be_a_number(created: object) -> None:
+    data = {"prompt": "why?", "a1": "one", "a2": "two"}
+    ranked = annotation("pairwise", {"selected": "left"}, created_at=created)
+    record = read("label-studio", annotated(data, ranked))
+    assert record.time.isoformat() == "2020-07-22T13:29:43+00:00"
+    assert RankingRecord.model_validate_json(record.model_dump_json()) == record
+
+
 def test_label_studio_json_min() -> None:
     items = [{"id": name, "body": f"text {name}"} for name in "xyz"]
     about = {"annotator": "a@b.c", "annotation_id": 4, "created_at": "2026-05-01T10:00:00Z"}
