@@ -7,7 +7,7 @@ import gzip
 import json
 import os
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated, BinaryIO, NamedTuple, TypeVar
@@ -154,14 +154,16 @@ def read_jsonl(path: str | Path, model: type[R]) -> Iterator[R]:
     return _stream(path, model, {})
 
 
-def read_all(paths: Iterable[Path], model: type[R]) -> Iterator[R]:
+def read_all(paths: Sequence[Path], model: type[R]) -> Iterator[R]:
     """Records of files that count as one, streamed: no id is in two of them.
 
     Raises:
-        ValueError: as read_jsonl does, and for an id that another file has.
+        ValueError: as read_jsonl does, for an id that another file has, and for a file named twice.
     """
     seen: dict[str, Path] = {}
-    for path in paths:
+    for place, path in enumerate(paths):
+        if path.resolve() in map(Path.resolve, paths[:place]):
+            raise ValueError(f"{path}: this file is listed twice; name it once")
         yield from _stream(path, model, seen)
 
 

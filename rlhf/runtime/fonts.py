@@ -29,13 +29,23 @@ def plot_style(style: Mapping[Any, Any]) -> Iterator[None]:
 
 @cache
 def _families() -> list[str]:
-    from matplotlib.font_manager import findSystemFonts, fontManager, get_font
+    from matplotlib.font_manager import findSystemFonts
 
     files = sorted(map(Path, findSystemFonts()))
     for name in _CHINESE:
         # By file: matplotlib's list of fonts is of the day when it was first used.
-        if found := [file for file in files if file.name.lower().startswith(name.lower())]:
-            for file in found:
-                fontManager.addfont(file)
-            return ["DejaVu Sans", get_font(found[0]).family_name]
+        found = [file for file in files if file.name.lower().startswith(name.lower())]
+        if families := [family for file in found if (family := _added(file))]:
+            return ["DejaVu Sans", families[0]]
     return ["DejaVu Sans"]
+
+
+def _added(file: Path) -> str | None:
+    """The family of a font that matplotlib now has too; None if the file is no font it can read."""
+    from matplotlib.font_manager import fontManager, get_font
+
+    try:
+        fontManager.addfont(file)
+        return str(get_font(file).family_name)
+    except (OSError, RuntimeError, ValueError):
+        return None

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rlhf.data.jsonl import CONTENT_BYTES, Rejection, whole_files
+from rlhf.data.jsonl import CONTENT_BYTES, Record, Rejection, read_all, whole_files
 
 
 def test_files_appear_together_or_not_at_all(tmp_path: Path) -> None:
@@ -47,3 +47,15 @@ def test_what_is_no_file_is_not_replaced(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=said), whole_files(tmp_path / "new", place):
             pass
     assert [path.name for path in tmp_path.iterdir()] == ["pipe"] and pipe.is_fifo()
+
+
+def test_files_that_count_as_one_share_no_id_and_none_is_listed_twice(tmp_path: Path) -> None:
+    first, second, third = (tmp_path / name for name in "abc")
+    for path, name in ((first, "1"), (second, "2"), (third, "1")):
+        path.write_text(json.dumps({"id": name}) + "\n")
+    assert [record.id for record in read_all([first, second], Record)] == ["1", "2"]
+    with pytest.raises(ValueError, match=r"c:1: id '1' is in \S*a too; ids are unique"):
+        list(read_all([first, second, third], Record))
+    for again in (first, tmp_path / ".." / tmp_path.name / "a"):
+        with pytest.raises(ValueError, match=r"a: this file is listed twice; name it once$"):
+            list(read_all([first, second, again], Record))

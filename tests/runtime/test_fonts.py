@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import warnings
+from pathlib import Path
 
 import pytest
 from matplotlib import font_manager
@@ -32,3 +33,22 @@ def test_without_a_font_nothing_is_said_and_svg_keeps_the_text(
     finally:
         _families.cache_clear()
     assert png.startswith(b"\x89PNG") and ">运行</text>" in svg
+
+
+def test_a_font_that_cannot_be_read_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sound = font_manager.findfont("DejaVu Sans Mono")
+    (tmp_path / "NotoSansCJK-Broken.ttf").write_bytes(b"\0\1\0\0junk")
+    (tmp_path / "NotoSansCJK-Nowhere.ttf").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "NotoSansSC-Empty.otf").touch()
+    (tmp_path / "simhei.ttf").write_bytes(Path(sound).read_bytes())
+    files = sorted(map(str, tmp_path.iterdir()))
+    monkeypatch.setattr(font_manager, "findSystemFonts", lambda: files)
+    listed = font_manager.fontManager
+    monkeypatch.setattr(listed, "ttflist", [*listed.ttflist])
+    _families.cache_clear()
+    try:
+        assert _families() == ["DejaVu Sans", "DejaVu Sans Mono"]
+    finally:
+        _families.cache_clear()

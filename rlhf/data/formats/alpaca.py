@@ -42,12 +42,17 @@ def question(row: Fields) -> list[Turn]:
     return [*turns, turn("user", whole)]
 
 
+def is_history(value: object) -> bool:
+    """Whether it is earlier turns: a list of [question, answer]."""
+    return isinstance(value, list) and all(
+        isinstance(pair, list) and [type(each) for each in pair] == [str, str] for pair in value
+    )
+
+
 def _history(value: object) -> list[Turn]:
-    turns: list[Turn] = []
     if value is None:
-        return turns
-    for pair in value if isinstance(value, list) else [value]:
-        if not isinstance(pair, list) or [type(each) for each in pair] != [str, str]:
-            raise ValueError("field 'history' must be a list of [question, answer]")
-        turns += [turn("user", pair[0]), turn("assistant", pair[1])]
-    return turns
+        return []
+    if not isinstance(value, list) or not is_history(value):
+        raise ValueError("field 'history' must be a list of [question, answer]")
+    roles = ("user", "assistant")
+    return [turn(*said) for pair in value for said in zip(roles, pair, strict=True)]

@@ -10,11 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from pydantic import AwareDatetime, TypeAdapter
+
 from rlhf.data.formats.reading import Fields, Origin, objects, ranking, reader, rest, text, turn
 from rlhf.data.records import RankingRecord
 
 Ranked = tuple[list[str], list[int], dict[str, str]]
 """Answers, their ranks, and what else the task's data holds, as metadata."""
+
+_ANY_TIME: TypeAdapter[AwareDatetime] = TypeAdapter(AwareDatetime)
 
 # What JSON_MIN says about an annotation, next to the task's data and the results.
 _ABOUT = ("id", "annotator", "annotation_id", "created_at", "updated_at", "lead_time", "agreement")
@@ -86,7 +90,7 @@ def read(row: Fields, origin: Origin) -> RankingRecord:
     metadata |= rest({key: value for key, value in left.items() if value})
     metadata |= rest(row, "data", "annotations")
     prompt = [turn("user", text(data, "prompt"))]
-    time = annotation.get("created_at")
+    time = _time(annotation.get("created_at"))
     return ranking(origin, prompt, texts, ranks, metadata, _annotator(annotation), time)
 
 
@@ -136,3 +140,10 @@ def _annotator(annotation: Fields) -> str | None:
     if isinstance(person, dict):
         person = person.get("email") or person.get("id")
     return None if person is None else str(person)
+
+
+def _time(created: Any) -> Any:
+    """A number, also as a table's text, counts the seconds or milliseconds since 1970."""
+    if isinstance(created, str) and not created.replace(".", "", 1).isdecimal():
+        return created
+    return None if created is None else _ANY_TIME.validate_python(created)

@@ -9,14 +9,15 @@ import re
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import chain, islice, repeat
+from itertools import chain, islice, pairwise, repeat
 from pathlib import Path
 from typing import TextIO
 
-from rlhf.data.formats.arrays import elements
 from rlhf.data.jsonl import MAX_LINE_BYTES, is_gzip
 
 _CHUNK = 1024 * 1024
+_MARK = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*(?:"|(?P<unfinished>\\?\Z))|[\[\]{},]', re.DOTALL)
+_OPENING = {"]": "[", "}": "{"}
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 NOT_TEXT = "not UTF-8, or an escape of half a character"
 
@@ -108,11 +109,68 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def _array_elements(path: Path) -> Iterator[tuple[int, str]]:
-    """(line, text) of each element; a file that is one object counts as an array of it."""
+    """(line, text) of each element, split at the commas between brackets; a file that is one
+    object counts as an array of it. One that is not JSON hides none that begin lines after it."""
     with open_text(path, newline="\n") as stream:
         chunks = iter(lambda: stream.read(_CHUNK), "")
         first = next(chunks)
         if first.lstrip().startswith("["):
-            yield from elements(chain([first], chunks))
+            yield from _split(chain([first], chunks))
         else:
-            yield from elements(chain(["[", first], chunks, ["]"]))
+            yield from _split(chain(["[", first], chunks, ["]"]))
+
+
+def _split(chunks: Iterator[str]) -> Iterator[tuple[int, str]]:
+    buffer, line = "", 1
+    begin = scanned = 0
+    opened: list[str] = []
+    for chunk in chunks:
+        buffer += chunk
+        while (mark := _MARK.search(buffer, scanned)) and mark["unfinished"] is None:
+            scanned, character = mark.end(), mark.group()[0]
+            # Outside all elements, or between two: what stands before the mark is whole.
+            ends = opened == ["["] and character in ",]" or not opened and character in "[{"
+            if ends:
+                yield from _elements(line, buffer[begin : mark.start()])
+                line += buffer.count("\n", begin, scanned)
+                begin = scanned
+            if character in "[{":
+                opened.append(character)
+            elif opened and opened[-1] == _OPENING.get(character):
+                opened.pop()
+        scanned = mark.start() if mark else len(buffer)
+        buffer, scanned, begin = buffer[begin:], scanned - begin, 0
+    rest = buffer.rstrip()
+    if opened and _next_lines(rest) and rest.endswith("]"):  # which ends the array
+        yield from _elements(line, rest[:-1])
+        return
+    yield from _elements(line, buffer)
+    if opened:
+        raise EOFError("the array has no end")
+
+
+def _elements(line: int, text: str) -> Iterator[tuple[int, str]]:
+    """What should be one element. Where one lacks a bracket or a quote, so that those behind it
+    seem to belong to it, each line that begins as it does itself begins another."""
+    starts = _next_lines(text)
+    if not starts or _is_json(text):
+        yield from _element(line, text)
+        return
+    for begin, end in pairwise([0, *starts, len(text)]):
+        piece = text[begin:end]
+        yield from _element(line, piece.rstrip().removesuffix(","))
+        line += piece.count("\n")
+
+
+def _next_lines(text: str) -> list[int]:
+    """Where, behind the first line, lines begin with a brace as far in as the text itself does."""
+    start = len(text) - len(text.lstrip())
+    indent = text[:start].rpartition("\n")[2] if "\n" in text[:start] else ""
+    lines = re.compile(rf"\n{re.escape(indent)}\{{")
+    return [found.start() for found in lines.finditer(text, start)]
+
+
+def _element(line: int, text: str) -> Iterator[tuple[int, str]]:
+    rest = text.lstrip()
+    if rest:
+        yield line + text.count("\n", 0, len(text) - len(rest)), rest.rstrip()

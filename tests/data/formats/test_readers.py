@@ -353,12 +353,55 @@ def test_trl_prompt_beside_alpacas_input_or_a_system_text() -> None:
 
 
 @pytest.mark.parametrize(
+    "beside",
+    [
+        {"question": " What is 2+2?\n"},
+        {"query": "What is 2+2?", "input": "tok-17"},
+        {"instruction": "Rate them.", "question": "What is 2+2?"},
+        {"query": 17},
+        {"question": {"id": 3}},
+        {"instruction": ["a"]},
+    ],
+)
+@pytest.mark.parametrize("system", ["Be brief.", 3])
+def test_trl_prompt_inside_both_answers_is_split_off_whatever_column_is_beside_it(
+    beside: dict[str, Any], system: object
+) -> None:
+    start = "Human: What is 2+2?\n\nAssistant:"
+    ends = {"chosen": f"{start} It is 4.", "rejected": f"{start} 5, clearly."}
+    record = read("trl-preference", {**beside, "system": system, **ends})
+    assert turns(record) == [(U, start)] and answers(record) == [" It is 4.", " 5, clearly."]
+    assert list(record.prompt.metadata) == [*beside, "system"]
+
+
+def test_trl_fields_that_are_no_text_are_metadata() -> None:
+    ends = {"chosen": "cat, chat", "rejected": "cat, chien"}
+    record = read("trl-preference", {"prompt": "译", "system": True, **ends})
+    assert turns(record) == [(U, "译")] and record.prompt.metadata == {"system": "true"}
+    asked = {"instruction": "译", "input": [1], "history": "none so far", "system": ["x"]}
+    record = read("trl-preference", asked | ends)
+    assert turns(record) == [(U, "译")] and set(record.prompt.metadata) == {*asked} - {
+        "instruction"
+    }
+    asked |= {"input": "cat", "history": '[["a", "b"]]', "system": "短"}
+    record = read("trl-preference", asked | ends)
+    assert turns(record) == [(S, "短"), (U, "a"), (A, "b"), (U, "译\ncat")]
+    assert answers(record) == list(ends.values()) and not record.prompt.metadata
+
+
+@pytest.mark.parametrize(
     "prompt, good, bad",
     [
         ("Q: hi A:", " yes", " yeah no"),
         ("2 + 2 =", " 40", " 41"),
         ("你好吗？我", "很好", "不好"),
         ("Human: hi\n", "hello", "hell"),
+        ("Human: hi.\n", "I’m willing", "I’ve had it"),
+        ("Q: price? A:", " 10,000", " 10,500"),
+        ("Q: pi? A:", " 3.14", " 3.41"),
+        ("Q: how?\n", "well-known", "well-worn"),
+        ("Q: may I?\n", "don't", "don"),
+        ("Say - and,", " - yes", " no"),
     ],
 )
 def test_trl_texts_are_split_at_a_word(prompt: str, good: str, bad: str) -> None:
@@ -429,6 +472,15 @@ def test_label_studio_pairwise_takes_the_last_annotation_and_keeps_the_others() 
     record = read("label-studio", annotated(data, left, right, cancelled))
     assert answers(record) == ["two", "one"] and record.annotator == "a@b.c"
     assert json.loads(record.prompt.metadata["other_annotations"]) == [left, cancelled]
+
+
+@pytest.mark.parametrize("created", [1595424583, 1595424583.0, "1595424583", 1595424583000])
+def test_label_studio_time_may_be_a_number(created: object) -> None:
+    data = {"prompt": "why?", "a1": "one", "a2": "two"}
+    ranked = annotation("pairwise", {"selected": "left"}, created_at=created)
+    record = read("label-studio", annotated(data, ranked))
+    assert record.time.isoformat() == "2020-07-22T13:29:43+00:00"
+    assert RankingRecord.model_validate_json(record.model_dump_json()) == record
 
 
 def test_label_studio_json_min() -> None:
