@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from pathlib import Path
+from typing import Self
 
+from rlhf.config.load import safe_yaml
 from rlhf.config.paths import resource
 from rlhf.data.taxonomy import Taxonomy
+from rlhf.runtime.manifest import MANIFEST
 
 SEPARATOR = " / "
 """Between the ids of a path, as in the report's tables, and between names."""
@@ -20,6 +24,16 @@ class CategoryNames:
         self._names: dict[str, tuple[str, str]] = {}
         with suppress(ValueError):
             self._read(Taxonomy.load(taxonomy or resource("data_schemas/taxonomy.yaml")))
+
+    @classmethod
+    def near(cls, place: Path) -> Self:
+        """By the taxonomy of the run that a file or folder lies in."""
+        for folder in place.resolve().parents:
+            config = folder / "config.yaml"
+            if config.is_file() and (folder / MANIFEST).is_file():
+                with suppress(ValueError, AttributeError):
+                    return cls(safe_yaml(config.read_bytes()).get("data", {}).get("taxonomy"))
+        return cls()
 
     def english(self, path: str) -> str:
         """safety / privacy -> Safety / Privacy; what no taxonomy knows as it is."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from math import isfinite
+from pathlib import Path
 from typing import Any
 
 from rlhf.evaluation.category_names import CategoryNames
@@ -24,23 +25,29 @@ def render(files: RunFiles, report: dict[str, Any], plots: Sequence[Plot]) -> st
     return _page(
         "report.html.jinja",
         plots,
-        taxonomy=(files.config.get("data") or {}).get("taxonomy"),
+        names=CategoryNames((files.config.get("data") or {}).get("taxonomy")),
         **report,
         samples=samples(files.last.judge, files.config.get("evaluate", {}).get("samples", 5)),
         matrix=source_matrix((report["rm"] or {}).get("by_source", [])),
     )
 
 
-def render_rm(name: str, rm: dict[str, Any], plots: Sequence[Plot]) -> str:
-    """The page of one reward model. name: its heading; rm: margin_report.build's result."""
-    return _page("rm.html.jinja", plots, name=name, rm=rm, matrix=source_matrix(rm["by_source"]))
+def render_rm(name: str, rm: dict[str, Any], plots: Sequence[Plot], place: Path) -> str:
+    """The page of one reward model.
+
+    name: its heading; rm: margin_report.build's result; place: where its pairs.jsonl lies.
+    """
+    values = {"name": name, "rm": rm, "matrix": source_matrix(rm["by_source"])}
+    return _page("rm.html.jinja", plots, CategoryNames.near(place), **values)
 
 
 def render_policy(
-    report: Mapping[str, Any], plots: Sequence[Plot], samples: Sequence[JudgeRow]
+    report: Mapping[str, Any], plots: Sequence[Plot], samples: Sequence[JudgeRow], place: Path
 ) -> str:
-    """The page of policies against one baseline. report: of policy_report.write."""
-    return _page("policy.html.jinja", plots, **report, samples=samples)
+    """The page of policies against one baseline. report: of policy_report.write; place: where it
+    will lie."""
+    names = CategoryNames.near(place)
+    return _page("policy.html.jinja", plots, names, **report, samples=samples)
 
 
 def render_comparison(
@@ -57,12 +64,11 @@ def render_comparison(
 
 
 def _page(
-    template: str, plots: Sequence[Plot], *, taxonomy: str | None = None, **values: Any
+    template: str, plots: Sequence[Plot], names: CategoryNames | None = None, **values: Any
 ) -> str:
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 
-    names = CategoryNames(taxonomy)
     environment = Environment(
         loader=PackageLoader("rlhf.evaluation"),
         autoescape=True,
@@ -78,13 +84,13 @@ def _page(
         points=points,
         p_value=p_value,
         duration=duration,
-        category=names.english,
+        category=names.english if names else str,
     )
     sections = defaultdict(list)
     for plot in plots:
         sections[plot.section].append({"note": plot.note, "svg": Markup(plot.svg)})
     # Written behind all else, when it is known which categories are named.
-    values |= {"plots": sections, "chinese_categories": names.chinese}
+    values |= {"plots": sections, "chinese_categories": names.chinese if names else {}}
     return environment.get_template(template).render(**values)
 
 

@@ -66,7 +66,7 @@ def write(
     }
     plots = [sketch.drawn() for sketch in sketches(report)]
     shown = policy.samples(policies[0].rows, samples)
-    html = page.render_policy(report, plots, shown)
+    html = page.render_policy(report, plots, shown, folder)
     write_folder(folder, html, report, plots, tables(report))
     return report
 

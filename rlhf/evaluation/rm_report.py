@@ -28,7 +28,7 @@ def write(directory: Path) -> tuple[Path, dict[str, Any]]:
     rm = margin_report.build(rows, best_of_n.curve(best_of_n.read(directory)))
     plots = [sketch.drawn() for sketch in rm_plots.sketches(rm, rows)]
     folder = file.parent / "report"
-    html = page.render_rm(str(directory), rm, plots)
+    html = page.render_rm(str(directory), rm, plots, file)
     write_folder(folder, html, {"rm": rm}, plots, margin_report.tables(rm))
     return folder, rm
 

@@ -31,12 +31,17 @@ def test_a_taxonomy_of_one_s_own(tmp_path: Path) -> None:
     path.write_text(OWN, encoding="utf-8")
     assert CategoryNames(str(path)).english("food / soup") == "Food / Soup"
     assert CategoryNames(str(path)).english("everyday_life") == "everyday_life"
+    (tmp_path / "run/rm").mkdir(parents=True)
+    (tmp_path / "run/config.yaml").write_text(f"data: {{taxonomy: {path}}}\n", encoding="utf-8")
+    (tmp_path / "run/manifest.json").write_text("{}", encoding="utf-8")
+    assert CategoryNames.near(tmp_path / "run/rm/pairs.jsonl").english("food") == "Food"
+    assert CategoryNames.near(tmp_path / "rm/pairs.jsonl").english("food") == "food"
     path.unlink()
     assert CategoryNames(str(path)).english("food / soup") == "food / soup"
 
 
 def test_a_page_names_its_categories() -> None:
     rows = [make_row(i, 1.0, category=("safety", "no_such")) for i in range(3)]
-    page = render_rm("rm", build(rows), [])
+    page = render_rm("rm", build(rows), [], Path("pairs.jsonl"))
     assert "<th>Safety and honesty</th>" in page and "<th>safety / no_such</th>" in page
     assert 'Object.assign(CHINESE, {"Safety and honesty": "' in page

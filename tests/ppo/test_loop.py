@@ -129,6 +129,22 @@ def test_ctrl_c_saves_at_the_end_of_the_iteration(tmp_path: Path) -> None:
     assert all(torch.equal(tensor, after[name]) for name, tensor in _weights(whole).items())
 
 
+def test_ctrl_c_while_the_last_iteration_is_saved_is_not_forgotten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    section, save = ppo_section(iterations=2), TrainingState.save
+
+    def interrupted(state: TrainingState, *given: Any) -> None:
+        signal.raise_signal(signal.SIGINT)
+        save(state, *given)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(TrainingState, "save", interrupted)
+        _train(FakeRoles(count_of(5)), section, tmp_path)
+    assert _train(FakeRoles(count_of(5)), section, tmp_path).summary.iterations == 2
+    assert len(read_rows(tmp_path / "metrics.jsonl")) == 2
+
+
 def test_a_finished_run_is_not_trained_again(tmp_path: Path) -> None:
     section = ppo_section(iterations=2)
     expected = _train(FakeRoles(count_of(5)), section, tmp_path)

@@ -140,7 +140,7 @@ def _reward_model(pairs: Path, name: str, changed: int) -> str:
     rows = list(read_jsonl(pairs, PairRow))
     tables = margin_report.build(rows)
     plots = [sketch.drawn() for sketch in rm_plots.sketches(tables, rows)]
-    return report_page.render_rm(name, tables, plots)
+    return report_page.render_rm(name, tables, plots, pairs)
 
 
 def _remarks(remarks: Sequence[tuple[str, Any]], say: Say) -> str:
