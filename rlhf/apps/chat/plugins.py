@@ -95,7 +95,7 @@ def call(commands: str, plugins: Sequence[Plugin]) -> str:
         return f"{commands[:RESULT_LIMIT]} => error: too long"
     functions = {plugin.function: plugin.run for plugin in plugins}
     results = [each for part in _parts(commands) for each in _results(part, functions)]
-    return "\n".join(results) or f"{commands} => error: {UNREADABLE}"
+    return "\n".join(results)[:RESULT_LIMIT] or f"{commands} => error: {UNREADABLE}"
 
 
 def _parts(commands: str) -> list[str]:

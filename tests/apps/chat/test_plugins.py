@@ -76,7 +76,10 @@ def test_call(commands: str, results: str) -> None:
 
 def test_call_is_bounded() -> None:
     longest = Plugin("Long", "Long(text)", lambda text: "x" * 10_000)
-    assert call('Long("")', [longest]) == 'Long("") => ' + "x" * plugins.RESULT_LIMIT
+    results = 'Long("") => ' + "x" * 10_000
+    assert call('Long("")', [longest]) == results[: plugins.RESULT_LIMIT]
+    assert call('Long(""), Long("")', [longest]) == results[: plugins.RESULT_LIMIT]
+    assert len(call("-\n" * 499, [longest])) == plugins.RESULT_LIMIT
     assert call("(" * 999, [longest]).endswith('write Name("argument")')
     assert call("-" * 10_000, [longest]) == "-" * plugins.RESULT_LIMIT + " => error: too long"
 
