@@ -51,6 +51,14 @@ def adopt_turns(tokenizer: PreTrainedTokenizerBase, turns: Turns) -> None:
     tokenizer.add_bos_token = tokenizer.add_eos_token = False
 
 
+def write_start(tokenizer: PreTrainedTokenizerBase, turns: Turns | None) -> None:
+    """For readers of text alone: what the format has in front of it, BOS, is the tokenizer's again.
+
+    A conversation's text, which begins with it, is then to be read without special tokens."""
+    if turns is not None and turns.before_text:
+        tokenizer.add_bos_token = True
+
+
 def _of_template(tokenizer: PreTrainedTokenizerBase) -> Turns:
     try:
         opening, answer, question, again, end = _between(tokenizer, ROUNDS)
