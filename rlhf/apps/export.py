@@ -123,7 +123,9 @@ def _save_llama(model: Any, tokenizer: Any, out: Path) -> None:
     share_weights(out)
     name_rope_base(out)
     set_chat_template(model.config, tokenizer)
-    save_llama_tokenizer(tokenizer, out)
+    # A reward model reads nothing but a template's text, which has its BOS.
+    turns = spec_of(model.config).turns if model.can_generate() else None
+    save_llama_tokenizer(tokenizer, out, turns)
 
 
 def check_empty(out: Path) -> None:

@@ -17,7 +17,9 @@ from rlhf.config.capabilities import CapabilitySection
 from rlhf.config.paths import resource
 from rlhf.evaluation.capabilities import QuestionRow
 from rlhf.evaluation.harness_rows import check_groups, question_rows
+from rlhf.models.chat_template import write_start
 from rlhf.models.load import load_causal_lm, load_tokenizer
+from rlhf.models.registry import spec_of
 from rlhf.runtime.distributed import Runtime, gather, is_main_process, once, own_part
 
 OWN_TASKS = "demo/questions"
@@ -149,9 +151,11 @@ def _language_model(path: Path, section: CapabilitySection, runtime: Runtime) ->
             return _in_parts(requests, super().generate_until)
 
     model = load_causal_lm(path, dtype=runtime.dtype, device=runtime.device)
+    tokenizer = load_tokenizer(path)
+    write_start(tokenizer, spec_of(model.config).turns)
     return Shared(
         pretrained=model,
-        tokenizer=load_tokenizer(path),
+        tokenizer=tokenizer,
         batch_size=section.batch_size,
         max_length=int(model.config.model_max_length),
         truncation=True,

@@ -109,16 +109,20 @@ class Conversational(PreTrainedModel):
 
 
 def answer_config(
-    model: PreTrainedModel, generation_config: GenerationConfig | None = None
+    model: PreTrainedModel,
+    generation_config: GenerationConfig | None = None,
+    drawn: bool = False,
 ) -> GenerationConfig:
     """The checkpoint's way to sample, or the one given, with a limit of new tokens in any case.
 
+    drawn: whether tokens may be drawn where it does not say so.
     Raises ValueError for one that cannot be sampled by.
     """
     own: Any = model.generation_config
     config = copy.deepcopy(generation_config or own)
     file = str(Path(model.name_or_path or "", FILE))
-    check_sampling(config, "generation_config" if generation_config else file)
+    name = "generation_config" if generation_config else file
+    check_sampling(config, name, int(model.config.vocab_size), drawn)
     config.max_new_tokens = (
         config.max_new_tokens
         or own.max_new_tokens

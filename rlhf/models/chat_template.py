@@ -29,7 +29,7 @@ def is_second_generation(tokenizer: PreTrainedTokenizerBase, roles: Sequence[str
     """Whether its chat template is Baichuan 2's: the roles' tokens, and EOS only at the end."""
     try:
         written = _between(tokenizer, ROUNDS) if tokenizer.chat_template else []
-    except (TemplateError, LookupError, TypeError):
+    except Exception:  # a template's own, such as a division by 0, or several without a default
         return False
     return written == [*roles, *roles, tokenizer.eos_token]
 
@@ -49,6 +49,14 @@ def adopt_turns(tokenizer: PreTrainedTokenizerBase, turns: Turns) -> None:
         unused = (t for t in spare if t and t not in written)
         tokenizer.pad_token = next(unused, tokenizer.eos_token)
     tokenizer.add_bos_token = tokenizer.add_eos_token = False
+
+
+def write_start(tokenizer: PreTrainedTokenizerBase, turns: Turns | None) -> None:
+    """For readers of text alone: what the format has in front of it, BOS, is the tokenizer's again.
+
+    A conversation's text, which begins with it, is then to be read without special tokens."""
+    if turns is not None and turns.before_text:
+        tokenizer.add_bos_token = True
 
 
 def _of_template(tokenizer: PreTrainedTokenizerBase) -> Turns:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 import shutil
@@ -12,8 +13,9 @@ from typing import Any
 from transformers import LlamaTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from rlhf.models.baichuan.tokenization import BaichuanTokenizer
-from rlhf.models.chat_template import adopt_turns, is_second_generation, read_turns
+from rlhf.models.chat_template import adopt_turns, is_second_generation, read_turns, write_start
 from rlhf.models.gguf import gguf_tokenizer
+from rlhf.models.turns import Turns
 
 SPECIAL_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 ROLE_IDS = [195, 196]
@@ -25,9 +27,14 @@ CONTENT = "message['content']"
 PREFIXED_CONTENT = f"(' ' + {CONTENT} if {CONTENT} else '')"
 
 
-def save_llama_tokenizer(tokenizer: PreTrainedTokenizerBase, path: Path) -> None:
+def save_llama_tokenizer(
+    tokenizer: PreTrainedTokenizerBase, path: Path, turns: Turns | None = None
+) -> None:
     """A tokenizer that came with an imported model as it is; the family's own as transformers'
     LlamaTokenizer, with tokenizer.model for those who read that.
+
+    turns: the format of a model that reads text without one too; the tokenizer writes what is in
+        front of that, as it did before it was imported.
 
     The same ids as the tokenizer's own for text without U+2581. With a dummy prefix (Baichuan-7B)
     the stock class leaves it out before a leading space or reserved token, as nothing in its rules
@@ -35,7 +42,9 @@ def save_llama_tokenizer(tokenizer: PreTrainedTokenizerBase, path: Path) -> None
     behind a role token, so that the chat template writes that space: conversations have their ids.
     """
     if not isinstance(tokenizer, BaichuanTokenizer):
-        tokenizer.save_pretrained(str(path))
+        imported = copy.deepcopy(tokenizer)
+        write_start(imported, turns)
+        imported.save_pretrained(str(path))
         return
     shutil.copyfile(str(tokenizer.vocab_file), path / "tokenizer.model")
     stock = LlamaTokenizer.from_pretrained(

@@ -6,15 +6,55 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+)
 from transformers import GenerationConfig
 
 FILE = "generation_config.json"
+
+
+def _known(token: int, info: ValidationInfo) -> int:
+    vocabulary: Any = info.context
+    if token >= vocabulary:
+        raise ValueError(f"below {vocabulary}, the size of the vocabulary")
+    return token
+
+
+def _listed(tokens: Any) -> Any:
+    return [tokens] if isinstance(tokens, (int, str)) else tokens
+
+
+def _pairs(biases: Any) -> Any:
+    """As in JSON, which has no keys but texts."""
+    if isinstance(biases, dict) and all(isinstance(tokens, tuple) for tokens in biases):
+        return [[list(tokens), bias] for tokens, bias in biases.items()]
+    return biases
+
+
+def _float(number: Any) -> Any:
+    if not isinstance(number, float):
+        raise ValueError("a number with a decimal point")
+    return number
+
+
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Cutoff = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=0)]
 Ids = list[Count]
+Token = Annotated[Count, AfterValidator(_known)]
+Words = Annotated[list[Token], Field(min_length=1)]
+Bias = Annotated[tuple[Words, Annotated[float, BeforeValidator(_float)]], Field(strict=False)]
+Decay = Annotated[tuple[Count, Positive], Field(strict=False)]
+Forced = Annotated[Words, BeforeValidator(_listed)]
+Marks = Annotated[list[int], BeforeValidator(_listed)]  # turned into tensors, and not used
 
 
 class Always(BaseModel):
@@ -34,7 +74,15 @@ class Always(BaseModel):
     no_repeat_ngram_size: Count | None
     suppress_tokens: Ids | None
     begin_suppress_tokens: Ids | None
-    bad_words_ids: Annotated[list[Annotated[Ids, Field(min_length=1)]], Field(min_length=1)] | None
+    bad_words_ids: Annotated[list[Words], Field(min_length=1)] | None
+    sequence_bias: Annotated[list[Bias], Field(min_length=1), BeforeValidator(_pairs)] | None
+    exponential_decay_length_penalty: Decay | None
+    guidance_scale: float | None
+    forced_bos_token_id: Forced | None
+    forced_eos_token_id: Forced | None
+    bos_token_id: Marks | None
+    decoder_start_token_id: Marks | None
+    cache_implementation: Literal["dynamic", "static"] | None
     num_beams: Literal[1] | None
     num_return_sequences: Literal[1] | None
     penalty_alpha: Literal[0] | None
@@ -64,18 +112,25 @@ class Drawn(Always):
     eta_cutoff: Cutoff | None
 
 
-def check_sampling(config: GenerationConfig, name: str) -> None:
+def check_sampling(
+    config: GenerationConfig, name: str, vocabulary: int, drawn: bool = False
+) -> None:
     """Raises ValueError for the first value by which no token can be chosen.
 
     name: what the configuration is called, in front of the line.
+    vocabulary: how many tokens the model knows.
+    drawn: whether tokens may be drawn where it does not say so.
     """
     values: dict[str, Any] = vars(config)
-    kind = Drawn if values["do_sample"] else Always
+    kind = Drawn if drawn or values["do_sample"] else Always
+    checked = {key: values[key] for key in kind.model_fields}
+    if not values["do_sample"] and checked.get("temperature") == 0:
+        checked["temperature"] = None  # greedy until another is asked for
     try:
-        kind.model_validate({key: values[key] for key in kind.model_fields})
+        kind.model_validate(checked, context=vocabulary)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        reason = first["msg"].removeprefix("Input should be ")
+        reason = first["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
         field = ".".join(str(part) for part in first["loc"])
         if first["type"] == "none_required":
             reason = "left out, as it is not served here"

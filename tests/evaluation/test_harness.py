@@ -10,11 +10,12 @@ import torch
 
 from rlhf.config.schema import CapabilitySection, Config
 from rlhf.evaluation.capabilities import QuestionRow
-from rlhf.evaluation.harness import ask, harness_version, task_manager
+from rlhf.evaluation.harness import _language_model, ask, harness_version, task_manager
 from rlhf.evaluation.harness_rows import question_rows
 from rlhf.models.load import load_causal_lm, load_tokenizer
 from rlhf.runtime.distributed import Runtime, make_runtime
 from rlhf.runtime.run_dir import RunDir
+from tests.llamas import import_with_bos
 
 OWN_TASK = """
 task: capitals
@@ -206,6 +207,17 @@ def test_a_task_of_one_s_own(
     chosen = [likeliest(path, question, choices) for question, choices, _ in QUESTIONS]
     right = [float(a == b) for a, (_, _, b) in zip(chosen, QUESTIONS, strict=True)]
     assert [row.value for row in rows] == right
+
+
+def test_questions_to_an_imported_model_begin_with_its_bos(
+    own: CapabilitySection, runtime: Runtime, tmp_path: Path
+) -> None:
+    asked = _language_model(import_with_bos(tmp_path), own, runtime)
+    bos = asked.tokenizer.bos_token_id
+    ids = asked.tok_encode("Hello")
+    assert ids[0] == bos and ids.count(bos) == 1
+    assert asked.tok_encode("<|endoftext|>Hello") == ids
+    assert asked.tok_batch_encode(["Hello"])[0].tolist() == [ids]
 
 
 def group(folder: Path, name: str, *parts: str) -> None:

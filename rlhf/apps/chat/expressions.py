@@ -129,8 +129,10 @@ class _Reader:
             value = -value if sign == "-" else value
         else:
             value = self.operand()
-            while self.take("!"):
+            if self.take("!"):
                 value = self._factorial(value)
+            if self.next == "!":  # a double factorial to some, two factorials to others
+                raise ValueError("'!!' is not read; write (n!)! for a factorial of a factorial")
             if self.take("**"):
                 value = self.arithmetic.power(value, self.signed())
         self.depth -= 1

@@ -94,22 +94,31 @@ def call(commands: str, plugins: Sequence[Plugin]) -> str:
     if len(commands) > COMMANDS_LIMIT:
         return f"{commands[:RESULT_LIMIT]} => error: too long"
     functions = {plugin.function: plugin.run for plugin in plugins}
-    results = [each for line in commands.splitlines() for each in _results(line, functions)]
-    return "\n".join(results) or f"{commands} => error: {UNREADABLE}"
+    results = [each for part in _parts(commands) for each in _results(part, functions)]
+    return "\n".join(results)[:RESULT_LIMIT] or f"{commands} => error: {UNREADABLE}"
 
 
-def _results(line: str, functions: dict[str, Callable[[str], str]]) -> list[str]:
+def _parts(commands: str) -> list[str]:
+    """The whole where it can be read, as a call may go on over several lines; else its lines."""
     try:
-        calls = _parse(line)
+        _parse(commands)
+    except ValueError:
+        return commands.splitlines()
+    return [commands]
+
+
+def _results(text: str, functions: dict[str, Callable[[str], str]]) -> list[str]:
+    try:
+        calls = _parse(text)
     except ValueError as error:
-        return [f"{line} => error: {error}"]
+        return [f"{text} => error: {error}"]
     return [f"{written} => {_run(functions, *rest)}" for written, *rest in calls]
 
 
-def _parse(line: str) -> list[tuple[str, str, str]]:
+def _parse(commands: str) -> list[tuple[str, str, str]]:
     """Each call as it is written, its function's name and its argument, by Python's own grammar,
     comments too. MOSS numbers its lines at times."""
-    text = NUMBER.sub("", line).translate(AS_IN_PYTHON)
+    text = NUMBER.sub("", commands).translate(AS_IN_PYTHON)
     whole = f"[{text}\n]"
     try:
         body = ast.parse(whole, mode="eval").body

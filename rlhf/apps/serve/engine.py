@@ -60,7 +60,8 @@ class Engine:
     """
 
     def __init__(self, speaker: Speaker) -> None:
-        self.speaker, self.own = speaker, answer_config(speaker.model)
+        # A request's temperature draws tokens by whatever else the checkpoint says.
+        self.speaker, self.own = speaker, answer_config(speaker.model, drawn=True)
         self.leaving: Callable[[], bool] = lambda: False
         self.turn, self.reading = asyncio.Lock(), asyncio.Lock()
         # Prompts are read while another thread decodes: a fast tokenizer is no thing for both.

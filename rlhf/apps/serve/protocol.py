@@ -20,13 +20,22 @@ NEUTRAL: Mapping[str, Sequence[Any]] = {
     "best_of": (1,),
     "echo": (False,),
     "frequency_penalty": (0,),
+    "function_call": ("none", "auto"),  # of functions, as tool_choice of tools
+    "functions": ([],),
     "logit_bias": ({},),
     "logprobs": (False,),
+    "metadata": ({},),
+    "modalities": (["text"],),
+    "parallel_tool_calls": (True, False),  # of tools
     "presence_penalty": (0,),
     "response_format": ({"type": "text"},),
+    "service_tier": ("auto", "default"),
     "store": (False,),
+    "suffix": ("",),
+    "tool_calls": ([],),  # of a message
     "tool_choice": ("none", "auto"),  # of tools, which are refused by their own name
     "tools": ([],),
+    "top_logprobs": (0,),  # where logprobs is true, that is refused by its own name
 }
 """What clients send of fields that are not served, where it asks for nothing."""
 GREEDY_BELOW = 1e-5

@@ -52,6 +52,14 @@ def test_a_plugin_that_moss_does_not_know_gets_a_line_of_its_own() -> None:
             "Calculate(\"6/2\") => '3'\nCalculate(\"3!\") => '6'\n"
             'then 3. Search("it") => error: not readable; write Name("argument")',
         ),
+        (
+            'Calculate(\n "1+1"\n),\nSearch("a"\n"b")',
+            'Calculate(\n "1+1"\n) => \'2\'\nSearch("a"\n"b") => \n<|1|>: \'ab\'',
+        ),
+        (
+            'Calculate("1+1")\nSearch("it")',
+            "Calculate(\"1+1\") => '2'\nSearch(\"it\") => \n<|1|>: 'it'",
+        ),
         ("# no call", '# no call => error: not readable; write Name("argument")'),
         ("1]+[2", '1]+[2 => error: not readable; write Name("argument")'),
         ('Calculate("1/0")', 'Calculate("1/0") => error: division by zero'),
@@ -68,7 +76,10 @@ def test_call(commands: str, results: str) -> None:
 
 def test_call_is_bounded() -> None:
     longest = Plugin("Long", "Long(text)", lambda text: "x" * 10_000)
-    assert call('Long("")', [longest]) == 'Long("") => ' + "x" * plugins.RESULT_LIMIT
+    results = 'Long("") => ' + "x" * 10_000
+    assert call('Long("")', [longest]) == results[: plugins.RESULT_LIMIT]
+    assert call('Long(""), Long("")', [longest]) == results[: plugins.RESULT_LIMIT]
+    assert len(call("-\n" * 499, [longest])) == plugins.RESULT_LIMIT
     assert call("(" * 999, [longest]).endswith('write Name("argument")')
     assert call("-" * 10_000, [longest]) == "-" * plugins.RESULT_LIMIT + " => error: too long"
 

@@ -51,7 +51,18 @@ def test_load_in_is_looked_at(checkpoint: Checkpoint) -> None:
 
 
 @pytest.mark.parametrize(
-    "fields", [{"do_sample": True, "temperature": 0.0}, {"num_beams": 4}, {"stop_strings": ["a"]}]
+    "fields",
+    [
+        {"do_sample": True, "temperature": 0.0},
+        {"num_beams": 4},
+        {"stop_strings": ["a"]},
+        # What a request's temperature would bring in.
+        {"min_p": 2.0},
+        {"min_p": "0.1"},
+        {"top_h": 3.0},
+        {"temperature": -1.0},
+        {"forced_eos_token_id": 10**6},
+    ],
 )
 def test_a_way_to_sample_that_is_none_is_told_before_the_address(
     checkpoint: Checkpoint, fields: dict[str, Any]
@@ -61,6 +72,12 @@ def test_a_way_to_sample_that_is_none_is_told_before_the_address(
     with pytest.raises(ValueError, match="generation_config.json: .*; correct it"):
         start(path, said)
     assert not any("http" in line for line in said)
+
+
+def test_a_greedy_temperature_is_served(checkpoint: Checkpoint) -> None:
+    path = checkpoint()
+    (path / "generation_config.json").write_text('{"temperature": 0.0}')
+    start(path, [])
 
 
 def test_an_adapter_is_served(checkpoint: Checkpoint, tmp_path: Path) -> None:

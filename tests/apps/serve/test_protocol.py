@@ -23,6 +23,11 @@ def chat(**fields: Any) -> ChatRequest:
         ({"frequency_penalty": 0.5}, "frequency_penalty", "not served here"),
         ({"tools": [{"type": "function"}]}, "tools", "not served here"),
         ({"made_up": 1}, "made_up", "not served here"),
+        ({"logprobs": True, "top_logprobs": 0}, "logprobs", "not served here"),
+        ({"top_logprobs": 1}, "top_logprobs", "not served here"),
+        ({"functions": [{}], "function_call": "auto"}, "functions", "not served here"),
+        ({"service_tier": "flex"}, "service_tier", "not served here"),
+        ({"suffix": " "}, "suffix", "not served here"),
         ({"temperature": -1}, "temperature", "greater than or equal to 0"),
         ({"top_p": 1.5}, "top_p", "less than or equal to 1"),
         ({"n": 0}, "n", "greater than or equal to 1"),
@@ -56,6 +61,10 @@ def test_what_asks_for_nothing_is_taken() -> None:
     neutral = {"frequency_penalty": 0.0, "logprobs": False, "tools": [], "seed": None, "stop": None}
     assert chat(**neutral) == chat()
     assert chat(tools=[], tool_choice="auto") == chat(tool_choice="none") == chat()
+    assert chat(functions=[], function_call="none", parallel_tool_calls=True) == chat()
+    assert chat(parallel_tool_calls=False, metadata={}, modalities=["text"]) == chat()
+    assert chat(logprobs=False, top_logprobs=0, service_tier="auto", suffix="") == chat()
+    assert chat(messages=[SAID | {"tool_calls": []}]) == chat(messages=[SAID])
     assert read(CompletionRequest, b'{"model": "m", "prompt": ["A"]}').prompt == "A"
     assert chat(messages=[{"role": "developer", "content": "A"}]).messages[0].role == "system"
     parts = [{"type": "text", "text": "你"}, {"type": "text", "text": "好"}]
