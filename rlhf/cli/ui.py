@@ -42,7 +42,7 @@ def ui(
         rlhf ui runs --port 7870
     """
     named = ", ".join(map(str, runs))
-    typer.echo(f"opening a page on {named}; its address follows in some seconds")
+    typer.echo(f"opening a page on {named}; its address follows in some seconds", err=True)
     from rlhf.apps.dashboard.command import ui as serve
 
     serve(runs, host=host, port=port, password=password, say=typer.echo)
