@@ -123,7 +123,7 @@ def check_sampling(
     """
     values: dict[str, Any] = vars(config)
     kind = Drawn if drawn or values["do_sample"] else Always
-    checked = {key: values[key] for key in kind.model_fields}
+    checked = {key: values.get(key) for key in kind.model_fields}  # a version may not know one
     if not values["do_sample"] and checked.get("temperature") == 0:
         checked["temperature"] = None  # greedy until another is asked for
     try:

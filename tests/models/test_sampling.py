@@ -84,3 +84,9 @@ def test_a_static_cache_gives_the_same_answer(
         for name in (None, "static")
     }
     assert len(answers) == 1
+
+
+def test_what_a_version_of_transformers_does_not_know_is_not_asked_for() -> None:
+    config = GenerationConfig(top_p=0.5)
+    del config.penalty_alpha
+    check_sampling(config, "file", VOCABULARY, drawn=True)

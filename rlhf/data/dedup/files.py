@@ -69,9 +69,8 @@ def dedup_files(
     """Keeps the first of every set of duplicates in the files, which count as one set.
 
     Writes to `out_dir`: kept.jsonl, the lines as they were; dropped.jsonl, with the kept document
-    and the similarity; scores.jsonl, a line a document; leaked.jsonl, `against` with the
-    closest documents;
-    rejected.jsonl, lines that are no document; report.json. Files are streamed more than once;
+    and the similarity; scores.jsonl, a line a document; leaked.jsonl, the documents of `against`
+    with those closest to them; rejected.jsonl, lines that are no document; report.json. Files are streamed more than once;
     what stays in memory is hashes, and vectors.
 
     Args:
