@@ -70,8 +70,8 @@ def dedup_files(
 
     Writes to `out_dir`: kept.jsonl, the lines as they were; dropped.jsonl, with the kept document
     and the similarity; scores.jsonl, a line a document; leaked.jsonl, the documents of `against`
-    with those closest to them; rejected.jsonl, lines that are no document; report.json. Files are streamed more than once;
-    what stays in memory is hashes, and vectors.
+    with those closest to them; rejected.jsonl, lines that are no document; report.json. Files are
+    streamed more than once; what stays in memory is hashes, and vectors.
 
     Args:
         threshold: Jaccard index from which two conversations, without the system's turn, are
