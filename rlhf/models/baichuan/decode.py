@@ -12,7 +12,11 @@ from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 from rlhf.models.baichuan.alibi import alibi_mask, alibi_slopes
 from rlhf.models.baichuan.attention import Rotation
 from rlhf.models.baichuan.trunk import BaichuanDecoderLayer
+from rlhf.models.joined import Joined, join
 from rlhf.ops.decode_attention import decode_attention
+
+Products = dict[str, Joined]
+"""Of a block's products those that are joined with their adapters, by name."""
 
 
 class SlotDecoder:
@@ -34,9 +38,11 @@ class SlotDecoder:
         self._values = [torch.zeros_like(keys) for keys in self._keys]
         rope = config.position_embedding == "rope"
         self._slopes = None if rope else alibi_slopes(heads, model.device)
+        self._products = [_joined(layer) for layer in model.model.layers]
         self._before, self._after = _before, _after
         self._before_prompts, self._after_prompts = _before, _after
         if model.device.type == "cuda":
+            torch.cuda.empty_cache()  # of the weights that have moved
             self._before = torch.compile(_before, dynamic=False)
             self._after = torch.compile(_after, dynamic=False)
             # Functions of their own: what is compiled for any number of tokens is slower for few.
@@ -62,14 +68,14 @@ class SlotDecoder:
         for layer, keys, values in zip(trunk.layers, self._keys, self._values, strict=True):
             query, key, value = (
                 part.unflatten(0, (batch, width)).transpose(1, 2)
-                for part in self._before_prompts(layer, hidden, rotation)
+                for part in self._before_prompts(layer, {}, hidden, rotation)
             )
             keys[slots, :, :width] = key
             values[slots, :, :width] = value
             attended = functional.scaled_dot_product_attention(
                 query, key, value, attn_mask=mask, is_causal=mask is None
             )
-            hidden = self._after_prompts(layer, hidden, attended.transpose(1, 2).flatten(0, 1))
+            hidden = self._after_prompts(layer, {}, hidden, attended.transpose(1, 2).flatten(0, 1))
         last = torch.arange(batch, device=prompts.device) * width + lengths - 1
         return self._logits(hidden[last])
 
@@ -78,10 +84,11 @@ class SlotDecoder:
         trunk = self._model.model
         hidden = trunk.embed_tokens(tokens)
         rotation = self._rotation(hidden, lengths)
-        for layer, keys, values in zip(trunk.layers, self._keys, self._values, strict=True):
-            query, key, value = self._before(layer, hidden, rotation)
+        parts = zip(trunk.layers, self._products, self._keys, self._values, strict=True)
+        for layer, products, keys, values in parts:
+            query, key, value = self._before(layer, products, hidden, rotation)
             attended = decode_attention(query, key, value, keys, values, lengths, self._slopes)
-            hidden = self._after(layer, hidden, attended)
+            hidden = self._after(layer, products, hidden, attended)
         return self._logits(hidden)
 
     def _rotation(self, hidden: Tensor, places: Tensor) -> Rotation | None:
@@ -97,30 +104,44 @@ class SlotDecoder:
         return logits
 
 
+def _joined(layer: BaichuanDecoderLayer) -> Products:
+    parts = {**dict(layer.self_attn.named_children()), **dict(layer.mlp.named_children())}
+    found = {name: join(part) for name, part in parts.items()}
+    return {name: product for name, product in found.items() if product}
+
+
 def _before(
-    layer: BaichuanDecoderLayer, hidden: Tensor, rotation: Rotation | None
+    layer: BaichuanDecoderLayer, products: Products, hidden: Tensor, rotation: Rotation | None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """hidden: [N, H], rotation: [N, D] twice -> query, key, value [N, heads, D]."""
     attention: Any = layer.self_attn
-    packed = attention.W_pack(layer.input_layernorm(hidden))
+    packed = products.get("W_pack", attention.W_pack)(layer.input_layernorm(hidden))
     query, key, value = packed.unflatten(1, (3, -1, attention.head_dim)).unbind(1)
     if rotation is not None:
         query, key = apply_rotary_pos_emb(query, key, *rotation)
     return query.contiguous(), key.contiguous(), value.contiguous()
 
 
-def _after(layer: BaichuanDecoderLayer, hidden: Tensor, attended: Tensor) -> Tensor:
+def _after(
+    layer: BaichuanDecoderLayer, products: Products, hidden: Tensor, attended: Tensor
+) -> Tensor:
     """hidden: [N, H], what the layer began with; attended: [N, heads, D] -> [N, H]."""
-    hidden = hidden + layer.self_attn.o_proj(attended.flatten(1))
-    out: Tensor = hidden + layer.mlp(layer.post_attention_layernorm(hidden))
+    feed: Any = layer.mlp
+    hidden = hidden + products.get("o_proj", layer.self_attn.o_proj)(attended.flatten(1))
+    states = layer.post_attention_layernorm(hidden)
+    gate = feed.act_fn(products.get("gate_proj", feed.gate_proj)(states))
+    wide = gate * products.get("up_proj", feed.up_proj)(states)
+    out: Tensor = hidden + products.get("down_proj", feed.down_proj)(wide)
     return out
 
 
 def _before_any(
-    layer: BaichuanDecoderLayer, hidden: Tensor, rotation: Rotation | None
+    layer: BaichuanDecoderLayer, products: Products, hidden: Tensor, rotation: Rotation | None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    return _before(layer, hidden, rotation)
+    return _before(layer, products, hidden, rotation)
 
 
-def _after_any(layer: BaichuanDecoderLayer, hidden: Tensor, attended: Tensor) -> Tensor:
-    return _after(layer, hidden, attended)
+def _after_any(
+    layer: BaichuanDecoderLayer, products: Products, hidden: Tensor, attended: Tensor
+) -> Tensor:
+    return _after(layer, products, hidden, attended)

@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from torch import nn
+
+from rlhf.config.schema import SamplingSection
+from rlhf.generation import generate
+from rlhf.models.joined import join
+from tests.checkpoints import ARCHITECTURES, tiny_model
+
+TARGETS = ["W_pack", "o_proj", "gate_proj", "up_proj", "down_proj"]
+
+
+def adapted(model: nn.Module, rank: int = 8, **options: Any) -> PeftModel:
+    config = LoraConfig(r=rank, lora_alpha=12, target_modules=TARGETS, **options)
+    found: PeftModel = get_peft_model(model, config)
+    return learnt(found.eval())
+
+
+def learnt(model: PeftModel) -> PeftModel:
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "lora_" in name:
+                weight.normal_(0, 0.3)
+    return model
+
+
+def answers(model: Any, engine: str) -> list[tuple[int, ...]]:
+    found = generate(
+        model,
+        [[5, 9, 11], [4], [30, 31, 32, 33, 34, 35]],
+        SamplingSection(max_new_tokens=24, temperature=0),
+        pad_id=0,
+        eos_id=2,
+        generator=torch.Generator().manual_seed(0),
+        batch_size=8,
+        engine=engine,
+    )
+    return [one.token_ids for one in found]
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_the_slot_engine_samples_an_adapter_as_generate_does(architecture: str) -> None:
+    trunk = tiny_model(architecture)
+    model = adapted(trunk)
+    before = {name: weight.detach().clone() for name, weight in model.named_parameters()}
+    assert answers(trunk, "slots") == answers(trunk, "plain")
+    assert all(torch.equal(weight, before[name]) for name, weight in model.named_parameters())
+    held = [part.joined.data_ptr() for part in trunk.modules() if hasattr(part, "joined")]
+    assert len(held) == len(TARGETS) * len(trunk.model.layers)
+    learnt(model)  # as after an update: what was joined is out of date
+    assert answers(trunk, "slots") == answers(trunk, "plain")
+    assert held == [part.joined.data_ptr() for part in trunk.modules() if hasattr(part, "joined")]
+    with model.disable_adapter():
+        assert answers(trunk, "slots") == answers(trunk, "plain")
+
+
+def test_products_by_hand() -> None:
+    part = nn.Sequential(nn.Linear(3, 2, bias=False))
+    model = get_peft_model(part, LoraConfig(r=8, lora_alpha=4, target_modules=["0"]))
+    learnt(model)
+    layer: Any = model.base_model.model[0]
+    states, weight = torch.randn(5, 3), layer.base_layer.weight.detach().clone()
+    product = join(layer)
+    assert product is not None
+    first, second = layer.lora_A.default.weight, layer.lora_B.default.weight
+    expected = states @ weight.T + 0.5 * states @ first.T @ second.T
+    torch.testing.assert_close(product(states), expected)
+    torch.testing.assert_close(product(states), layer(states))
+    assert torch.equal(layer.base_layer.weight, weight)
+    assert layer.base_layer.weight.data_ptr() == product.weight.data_ptr()
+
+
+def test_what_is_no_plain_product_stays_as_it_is() -> None:
+    def first_of(**options: Any) -> Any:
+        model = get_peft_model(
+            nn.Sequential(nn.Linear(8, 8, bias=options.pop("biased", False))),
+            LoraConfig(target_modules=["0"], **options),
+        )
+        return model.base_model.model[0]
+
+    assert join(nn.Linear(2, 2)) is None
+    assert join(first_of(r=8)) is not None
+    assert join(first_of(r=6)) is None and join(first_of(r=72)) is None
+    assert join(first_of(r=8, use_dora=True)) is None
+    assert join(first_of(r=8, biased=True)) is None
+    merged = first_of(r=8)
+    merged.merge()
+    assert join(merged) is None
+    merged.unmerge()
+    assert join(merged) is not None
+    typed = first_of(r=8)
+    typed.base_layer.to(torch.bfloat16)
+    assert join(typed) is None
