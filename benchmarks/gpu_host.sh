@@ -62,11 +62,15 @@ case $gpus in
     alone 13b ppo_13b
     ;;
 2)
-    (cache b && export CUDA_VISIBLE_DEVICES=1 && alone alone ppo_32_uneven ppo_32) &
+    (
+        cache b && export CUDA_VISIBLE_DEVICES=1
+        alone alone ppo_32
+        call rollout 150 400 benchmarks/rollout.py "$results"
+    ) &
     (
         export CUDA_VISIBLE_DEVICES=0
-        call rm 200 500 benchmarks/rm.py "$results/rm_uneven.json" --groups compiled masked
-        alone growth growth_256_256
+        [ -n "$tiny" ] || call kernels 60 240 benchmarks/gpu_kernels.py "$results/gpu_kernels.json"
+        alone uneven ppo_32_uneven
     )
     wait
     scaling pipeline 330 700 pipeline_lora_2_zero2

@@ -9,7 +9,9 @@ come after it, and cuDNN's has its plans by then.
 
 products: microseconds of a weight's product with so many rows, as in a step of sampling, in a CUDA
 graph: `plain` without an adapter; `lora` beside an adapter of rank 16; `joined` with the adapter's
-first matrix as further rows of the weight. Weights alternate, so that none is in the cache.
+first matrix as further rows of the weight; `summed` the same, as `rlhf.models.joined` has it, by
+itself and not fused with what comes next. `2 x` are two weights that read the same states, one by
+one but for `summed`. Weights alternate, so that none is in the cache.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import linear, scaled_dot_product_attention
 
+from rlhf.models.joined import Joined
 from rlhf.runtime.usage import versions
 
 KERNELS = {
@@ -42,6 +45,7 @@ WIDTHS = {
 }
 """With gradients, and without."""
 WEIGHTS = ((4096, 12288), (4096, 4096), (4096, 11008), (11008, 4096))
+PAIR = (4096, 11008)
 ROWS, RANK, SCALE = (16, 32, 64, 128), 16, 2.0
 CALLS, REPLAYS = 20, 50
 
@@ -64,7 +68,8 @@ def main() -> None:
             f"{rows} x {given} -> {made}": products(rows, given, made)
             for rows in ROWS
             for given, made in WEIGHTS
-        },
+        }
+        | {f"{rows} x {PAIR[0]} -> 2 x {PAIR[1]}": products(rows, *PAIR, 2) for rows in ROWS},
     }  # fmt: skip
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
@@ -86,21 +91,32 @@ def attention(kernel: str, width: int, learns: bool) -> list[float]:
 
 
 @torch.no_grad()
-def products(rows: int, given: int, made: int) -> dict[str, float]:
-    states, first, second = random(rows, given), random(RANK, given), random(made, RANK).t()
+def products(rows: int, given: int, made: int, count: int = 1) -> dict[str, float]:
+    """count: how many weights of this size read the same states."""
+    states, first, second = random(rows, given), random(RANK, given), random(made, RANK)
     weights = cycle([random(made, given) for _ in range(4)])
     joined = cycle([random(made + RANK, given) for _ in range(4)])
+    both = cycle(
+        [
+            Joined(random(count * (made + RANK), given), (second,) * count, (SCALE,) * count)
+            for _ in range(4)
+        ]
+    )
+    call = torch.compile(lambda product, states: product(states), dynamic=False)
 
     def with_joined() -> Tensor:
         both = linear(states, next(joined))
-        return torch.addmm(both[:, :made], both[:, made:], second, alpha=SCALE)
+        return torch.addmm(both[:, :made], both[:, made:], second.t(), alpha=SCALE)
 
-    ways: dict[str, Callable[[], Tensor]] = {
-        "plain": lambda: linear(states, next(weights)),
-        "lora": lambda: torch.addmm(
-            linear(states, next(weights)), linear(states, first), second, alpha=SCALE
-        ),
-        "joined": with_joined,
+    def with_lora() -> Tensor:
+        plain = linear(states, next(weights))
+        return torch.addmm(plain, linear(states, first), second.t(), alpha=SCALE)
+
+    ways: dict[str, Callable[[], object]] = {
+        "plain": lambda: [linear(states, next(weights)) for _ in range(count)],
+        "lora": lambda: [with_lora() for _ in range(count)],
+        "joined": lambda: [with_joined() for _ in range(count)],
+        "summed": lambda: call(next(both), states),
     }
     return {name: replayed(way) for name, way in ways.items()}
 
@@ -118,7 +134,7 @@ def timed(work: Callable[[], Any]) -> tuple[float, Any]:
     return round((time.perf_counter() - start) * 1e3, 2), result
 
 
-def replayed(work: Callable[[], Tensor]) -> float:
+def replayed(work: Callable[[], object]) -> float:
     """Microseconds of one of the calls in a graph."""
     for _ in range(3):
         work()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -135,9 +136,8 @@ def complete(
     state = _Slots(*(torch.zeros(slots, dtype=torch.long, device=ends.device) for _ in range(4)))
     state.request.fill_(len(prompts))
     advance = _step_of(decoder, work, state)
-    waiting = list(range(len(prompts)))
+    waiting, owners = list(range(len(prompts))), [len(prompts)] * slots
     while True:
-        owners = state.request.tolist()
         free = [slot for slot, owner in enumerate(owners) if owner == len(prompts)]
         if len(free) == slots and not waiting:
             return work.tokens[:-1], work.logprobs[:-1]
@@ -145,12 +145,15 @@ def complete(
             taken, waiting = waiting[: len(free)], waiting[len(free) :]
             rows = max(1, FILL_TOKENS // max(len(prompts[request]) for request in taken))
             for at in range(0, len(taken), rows):
-                owners = taken[at : at + rows]
-                _fill(decoder, work, state, prompts, free[at : at + len(owners)], owners, pad_id)
-        for _ in range(STEPS):
+                some = taken[at : at + rows]
+                _fill(decoder, work, state, prompts, free[at : at + len(some)], some, pad_id)
+        for _ in range(STEPS - 1):
             advance()
+        look = _look(state.request)
+        advance()  # what the device does while the host looks
         if stops is not None:
             _free(work, state, stops)
+        owners = look()
 
 
 def _work(
@@ -202,6 +205,23 @@ def _free(work: _Work, state: _Slots, stops: Stops) -> None:
         values.masked_fill_(said, 0)
 
 
+def _look(values: Tensor) -> Callable[[], list[int]]:
+    """What they are at this point of the device's work, to be called when it has come so far."""
+    if values.device.type != "cuda":
+        return values.clone().tolist
+    seen = torch.empty_like(values, device="cpu", pin_memory=True)
+    seen.copy_(values, non_blocking=True)
+    there = torch.cuda.Event()  # type: ignore[no-untyped-call]
+    there.record(torch.cuda.current_stream(values.device))
+
+    def look() -> list[int]:
+        there.synchronize()
+        found: list[int] = seen.tolist()
+        return found
+
+    return look
+
+
 def _step_of(decoder: Decoder, work: _Work, state: _Slots) -> Callable[[], None]:
     """One token further in every slot, as a CUDA graph where there is CUDA."""
     device = state.token.device
@@ -212,7 +232,13 @@ def _step_of(decoder: Decoder, work: _Work, state: _Slots) -> Callable[[], None]
         for name, values in vars(after).items():
             getattr(state, name).copy_(values)
 
-    return _captured(step, device) if device.type == "cuda" else step
+    def try_out() -> None:
+        """All of it that compiles or that needs room of its own; the step writes the same again."""
+        row = state.request
+        logits = decoder.step(state.token, state.length)
+        pick(logits, work.sampling, work.uniforms[row, state.count], work.history[row])
+
+    return _captured(try_out, step, device) if device.type == "cuda" else step
 
 
 def _take(work: _Work, state: _Slots, logits: Tensor, pick: Pick) -> _Slots:
@@ -245,17 +271,39 @@ def _pick(
     return chosen, token_logprobs(logits, chosen)
 
 
-def _captured(step: Callable[[], None], device: torch.device) -> Callable[[], None]:
+def _captured(
+    try_out: Callable[[], None], step: Callable[[], None], device: torch.device
+) -> Callable[[], None]:
     """The step as a CUDA graph, which costs the host nothing.
 
-    It is run once before: while no slot is anybody's, that changes nothing that counts.
+    It is captured at the first call: the device still reads prompts meanwhile.
     """
+    graph = torch.cuda.CUDAGraph()
+    captured = False
+
+    def advance() -> None:
+        nonlocal captured
+        if not captured:
+            _capture(graph, try_out, step, device)
+            captured = True
+        graph.replay()
+
+    return advance
+
+
+def _capture(
+    graph: torch.cuda.CUDAGraph,
+    try_out: Callable[[], None],
+    step: Callable[[], None],
+    device: torch.device,
+) -> None:
+    """As `torch.cuda.graph` does it, which would wait for the device, and give back its memory."""
     aside: torch.cuda.Stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
     aside.wait_stream(torch.cuda.current_stream(device))
     with torch.cuda.stream(aside):
+        try_out()
+        gc.collect()  # what is freed while it is captured could end it
+        graph.capture_begin()
         step()
+        graph.capture_end()
     torch.cuda.current_stream(device).wait_stream(aside)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        step()
-    return graph.replay

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file
 from torch import nn
 
 from rlhf.config.schema import SamplingSection
@@ -12,6 +14,7 @@ from rlhf.generation import generate
 from rlhf.models.joined import join
 from tests.checkpoints import ARCHITECTURES, tiny_model
 
+SIZES = {"gate": 2, "up": 4}
 TARGETS = ["W_pack", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
@@ -51,7 +54,7 @@ def test_the_slot_engine_samples_an_adapter_as_generate_does(architecture: str) 
     assert answers(trunk, "slots") == answers(trunk, "plain")
     assert all(torch.equal(weight, before[name]) for name, weight in model.named_parameters())
     held = [part.joined.data_ptr() for part in trunk.modules() if hasattr(part, "joined")]
-    assert len(held) == len(TARGETS) * len(trunk.model.layers)
+    assert len(held) == 4 * len(trunk.model.layers)  # what feeds gate and up is read once
     learnt(model)  # as after an update: what was joined is out of date
     assert answers(trunk, "slots") == answers(trunk, "plain")
     assert held == [part.joined.data_ptr() for part in trunk.modules() if hasattr(part, "joined")]
@@ -65,12 +68,12 @@ def test_products_by_hand() -> None:
     learnt(model)
     layer: Any = model.base_model.model[0]
     states, weight = torch.randn(5, 3), layer.base_layer.weight.detach().clone()
-    product = join(layer)
+    product = join([layer])
     assert product is not None
     first, second = layer.lora_A.default.weight, layer.lora_B.default.weight
     expected = states @ weight.T + 0.5 * states @ first.T @ second.T
-    torch.testing.assert_close(product(states), expected)
-    torch.testing.assert_close(product(states), layer(states))
+    torch.testing.assert_close(product(states), (expected,))
+    torch.testing.assert_close(product(states), (layer(states),))
     assert torch.equal(layer.base_layer.weight, weight)
     assert layer.base_layer.weight.data_ptr() == product.weight.data_ptr()
 
@@ -83,16 +86,56 @@ def test_what_is_no_plain_product_stays_as_it_is() -> None:
         )
         return model.base_model.model[0]
 
-    assert join(nn.Linear(2, 2)) is None
-    assert join(first_of(r=8)) is not None
-    assert join(first_of(r=6)) is None and join(first_of(r=72)) is None
-    assert join(first_of(r=8, use_dora=True)) is None
-    assert join(first_of(r=8, biased=True)) is None
+    assert join([nn.Linear(2, 2)]) is None
+    assert join([first_of(r=8)]) is not None
+    assert join([first_of(r=6)]) is None and join([first_of(r=72)]) is None
+    assert join([first_of(r=8, use_dora=True)]) is None
+    assert join([first_of(r=8, biased=True)]) is None
     merged = first_of(r=8)
     merged.merge()
-    assert join(merged) is None
+    assert join([merged]) is None
     merged.unmerge()
-    assert join(merged) is not None
+    assert join([merged]) is not None
+    learning = first_of(r=8)
+    learning.base_layer.requires_grad_(True)  # whoever trains it may hold its place
+    assert join([learning]) is None
     typed = first_of(r=8)
     typed.base_layer.to(torch.bfloat16)
-    assert join(typed) is None
+    assert join([typed]) is None
+
+
+def test_two_that_read_the_same_states() -> None:
+    part: Any = nn.ModuleDict(
+        {name: nn.Linear(3, made, bias=False) for name, made in SIZES.items()}
+    )
+    config = LoraConfig(r=8, target_modules=list(SIZES), rank_pattern={"up": 16})
+    model = learnt(get_peft_model(part, config))
+    layers: list[Any] = [model.base_model.get_submodule(f"model.{name}") for name in SIZES]
+    weights = [layer.base_layer.weight.detach().clone() for layer in layers]
+    states = torch.randn(5, 3)
+    product = join(layers)
+    assert product is not None and product.weight.shape == (2 + 4 + 8 + 16, 3)
+    torch.testing.assert_close(product(states), tuple(layer(states) for layer in layers))
+    for layer, weight in zip(layers, weights, strict=True):
+        assert torch.equal(layer.base_layer.weight, weight)
+    again = join(layers)
+    assert again is not None and again.weight is product.weight
+    layers[1].base_layer.weight.data = weights[1].clone()  # as what a move to another device does
+    learnt(model)
+    moved = join(layers)
+    assert moved is not None and moved.weight is not product.weight
+    torch.testing.assert_close(moved(states), tuple(layer(states) for layer in layers))
+    layers[0].merge()
+    assert join(layers) is None
+
+
+def test_a_model_whose_weights_have_moved_is_saved_whole(tmp_path: Path) -> None:
+    trunk = tiny_model("baichuan2-7b")
+    model = adapted(trunk)
+    answers(trunk, "slots")
+    merged = model.merge_and_unload()
+    merged.save_pretrained(tmp_path)
+    saved = load_file(tmp_path / "model.safetensors")
+    assert saved.keys() == merged.state_dict().keys()
+    for name, weight in merged.state_dict().items():
+        assert torch.equal(saved[name], weight)

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from rlhf.models.baichuan.alibi import alibi_mask, alibi_slopes
@@ -16,7 +17,11 @@ from rlhf.models.joined import Joined, join
 from rlhf.ops.decode_attention import decode_attention
 
 Products = dict[str, Joined]
-"""Of a block's products those that are joined with their adapters, by name."""
+"""Of a block's products those that are joined with their adapters, by the name of the first."""
+TOGETHER = (("W_pack",), ("o_proj",), ("gate_proj", "up_proj"), ("down_proj",))
+"""Those that read the same states."""
+# For prompts: cuDNN's kernel, which torch would take, plans for 70 ms at every new shape.
+KERNELS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
 
 class SlotDecoder:
@@ -42,7 +47,6 @@ class SlotDecoder:
         self._before, self._after = _before, _after
         self._before_prompts, self._after_prompts = _before, _after
         if model.device.type == "cuda":
-            torch.cuda.empty_cache()  # of the weights that have moved
             self._before = torch.compile(_before, dynamic=False)
             self._after = torch.compile(_after, dynamic=False)
             # Functions of their own: what is compiled for any number of tokens is slower for few.
@@ -72,9 +76,10 @@ class SlotDecoder:
             )
             keys[slots, :, :width] = key
             values[slots, :, :width] = value
-            attended = functional.scaled_dot_product_attention(
-                query, key, value, attn_mask=mask, is_causal=mask is None
-            )
+            with sdpa_kernel(KERNELS):
+                attended = functional.scaled_dot_product_attention(
+                    query, key, value, attn_mask=mask, is_causal=mask is None
+                )
             hidden = self._after_prompts(layer, {}, hidden, attended.transpose(1, 2).flatten(0, 1))
         last = torch.arange(batch, device=prompts.device) * width + lengths - 1
         return self._logits(hidden[last])
@@ -106,8 +111,15 @@ class SlotDecoder:
 
 def _joined(layer: BaichuanDecoderLayer) -> Products:
     parts = {**dict(layer.self_attn.named_children()), **dict(layer.mlp.named_children())}
-    found = {name: join(part) for name, part in parts.items()}
+    found = {names[0]: join([parts[name] for name in names]) for names in TOGETHER}
     return {name: product for name, product in found.items() if product}
+
+
+def _made(products: Products, module: Any, names: tuple[str, ...], states: Tensor) -> Any:
+    """What each of these layers makes of the states, a tuple."""
+    if names[0] in products:
+        return products[names[0]](states)
+    return tuple(getattr(module, name)(states) for name in names)
 
 
 def _before(
@@ -115,7 +127,7 @@ def _before(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """hidden: [N, H], rotation: [N, D] twice -> query, key, value [N, heads, D]."""
     attention: Any = layer.self_attn
-    packed = products.get("W_pack", attention.W_pack)(layer.input_layernorm(hidden))
+    (packed,) = _made(products, attention, ("W_pack",), layer.input_layernorm(hidden))
     query, key, value = packed.unflatten(1, (3, -1, attention.head_dim)).unbind(1)
     if rotation is not None:
         query, key = apply_rotary_pos_emb(query, key, *rotation)
@@ -127,11 +139,12 @@ def _after(
 ) -> Tensor:
     """hidden: [N, H], what the layer began with; attended: [N, heads, D] -> [N, H]."""
     feed: Any = layer.mlp
-    hidden = hidden + products.get("o_proj", layer.self_attn.o_proj)(attended.flatten(1))
+    (projected,) = _made(products, layer.self_attn, ("o_proj",), attended.flatten(1))
+    hidden = hidden + projected
     states = layer.post_attention_layernorm(hidden)
-    gate = feed.act_fn(products.get("gate_proj", feed.gate_proj)(states))
-    wide = gate * products.get("up_proj", feed.up_proj)(states)
-    out: Tensor = hidden + products.get("down_proj", feed.down_proj)(wide)
+    gate, up = _made(products, feed, ("gate_proj", "up_proj"), states)
+    (down,) = _made(products, feed, ("down_proj",), feed.act_fn(gate) * up)
+    out: Tensor = hidden + down
     return out
 
 
