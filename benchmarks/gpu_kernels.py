@@ -9,9 +9,9 @@ come after it, and cuDNN's has its plans by then.
 
 products: microseconds of a weight's product with so many rows, as in a step of sampling, in a CUDA
 graph: `plain` without an adapter; `lora` beside an adapter of rank 16; `joined` with the adapter's
-first matrix as further rows of the weight; `summed` the same, as `rlhf.models.joined` has it, by
-itself and not fused with what comes next. `2 x` are two weights that read the same states, one by
-one but for `summed`. Weights alternate, so that none is in the cache.
+first matrix as further rows of the weight (`rlhf.models.joined`). `2 x` are two weights that read
+the same states, and the product of what they make, one of it through SiLU, compiled but for
+`joined`. Weights alternate, so that none is in the cache.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.functional import linear, scaled_dot_product_attention
+from torch.nn.functional import linear, scaled_dot_product_attention, silu
 
 from rlhf.models.joined import Joined
 from rlhf.runtime.usage import versions
@@ -95,30 +95,29 @@ def products(rows: int, given: int, made: int, count: int = 1) -> dict[str, floa
     """count: how many weights of this size read the same states."""
     states, first, second = random(rows, given), random(RANK, given), random(made, RANK)
     weights = cycle([random(made, given) for _ in range(4)])
-    joined = cycle([random(made + RANK, given) for _ in range(4)])
-    both = cycle(
-        [
-            Joined(random(count * (made + RANK), given), (second,) * count, (SCALE,) * count)
-            for _ in range(4)
-        ]
-    )
-    call = torch.compile(lambda product, states: product(states), dynamic=False)
+    whole = [random(count * (made + RANK), given) for _ in range(4)]
+    joined = cycle([Joined(each, (second,) * count, (SCALE,) * count) for each in whole])
 
-    def with_joined() -> Tensor:
-        both = linear(states, next(joined))
-        return torch.addmm(both[:, :made], both[:, made:], second.t(), alpha=SCALE)
+    def plain() -> Tensor:
+        return linear(states, next(weights))
 
     def with_lora() -> Tensor:
-        plain = linear(states, next(weights))
-        return torch.addmm(plain, linear(states, first), second.t(), alpha=SCALE)
+        return torch.addmm(plain(), linear(states, first), second.t(), alpha=SCALE)
 
-    ways: dict[str, Callable[[], object]] = {
-        "plain": lambda: [linear(states, next(weights)) for _ in range(count)],
-        "lora": lambda: [with_lora() for _ in range(count)],
-        "joined": lambda: [with_joined() for _ in range(count)],
-        "summed": lambda: call(next(both), states),
+    def twice(way: Callable[[], Tensor]) -> Callable[[], Tensor]:
+        return way if count == 1 else lambda: gated(way(), way())
+
+    ways: dict[str, Callable[[], Tensor]] = {
+        "plain": twice(plain),
+        "lora": twice(with_lora),
+        "joined": lambda: next(joined)(states) if count == 1 else next(joined).gated(states),
     }
     return {name: replayed(way) for name, way in ways.items()}
+
+
+@torch.compile(dynamic=False)
+def gated(gate: Tensor, up: Tensor) -> Tensor:
+    return silu(gate) * up
 
 
 def random(*shape: int) -> Tensor:
@@ -134,7 +133,7 @@ def timed(work: Callable[[], Any]) -> tuple[float, Any]:
     return round((time.perf_counter() - start) * 1e3, 2), result
 
 
-def replayed(work: Callable[[], object]) -> float:
+def replayed(work: Callable[[], Tensor]) -> float:
     """Microseconds of one of the calls in a graph."""
     for _ in range(3):
         work()

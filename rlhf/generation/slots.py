@@ -300,10 +300,15 @@ def _capture(
     """As `torch.cuda.graph` does it, which would wait for the device, and give back its memory."""
     aside: torch.cuda.Stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
     aside.wait_stream(torch.cuda.current_stream(device))
+    collects = gc.isenabled()
     with torch.cuda.stream(aside):
         try_out()
-        gc.collect()  # what is freed while it is captured could end it
-        graph.capture_begin()
-        step()
-        graph.capture_end()
+        gc.disable()  # a graph that is freed during a capture ends it
+        try:
+            graph.capture_begin()
+            step()
+            graph.capture_end()
+        finally:
+            if collects:
+                gc.enable()
     torch.cuda.current_stream(device).wait_stream(aside)

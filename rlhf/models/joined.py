@@ -1,5 +1,5 @@
 """An adapter's first matrix as further rows of the weight that it stands beside: one product gives
-what both make of a state, and what is left of the adapter is small enough to be fused."""
+what both make of a state, and what is left of the adapter is fused with what comes next."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from peft.tuners.lora import Linear as LoraLinear
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
+from rlhf.ops.adapters import add_adapter, gated_adapters
+
 MOST = 64
-"""Rank up to which the second matrix is summed up beside what comes next."""
+"""Rank up to which there is something to be gained."""
 
 
 class Joined(NamedTuple):
@@ -27,15 +29,14 @@ class Joined(NamedTuple):
     seconds: tuple[Tensor, ...]
     scales: tuple[float, ...]
 
-    def __call__(self, states: Tensor) -> tuple[Tensor, ...]:
-        """states: [N, K] -> [N, M_i] of each."""
-        sizes = [len(second) for second in self.seconds]
-        ranks = [second.shape[1] for second in self.seconds]
-        found = torch.split(linear(states, self.weight), [*sizes, *ranks], dim=1)
-        parts = zip(found, found[len(sizes) :], self.seconds, self.scales, strict=False)
-        return tuple(
-            made + (low[:, None] * second).sum(dim=-1) * scale for made, low, second, scale in parts
-        )
+    def __call__(self, states: Tensor, beside: Tensor | None = None) -> Tensor:
+        """Of one layer. states: [N, K], beside: [N, M], added -> [N, M]"""
+        both = linear(states, self.weight)
+        return add_adapter(both, self.seconds[0], self.scales[0], beside)
+
+    def gated(self, states: Tensor) -> Tensor:
+        """SiLU of what the first of two layers makes, times what the second does: [N, M]"""
+        return gated_adapters(linear(states, self.weight), self.seconds, self.scales)
 
 
 def join(parts: Sequence[nn.Module]) -> Joined | None:
@@ -66,10 +67,11 @@ def _adapter(part: nn.Module) -> tuple[Tensor, Tensor, float] | None:
         return None
     if len(names) != 1 or names[0] in part.lora_variant or hasattr(base.weight, "ds_id"):
         return None
-    first, second = part.lora_A[names[0]].weight, part.lora_B[names[0]].weight
+    matrices: Any = part.lora_A[names[0]], part.lora_B[names[0]]
+    first, second = (matrix.weight.detach() for matrix in matrices)
     if first.dtype != base.weight.dtype or len(first) > MOST or len(first) % 8:
         return None
-    return first.detach(), second.detach(), float(part.scaling[names[0]])
+    return first, second, float(part.scaling[names[0]])
 
 
 def _room(parts: Sequence[Any], rows: int) -> Tensor:
@@ -79,16 +81,15 @@ def _room(parts: Sequence[Any], rows: int) -> Tensor:
     whole: Tensor | None = getattr(parts[0], "joined", None)
     if whole is None or whole.shape != (made + rows, width) or not _lie_in(whole, weights):
         whole = weights[0].new_empty(made + rows, width)
-        for weight, place in zip(
-            weights, torch.split(whole, [*map(len, weights), rows]), strict=False
-        ):
+        places = torch.split(whole, [*map(len, weights), rows])
+        for weight, place in zip(weights, places, strict=False):
             place.copy_(weight.detach())
             weight.data = place
         parts[0].joined = whole
     return whole
 
 
-def _lie_in(whole: Tensor, weights: Sequence[Tensor]) -> bool:
+def _lie_in(whole: Tensor, weights: Sequence[Any]) -> bool:
     starts = accumulate(map(len, weights), initial=0)
     return all(
         weight.data_ptr() == whole[start].data_ptr()

@@ -14,7 +14,7 @@ from rlhf.generation import generate
 from rlhf.models.joined import join
 from tests.checkpoints import ARCHITECTURES, tiny_model
 
-SIZES = {"gate": 2, "up": 4}
+PAIR = ["gate", "up"]
 TARGETS = ["W_pack", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
@@ -72,8 +72,9 @@ def test_products_by_hand() -> None:
     assert product is not None
     first, second = layer.lora_A.default.weight, layer.lora_B.default.weight
     expected = states @ weight.T + 0.5 * states @ first.T @ second.T
-    torch.testing.assert_close(product(states), (expected,))
-    torch.testing.assert_close(product(states), (layer(states),))
+    torch.testing.assert_close(product(states), expected)
+    torch.testing.assert_close(product(states), layer(states))
+    torch.testing.assert_close(product(states, layer(states)), 2 * layer(states))
     assert torch.equal(layer.base_layer.weight, weight)
     assert layer.base_layer.weight.data_ptr() == product.weight.data_ptr()
 
@@ -104,18 +105,21 @@ def test_what_is_no_plain_product_stays_as_it_is() -> None:
     assert join([typed]) is None
 
 
+def gated(layers: list[Any], states: torch.Tensor) -> torch.Tensor:
+    gate, up = (layer(states) for layer in layers)
+    return nn.functional.silu(gate) * up
+
+
 def test_two_that_read_the_same_states() -> None:
-    part: Any = nn.ModuleDict(
-        {name: nn.Linear(3, made, bias=False) for name, made in SIZES.items()}
-    )
-    config = LoraConfig(r=8, target_modules=list(SIZES), rank_pattern={"up": 16})
+    part: Any = nn.ModuleDict({name: nn.Linear(3, 4, bias=False) for name in PAIR})
+    config = LoraConfig(r=8, target_modules=PAIR, rank_pattern={"up": 16})
     model = learnt(get_peft_model(part, config))
-    layers: list[Any] = [model.base_model.get_submodule(f"model.{name}") for name in SIZES]
+    layers: list[Any] = [model.base_model.get_submodule(f"model.{name}") for name in PAIR]
     weights = [layer.base_layer.weight.detach().clone() for layer in layers]
     states = torch.randn(5, 3)
     product = join(layers)
-    assert product is not None and product.weight.shape == (2 + 4 + 8 + 16, 3)
-    torch.testing.assert_close(product(states), tuple(layer(states) for layer in layers))
+    assert product is not None and product.weight.shape == (4 + 4 + 8 + 16, 3)
+    torch.testing.assert_close(product.gated(states), gated(layers, states))
     for layer, weight in zip(layers, weights, strict=True):
         assert torch.equal(layer.base_layer.weight, weight)
     again = join(layers)
@@ -124,7 +128,7 @@ def test_two_that_read_the_same_states() -> None:
     learnt(model)
     moved = join(layers)
     assert moved is not None and moved.weight is not product.weight
-    torch.testing.assert_close(moved(states), tuple(layer(states) for layer in layers))
+    torch.testing.assert_close(moved.gated(states), gated(layers, states))
     layers[0].merge()
     assert join(layers) is None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
@@ -43,7 +43,7 @@ class SlotDecoder:
         self._values = [torch.zeros_like(keys) for keys in self._keys]
         rope = config.position_embedding == "rope"
         self._slopes = None if rope else alibi_slopes(heads, model.device)
-        self._products = [_joined(layer) for layer in model.model.layers]
+        self._products: list[Products] = []
         self._before, self._after = _before, _after
         self._before_prompts, self._after_prompts = _before, _after
         if model.device.type == "cuda":
@@ -81,11 +81,16 @@ class SlotDecoder:
                     query, key, value, attn_mask=mask, is_causal=mask is None
                 )
             hidden = self._after_prompts(layer, {}, hidden, attended.transpose(1, 2).flatten(0, 1))
+        if not self._products:  # while the device reads
+            self._products = [_joined(layer) for layer in trunk.layers]
         last = torch.arange(batch, device=prompts.device) * width + lengths - 1
         return self._logits(hidden[last])
 
     def step(self, tokens: Tensor, lengths: Tensor) -> Tensor:
-        """tokens: [S] to append; lengths: [S] tokens in the slot before them -> [S, V]."""
+        """tokens: [S] to append; lengths: [S] tokens in the slot before them -> [S, V].
+
+        After the first `fill`: it takes the adapters as they were there.
+        """
         trunk = self._model.model
         hidden = trunk.embed_tokens(tokens)
         rotation = self._rotation(hidden, lengths)
@@ -111,15 +116,11 @@ class SlotDecoder:
 
 def _joined(layer: BaichuanDecoderLayer) -> Products:
     parts = {**dict(layer.self_attn.named_children()), **dict(layer.mlp.named_children())}
-    found = {names[0]: join([parts[name] for name in names]) for names in TOGETHER}
+    together = [
+        names for names in TOGETHER if len(names) == 1 or layer.mlp.config.hidden_act == "silu"
+    ]
+    found = {names[0]: join([parts[name] for name in names]) for names in together}
     return {name: product for name, product in found.items() if product}
-
-
-def _made(products: Products, module: Any, names: tuple[str, ...], states: Tensor) -> Any:
-    """What each of these layers makes of the states, a tuple."""
-    if names[0] in products:
-        return products[names[0]](states)
-    return tuple(getattr(module, name)(states) for name in names)
 
 
 def _before(
@@ -127,7 +128,7 @@ def _before(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """hidden: [N, H], rotation: [N, D] twice -> query, key, value [N, heads, D]."""
     attention: Any = layer.self_attn
-    (packed,) = _made(products, attention, ("W_pack",), layer.input_layernorm(hidden))
+    packed = products.get("W_pack", attention.W_pack)(layer.input_layernorm(hidden))
     query, key, value = packed.unflatten(1, (3, -1, attention.head_dim)).unbind(1)
     if rotation is not None:
         query, key = apply_rotary_pos_emb(query, key, *rotation)
@@ -139,13 +140,19 @@ def _after(
 ) -> Tensor:
     """hidden: [N, H], what the layer began with; attended: [N, heads, D] -> [N, H]."""
     feed: Any = layer.mlp
-    (projected,) = _made(products, layer.self_attn, ("o_proj",), attended.flatten(1))
-    hidden = hidden + projected
+    hidden = _beside(hidden, products.get("o_proj"), layer.self_attn.o_proj, attended.flatten(1))
     states = layer.post_attention_layernorm(hidden)
-    gate, up = _made(products, feed, ("gate_proj", "up_proj"), states)
-    (down,) = _made(products, feed, ("down_proj",), feed.act_fn(gate) * up)
-    out: Tensor = hidden + down
-    return out
+    if "gate_proj" in products:
+        wide = products["gate_proj"].gated(states)
+    else:
+        wide = feed.act_fn(feed.gate_proj(states)) * feed.up_proj(states)
+    return _beside(hidden, products.get("down_proj"), feed.down_proj, wide)
+
+
+def _beside(hidden: Tensor, product: Joined | None, plain: nn.Module, states: Tensor) -> Tensor:
+    """hidden: [N, H], plus what the layer makes of states [N, K]."""
+    added: Tensor = product(states, hidden) if product else hidden + plain(states)
+    return added
 
 
 def _before_any(
