@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -12,6 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from rlhf.config.schema import SamplingSection
+from rlhf.generation.graphs import captured, look
 from rlhf.generation.sampler import choose
 from rlhf.generation.stops import LOOK_EVERY, Stops
 from rlhf.ops.logprobs import token_logprobs
@@ -149,11 +149,11 @@ def complete(
                 _fill(decoder, work, state, prompts, free[at : at + len(some)], some, pad_id)
         for _ in range(STEPS - 1):
             advance()
-        look = _look(state.request)
+        seen = look(state.request)
         advance()  # what the device does while the host looks
         if stops is not None:
             _free(work, state, stops)
-        owners = look()
+        owners = seen()
 
 
 def _work(
@@ -205,23 +205,6 @@ def _free(work: _Work, state: _Slots, stops: Stops) -> None:
         values.masked_fill_(said, 0)
 
 
-def _look(values: Tensor) -> Callable[[], list[int]]:
-    """What they are at this point of the device's work, to be called when it has come so far."""
-    if values.device.type != "cuda":
-        return values.clone().tolist
-    seen = torch.empty_like(values, device="cpu", pin_memory=True)
-    seen.copy_(values, non_blocking=True)
-    there = torch.cuda.Event()  # type: ignore[no-untyped-call]
-    there.record(torch.cuda.current_stream(values.device))
-
-    def look() -> list[int]:
-        there.synchronize()
-        found: list[int] = seen.tolist()
-        return found
-
-    return look
-
-
 def _step_of(decoder: Decoder, work: _Work, state: _Slots) -> Callable[[], None]:
     """One token further in every slot, as a CUDA graph where there is CUDA."""
     device = state.token.device
@@ -238,7 +221,7 @@ def _step_of(decoder: Decoder, work: _Work, state: _Slots) -> Callable[[], None]
         logits = decoder.step(state.token, state.length)
         pick(logits, work.sampling, work.uniforms[row, state.count], work.history[row])
 
-    return _captured(try_out, step, device) if device.type == "cuda" else step
+    return captured(try_out, step, device) if device.type == "cuda" else step
 
 
 def _take(work: _Work, state: _Slots, logits: Tensor, pick: Pick) -> _Slots:
@@ -269,46 +252,3 @@ def _pick(
     logits = logits.float()
     chosen = choose(logits, sampling, uniforms, history)
     return chosen, token_logprobs(logits, chosen)
-
-
-def _captured(
-    try_out: Callable[[], None], step: Callable[[], None], device: torch.device
-) -> Callable[[], None]:
-    """The step as a CUDA graph, which costs the host nothing.
-
-    It is captured at the first call: the device still reads prompts meanwhile.
-    """
-    graph = torch.cuda.CUDAGraph()
-    captured = False
-
-    def advance() -> None:
-        nonlocal captured
-        if not captured:
-            _capture(graph, try_out, step, device)
-            captured = True
-        graph.replay()
-
-    return advance
-
-
-def _capture(
-    graph: torch.cuda.CUDAGraph,
-    try_out: Callable[[], None],
-    step: Callable[[], None],
-    device: torch.device,
-) -> None:
-    """As `torch.cuda.graph` does it, which would wait for the device, and give back its memory."""
-    aside: torch.cuda.Stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-    aside.wait_stream(torch.cuda.current_stream(device))
-    collects = gc.isenabled()
-    with torch.cuda.stream(aside):
-        try_out()
-        gc.disable()  # a graph that is freed during a capture ends it
-        try:
-            graph.capture_begin()
-            step()
-            graph.capture_end()
-        finally:
-            if collects:
-                gc.enable()
-    torch.cuda.current_stream(device).wait_stream(aside)
