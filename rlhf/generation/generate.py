@@ -37,10 +37,10 @@ def generate(
     """Sample one response to every prompt.
 
     A seed of `generator` gives the same tokens again, and with the fast engines in float32 also
-    whatever the batch size; in 16 bits some answers change with it, by rounding. All engines give
-    the same tokens under greedy decoding; `plain` is transformers' own `generate`, kept as the one
-    to check against. `fast` is the slot engine on a GPU, for a model that has a slot decoder, and
-    our own loop over transformers' cache otherwise.
+    whatever the batch size; in 16 bits, and at the edge of a nucleus (`top_p`), some answers change
+    with it, by rounding. All engines give the same tokens under greedy decoding; `plain` is
+    transformers' own `generate`, kept as the one to check against. `fast` is the slot engine on a
+    GPU, for a model that has a slot decoder, and our own loop over transformers' cache otherwise.
 
     Args:
         model: a causal LM in eval mode.

@@ -22,6 +22,12 @@ PACKED_TRAFFIC = 0.516 + 2 + 2
 PER_HOST = 8
 
 
+def joins(tuning: TuningSection) -> bool:
+    """Whether sampling takes a model's adapters and weights together: as `rlhf.models.joined`."""
+    fits = tuning.r % 8 == 0 and tuning.r <= 64
+    return tuning.method == "lora" and tuning.targets == "all-linear" and fits
+
+
 STATES = 28
 """Bytes a weight that AdamW moves in float32: it reads weight, gradient and two averages, and
 writes all but the gradient."""
@@ -138,7 +144,8 @@ class Cost:
         filled = rollout.sequences * rollout.response * (rollout.prompt + rollout.response / 2)
         moved = steps * (blocks + counts.rest * self.width)
         moved += filled * kv_bytes(self.spec, self.width) / rates.keys
-        begun = rates.block + adapted * rates.of_adapters + packed * rates.of_4_bits
+        beside = rates.of_joined if joins(self.tuning) else rates.of_adapters
+        begun = rates.block + adapted * beside + packed * rates.of_4_bits
         prompts = self.forward_flops(rollout.sequences * rollout.prompt, rollout.prompt)
         waiting = steps * self.spec.layers * begun
         return prompts / rates.product + moved / rates.bandwidth + waiting

@@ -12,8 +12,8 @@ class Rates:
 
     bandwidth, product: of a large copy (read and write) and of a bfloat16 product of 8,192 x 8,192.
     keys: fraction of `bandwidth` at which sampling reads keys and values. block: seconds a block
-        and step of sampling until its kernels have begun; of_adapters, of_4_bits: what adapters on
-        the weights, and 4-bit weights, add to that.
+        and step of sampling until its kernels have begun; of_joined: what adapters joined to the
+        weights add to that, of_adapters: those beside them, of_4_bits: 4-bit weights.
     reading, training: fraction of `product` in passes over bfloat16 weights, without a gradient and
         with one; first as PyTorch runs them, then with compiled blocks. Over 4-bit weights a pass
         takes as long on the GPU, and its program longer.
@@ -28,6 +28,7 @@ class Rates:
     product: float
     keys: float = 0.93
     block: float = 5.7e-5
+    of_joined: float = 1.0e-5
     of_adapters: float = 7.5e-5
     of_4_bits: float = 8.0e-5
     reading: tuple[float, float] = (0.57, 0.72)
@@ -43,12 +44,15 @@ class Rates:
 
 H100 = Rates(bandwidth=2.924e12, product=7.247e14)
 """One H100 SXM 80 GB: benchmarks/results/rollout_b64.json and rollout_b16.json."""
-H200 = Rates(bandwidth=4.183e12, product=7.770e14)
-"""One H200: rollout_b64_h200.json and rollout_b16_h200.json.
+H200 = Rates(bandwidth=4.183e12, product=7.770e14, block=5.25e-5)
+"""One H200: bandwidth and product by rollout_b64_h200_earlier.json, of the time of most of what
+follows (on another host the product was 2 % faster), block by rollout_b64_h200.json and
+rollout_b16_h200.json, in which the engine waits less than in those of an H100.
 
 Measured on it, and taken for an H100 too: training, wait and step_in_8_bits by sft_full.json,
-sft_lora.json, those of 32 rows, scaling.json and the growth files, reading and of_adapters by
-ppo_32.json and ppo_13b.json, of_4_bits by ppo_nf4.json, the wait over 4-bit weights, on an H100, by
+sft_lora.json, those of 32 rows, scaling.json and the growth files, reading by ppo_32.json and
+ppo_13b.json, of_joined by ppo_32.json, of_adapters by PPO's other files, all of them from before
+adapters were joined, of_4_bits by ppo_nf4.json, the wait over 4-bit weights, on an H100, by
 qlora_7b.json; keys and block fit both cards' rollouts.
 Taken for NVLink are two thirds of its 450 GB/s, by which scaling.json's ZeRO-3 on 2 and 4 GPUs is
 met (what goes over it is not told from what hides it). Assumed: between, the network at 80 % of

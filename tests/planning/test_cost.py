@@ -5,10 +5,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from peft import LoraConfig, get_peft_model
+from torch import nn
 
 from rlhf.config.schema import TuningSection
+from rlhf.models.joined import join
 from rlhf.models.registry import named
-from rlhf.planning.cost import Cost
+from rlhf.planning.cost import Cost, joins
 from rlhf.planning.engines import Engine
 from rlhf.planning.memory import Rollout
 from rlhf.planning.rates import H100, H200, Rates
@@ -86,14 +89,24 @@ def test_seconds_of_sampling(batch, rates, card):
 
 def test_a_step_of_sampling_by_hand():
     """Steps of 4 turns, their weights, what the cache holds on the mean, and each block's begin."""
-    rates = Rates(1e12, 1e30, keys=0.5, block=1e-3, of_adapters=2e-3)
+    rates = Rates(1e12, 1e30, keys=0.5, block=1e-3, of_joined=1e-3, of_adapters=2e-3)
     cost = Cost(SPEC, TuningSection(method="lora"), 0.0, Engine(), rates, 2)
     read = 400 * cost.counts.multiplied * 2 / 1e12
     keys = 32 * 100 * (60 + 50) * 2 * SPEC.layers * SPEC.hidden_size * 2 / 5e11
     begun = 400 * SPEC.layers * 1e-3
     work = Rollout(32, 128, 60, 100)
     assert cost.sampling(work, 8) == pytest.approx(read + keys + begun)
-    assert cost.sampling(work, 8, adapted=True) == pytest.approx(read + keys + 3 * begun)
+    assert cost.sampling(work, 8, adapted=True) == pytest.approx(read + keys + 2 * begun)
+    beside = replace(cost, tuning=TuningSection(method="lora", r=12))
+    assert beside.sampling(work, 8, adapted=True) == pytest.approx(read + keys + 3 * begun)
+
+
+@pytest.mark.parametrize("rank", [4, 8, 12, 16, 64, 72, 128])
+def test_which_adapters_are_joined(rank):
+    config = LoraConfig(r=rank, target_modules=["0"])
+    layer = get_peft_model(nn.Sequential(nn.Linear(8, 8, bias=False)), config).base_model.model[0]
+    assert joins(TuningSection(method="lora", r=rank)) == (join([layer]) is not None)
+    assert not joins(TuningSection(method="qlora", r=rank))
 
 
 def test_what_goes_between_gpus():
