@@ -70,6 +70,7 @@ case $gpus in
     (
         export CUDA_VISIBLE_DEVICES=0
         [ -n "$tiny" ] || call kernels 60 240 benchmarks/gpu_kernels.py "$results/gpu_kernels.json"
+        call tokens 60 240 benchmarks/gpu_tokens.py "$results/gpu_tokens.json"
         alone uneven ppo_32_uneven
     )
     wait
