@@ -18,7 +18,7 @@ from rlhf.data.taxonomy import balanced_sample
 from rlhf.demo import annotators
 from rlhf.evaluation.answers import Answer, Scorer
 from rlhf.evaluation.sampling import Sampler
-from rlhf.models.load import score_statistics
+from rlhf.models.checkpoint import score_statistics
 from rlhf.runtime.distributed import Runtime, StageResult, gather, once, own_part
 from rlhf.runtime.steps import Step, Summary, Waiting, execute
 

@@ -17,7 +17,7 @@ from rlhf.evaluation.card import with_cards
 from rlhf.evaluation.contest import background, baseline, judge_path
 from rlhf.evaluation.judges import Grader, reward_model_judge
 from rlhf.evaluation.policy import compare_rows
-from rlhf.models.load import check_kind
+from rlhf.models.checkpoint import check_kind
 from rlhf.runtime.distributed import (
     Runtime,
     StageResult,

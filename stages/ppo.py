@@ -19,7 +19,7 @@ from rlhf.demo import rubric
 from rlhf.evaluation.answers import Answer, Scorer
 from rlhf.evaluation.card import with_cards
 from rlhf.generation import Completion
-from rlhf.models.load import score_statistics
+from rlhf.models.checkpoint import score_statistics
 from rlhf.models.roles import Roles, build_roles
 from rlhf.models.spread import ZeroStage, check_roles
 from rlhf.ppo.loop import OnAnswers, train

@@ -9,7 +9,7 @@ from rlhf.config.schema import Config
 from rlhf.evaluation.card import with_cards
 from rlhf.evaluation.plots import sft_loss
 from rlhf.evaluation.run_files import read_metrics
-from rlhf.models.load import check_checkpoint
+from rlhf.models.checkpoint import check_checkpoint
 from rlhf.runtime.distributed import Runtime, StageResult
 from rlhf.runtime.steps import Step, Summary, execute
 from rlhf.training.fine_tune import fine_tune

@@ -121,3 +121,9 @@ def write_checkpoint(
         weights["model.layers.0.self_attn.rotary_emb.inv_freq"] = torch.ones(8)
         torch.save(weights, path / "pytorch_model.bin")
     return path
+
+
+def edit(path: Path, **fields: object) -> None:
+    """Change fields of a directory's config.json."""
+    config = json.loads((path / "config.json").read_text())
+    (path / "config.json").write_text(json.dumps(config | fields))

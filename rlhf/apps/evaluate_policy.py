@@ -24,7 +24,7 @@ from rlhf.evaluation.kept import Kept, key_of
 from rlhf.evaluation.policy import compare_rows
 from rlhf.evaluation.policy_report import Judged
 from rlhf.generation import Completion
-from rlhf.models.load import check_checkpoint, checkpoint_hash
+from rlhf.models.checkpoint import check_checkpoint, checkpoint_hash
 from rlhf.runtime.distributed import Runtime, make_runtime
 from rlhf.runtime.metrics import progress
 from rlhf.runtime.quiet import quiet

@@ -11,6 +11,7 @@ import yaml
 from transformers import PreTrainedModel
 
 from rlhf.evaluation.card import CARD, card
+from rlhf.models.checkpoint import quantised_on_disk, score_statistics
 from rlhf.models.export import (
     save_checkpoint,
     save_reward_model,
@@ -20,7 +21,7 @@ from rlhf.models.export import (
 from rlhf.models.llama import check_llama, check_rope, from_llama, to_llama
 from rlhf.models.llama_files import import_tokenizer, name_rope_base, save_llama_tokenizer
 from rlhf.models.llama_source import load_llama, read_llama_config
-from rlhf.models.load import check_vocabulary, load_tokenizer, quantised_on_disk, score_statistics
+from rlhf.models.load import check_vocabulary, load_tokenizer
 from rlhf.models.official import check_official, write_official
 from rlhf.models.registry import read_config, spec_of
 from rlhf.models.source import find_source

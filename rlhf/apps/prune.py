@@ -14,9 +14,10 @@ from rlhf.apps.export import check_empty, record
 from rlhf.data.chat_format import encode_conversation
 from rlhf.data.jsonl import read_jsonl
 from rlhf.data.records import SFTRecord
+from rlhf.models.checkpoint import check_checkpoint, check_kind
 from rlhf.models.export import save_checkpoint
-from rlhf.models.load import check_checkpoint, check_kind, load_tokenizer
 from rlhf.models.load import load_causal_lm as load
+from rlhf.models.load import load_tokenizer
 from rlhf.models.prune import angular_distances, drop_blocks
 from rlhf.models.registry import read_config, spec_of
 from rlhf.runtime.quiet import quiet

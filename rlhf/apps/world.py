@@ -17,7 +17,7 @@ from rlhf.data.prepare import prepare
 from rlhf.data.records import RankingRecord
 from rlhf.data.taxonomy import Taxonomy
 from rlhf.demo import annotators, build
-from rlhf.models.load import Kind, check_checkpoint, check_kind
+from rlhf.models.checkpoint import Kind, check_checkpoint, check_kind
 from rlhf.runtime.distributed import once
 from rlhf.runtime.files import sweep_drafts, write_text
 from rlhf.runtime.quiet import warnings_on

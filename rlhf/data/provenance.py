@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from rlhf.data.records import Provenance, RankingRecord, pair_grades
-from rlhf.models.load import checkpoint_hash
+from rlhf.models.checkpoint import checkpoint_hash
 from rlhf.models.registry import spec_of
 
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")

@@ -16,7 +16,8 @@ from rlhf.data.chat_format import encode_prompt, encode_response
 from rlhf.data.records import PromptRecord
 from rlhf.generation import Completion, generate
 from rlhf.models.chat import answer_ends, prompt_room
-from rlhf.models.load import check_kind, load_causal_lm, load_reward_model, load_tokenizer
+from rlhf.models.checkpoint import check_kind
+from rlhf.models.load import load_causal_lm, load_reward_model, load_tokenizer
 from rlhf.models.registry import spec_of
 from rlhf.models.scoring import score_responses
 from rlhf.models.spec import ModelSpec

@@ -9,7 +9,7 @@ from typing import Any
 from rlhf.config.load import dump_config
 from rlhf.config.schema import Config, Section
 from rlhf.evaluation.contest import learnt_from_simulated
-from rlhf.models.load import is_adapter
+from rlhf.models.checkpoint import is_adapter
 from rlhf.models.registry import spec_of
 from rlhf.models.spec import ModelSpec
 from rlhf.runtime.distributed import Runtime, StageResult

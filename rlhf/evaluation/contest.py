@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rlhf.config.schema import Config
-from rlhf.models.load import checkpoint_hash
+from rlhf.models.checkpoint import checkpoint_hash
 from rlhf.runtime.distributed import Runtime
 from rlhf.runtime.lineage import now_at
 from rlhf.runtime.manifest import SIMULATED, maker_of

@@ -11,7 +11,7 @@ from rlhf.config.schema import SamplingSection, SourceEntry
 from rlhf.data.jsonl import read_jsonl, write_jsonl
 from rlhf.data.records import PromptRecord, Provenance, RankingTask, Response
 from rlhf.evaluation.answers import Answerer
-from rlhf.models.load import checkpoint_hash
+from rlhf.models.checkpoint import checkpoint_hash
 from rlhf.models.registry import spec_of
 from rlhf.runtime.distributed import Runtime, barrier, rank, world_size
 from rlhf.runtime.metrics import progress

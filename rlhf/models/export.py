@@ -18,12 +18,8 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from rlhf.models.adapter import write_record
 from rlhf.models.baichuan.tokenization import BaichuanTokenizer
-from rlhf.models.load import (
-    checkpoint_hash,
-    load_causal_lm,
-    load_reward_model,
-    quantised_on_disk,
-)
+from rlhf.models.checkpoint import checkpoint_hash, quantised_on_disk
+from rlhf.models.load import load_causal_lm, load_reward_model
 from rlhf.models.quantise import is_quantised, plain_weight, quantization_of
 from rlhf.models.registry import spec_of
 

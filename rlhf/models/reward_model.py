@@ -47,7 +47,8 @@ class RewardModel(PreTrainedModel):
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
         """As transformers' own; of an adapter that was saved here, its base with adapter and head
         in place, in as many bits as it was trained over unless others are asked for."""
-        from rlhf.models.load import quietly, unchanged_base  # they know of this class
+        from rlhf.models.checkpoint import unchanged_base  # they know of this class
+        from rlhf.models.load import quietly
 
         path = Path(str(pretrained_model_name_or_path))
         if not (path / ADAPTER_RECORD).is_file():

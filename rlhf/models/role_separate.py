@@ -17,10 +17,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlhf.config.schema import TuningSection
 from rlhf.models.adapter import Task, add_lora, cast_adapters, read_record
+from rlhf.models.checkpoint import is_adapter
 from rlhf.models.compiled import compile_training
 from rlhf.models.export import fold_adapter, merge_adapter, unspread
 from rlhf.models.from_main import from_main
-from rlhf.models.load import is_adapter, load_causal_lm, load_reward_model
+from rlhf.models.load import load_causal_lm, load_reward_model
 from rlhf.models.quantise import Quantization, quantization_of
 from rlhf.models.role_base import Learner, Roles, Scorer, Speaker
 from rlhf.models.spec import ModelSpec

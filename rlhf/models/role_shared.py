@@ -21,10 +21,11 @@ from transformers import (
 
 from rlhf.config.schema import TuningSection
 from rlhf.models.adapter import cast_adapters, lora_config, read_record
+from rlhf.models.checkpoint import checkpoint_hash, is_adapter
 from rlhf.models.compiled import compile_training
 from rlhf.models.export import assemble, merged_weights
 from rlhf.models.from_main import by_main
-from rlhf.models.load import HEAD, checkpoint_hash, is_adapter, load_causal_lm
+from rlhf.models.load import HEAD, load_causal_lm
 from rlhf.models.quantise import Quantization
 from rlhf.models.reward_model import ScoreHead
 from rlhf.models.role_base import Learner, Roles, Scorer, Speaker

@@ -8,7 +8,8 @@ from typing import Literal
 import torch
 
 from rlhf.config.schema import TuningSection
-from rlhf.models.load import check_checkpoint, check_kind, load_tokenizer
+from rlhf.models.checkpoint import check_checkpoint, check_kind
+from rlhf.models.load import load_tokenizer
 from rlhf.models.registry import read_config, spec_of
 from rlhf.models.role_base import Roles
 from rlhf.models.role_separate import SeparateRoles

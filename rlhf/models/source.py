@@ -17,8 +17,9 @@ from rlhf.models.adapter import (
     check_adapter,
     read_adapter_config,
 )
+from rlhf.models.checkpoint import is_adapter
 from rlhf.models.export import merge_adapter
-from rlhf.models.load import is_adapter, load_causal_lm, load_reward_model
+from rlhf.models.load import load_causal_lm, load_reward_model
 from rlhf.models.registry import read_config
 
 

@@ -17,7 +17,7 @@ from rlhf.data.datasets import RankingDataset, ranking_dataset
 from rlhf.data.jsonl import read_all
 from rlhf.data.provenance import ProvenanceReport, family_filter, listed_hashes
 from rlhf.data.records import RankingRecord
-from rlhf.models.load import checkpoint_hash
+from rlhf.models.checkpoint import checkpoint_hash
 from rlhf.models.registry import spec_of
 from rlhf.runtime.distributed import Runtime
 from rlhf.runtime.files import write_text

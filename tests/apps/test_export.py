@@ -14,14 +14,9 @@ from rlhf.config.schema import TuningSection
 from rlhf.data.chat_format import encode_conversation, encode_prompt
 from rlhf.models.adapter import add_lora
 from rlhf.models.chat import ChatTurn
+from rlhf.models.checkpoint import check_checkpoint, score_statistics
 from rlhf.models.export import save_reward_model
-from rlhf.models.load import (
-    check_checkpoint,
-    load_causal_lm,
-    load_reward_model,
-    load_tokenizer,
-    score_statistics,
-)
+from rlhf.models.load import load_causal_lm, load_reward_model, load_tokenizer
 from rlhf.models.registry import spec_of
 from rlhf.runtime.files import hash_path
 from rlhf.runtime.lineage import trace

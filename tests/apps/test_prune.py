@@ -8,7 +8,7 @@ import pytest
 from rlhf.apps.prune import prune
 from rlhf.data.jsonl import write_jsonl
 from rlhf.data.records import Message, SFTRecord
-from rlhf.models.load import check_checkpoint
+from rlhf.models.checkpoint import check_checkpoint
 from rlhf.models.registry import spec_of
 from rlhf.runtime.lineage import trace
 

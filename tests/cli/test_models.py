@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from rlhf import cli
-from rlhf.models.load import check_checkpoint
+from rlhf.models.checkpoint import check_checkpoint
 from tests.llamas import byte_level_tokenizer, write_llama
 
 Checkpoint = Callable[..., Path]

@@ -8,7 +8,7 @@ from rlhf.data.provenance import family_filter, keep_responses, listed_hashes, p
 from rlhf.data.records import PairGrade, RankingRecord, pair_grades
 from rlhf.evaluation.preference import pair_rows
 from rlhf.models.baichuan.configuration import BaichuanConfig
-from rlhf.models.load import checkpoint_hash
+from rlhf.models.checkpoint import checkpoint_hash
 
 GRADES = [1, 2, 4]
 

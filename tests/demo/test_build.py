@@ -13,7 +13,8 @@ from rlhf.data.jsonl import read_jsonl
 from rlhf.data.records import Message, PromptRecord, SFTRecord
 from rlhf.data.taxonomy import Taxonomy
 from rlhf.demo.build import build
-from rlhf.models.load import check_checkpoint, load_causal_lm, load_tokenizer
+from rlhf.models.checkpoint import check_checkpoint
+from rlhf.models.load import load_causal_lm, load_tokenizer
 from rlhf.models.registry import spec_of
 
 TAXONOMY = Taxonomy.load(resource("data_schemas/taxonomy.yaml"))

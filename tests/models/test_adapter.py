@@ -12,13 +12,9 @@ from safetensors.torch import load_file, save_file
 from rlhf.config.schema import TuningSection
 from rlhf.models.adapter import add_lora, check_adapter
 from rlhf.models.baichuan.modeling import BaichuanForSequenceClassification
+from rlhf.models.checkpoint import check_checkpoint
 from rlhf.models.export import merge_adapter, save_reward_model
-from rlhf.models.load import (
-    check_checkpoint,
-    load_causal_lm,
-    load_reward_model,
-    load_tokenizer,
-)
+from rlhf.models.load import load_causal_lm, load_reward_model, load_tokenizer
 from rlhf.models.source import find_source
 from tests.checkpoints import tiny_model
 

@@ -13,14 +13,9 @@ from rlhf.config.schema import TuningSection
 from rlhf.data.chat_format import encode_conversation, encode_prompt
 from rlhf.models.adapter import add_lora
 from rlhf.models.chat import ChatTurn
+from rlhf.models.checkpoint import checkpoint_hash, score_statistics
 from rlhf.models.export import fold_adapter, merge_adapter, save_checkpoint, save_reward_model
-from rlhf.models.load import (
-    checkpoint_hash,
-    load_causal_lm,
-    load_reward_model,
-    load_tokenizer,
-    score_statistics,
-)
+from rlhf.models.load import load_causal_lm, load_reward_model, load_tokenizer
 from rlhf.models.registry import spec_of
 from tests.checkpoints import ARCHITECTURES
 

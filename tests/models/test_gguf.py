@@ -15,8 +15,9 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from rlhf.apps.export import import_llama
 from rlhf.data.records import Message
+from rlhf.models.checkpoint import check_checkpoint
 from rlhf.models.gguf import gguf_tokenizer
-from rlhf.models.load import check_checkpoint, load_causal_lm, load_tokenizer
+from rlhf.models.load import load_causal_lm, load_tokenizer
 from rlhf.models.prompts import encode_prompt
 from rlhf.models.registry import spec_of
 from tests.llamas import SPECIAL, byte_level_tokenizer, write_llama

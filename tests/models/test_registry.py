@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from rlhf.models.load import check_checkpoint
+from rlhf.models.checkpoint import check_checkpoint
 from rlhf.models.registry import REGISTRY, named, spec_of
 from tests.checkpoints import ARCHITECTURES
 

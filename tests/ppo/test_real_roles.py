@@ -11,7 +11,8 @@ import torch
 from rlhf.config.schema import PPOSection, SamplingSection
 from rlhf.data.chat_format import encode_response
 from rlhf.generation import Completion
-from rlhf.models.load import load_causal_lm, score_statistics
+from rlhf.models.checkpoint import score_statistics
+from rlhf.models.load import load_causal_lm
 from rlhf.models.roles import Roles
 from rlhf.ppo import PPOSummary, train
 from rlhf.ppo.controllers import ScoreNormaliser

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from rlhf.generation import Completion
-from rlhf.models.load import score_statistics
+from rlhf.models.checkpoint import score_statistics
 from rlhf.models.roles import Roles
 from rlhf.ppo import Stopped, train
 from rlhf.ppo.measure import Judge

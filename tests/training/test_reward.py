@@ -12,7 +12,8 @@ from rlhf.config.schema import TuningSection
 from rlhf.data.datasets import RankingDataset
 from rlhf.models.adapter import add_lora
 from rlhf.models.baichuan.modeling import BaichuanForSequenceClassification
-from rlhf.models.load import load_reward_model, score_statistics
+from rlhf.models.checkpoint import score_statistics
+from rlhf.models.load import load_reward_model
 from rlhf.models.scoring import score_responses
 from rlhf.ops.losses import ranking_loss
 from rlhf.runtime.quiet import quiet

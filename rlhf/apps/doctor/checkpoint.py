@@ -8,8 +8,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rlhf.apps.doctor.finding import Finding, judged
+from rlhf.models.checkpoint import Kind, check_checkpoint, check_kind, is_adapter
 from rlhf.models.files import weight_files
-from rlhf.models.load import Kind, check_checkpoint, check_kind, is_adapter, load_tokenizer
+from rlhf.models.load import load_tokenizer
 from rlhf.models.registry import spec_of
 from rlhf.runtime.files import hash_path
 from rlhf.runtime.manifest import StageManifest, maker_of

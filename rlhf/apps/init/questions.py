@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rlhf.models.load import check_kind
+from rlhf.models.checkpoint import check_kind
 from rlhf.models.registry import spec_of
 
 Answers = Mapping[str, Any]

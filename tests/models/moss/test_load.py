@@ -14,8 +14,9 @@ from transformers import (
 
 from rlhf.config.schema import TuningSection
 from rlhf.models.adapter import add_lora
+from rlhf.models.checkpoint import check_checkpoint
 from rlhf.models.export import save_checkpoint, save_reward_model
-from rlhf.models.load import check_checkpoint, load_causal_lm, load_reward_model, load_tokenizer
+from rlhf.models.load import load_causal_lm, load_reward_model, load_tokenizer
 from rlhf.models.moss.modeling import MossForCausalLM, MossForSequenceClassification
 from rlhf.models.moss.tokenization import MossTokenizer
 from rlhf.models.registry import REGISTRY, read_config, spec_of
