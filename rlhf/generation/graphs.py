@@ -8,9 +8,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-# A capture takes memory of its own, and nothing is given back during one: with fewer bytes free,
-# what torch holds for later is given back before.
-ROOM = 2 << 30
+# A capture takes memory of its own, and nothing is given back during one: with less of the device's
+# memory free, what torch holds for later is given back before.
+ROOM = 1 / 8
 
 
 def captured(
@@ -51,13 +51,16 @@ def _capture(
     collects = gc.isenabled()
     with torch.cuda.stream(aside):
         try_out()
-        if torch.cuda.mem_get_info(device)[0] < ROOM:
+        free, whole = torch.cuda.mem_get_info(device)
+        if free < ROOM * whole:
             torch.cuda.empty_cache()
         gc.disable()  # a graph that is freed during a capture ends it
         try:
             graph.capture_begin()
-            step()
-            graph.capture_end()
+            try:
+                step()
+            finally:
+                graph.capture_end()
         finally:
             if collects:
                 gc.enable()

@@ -88,6 +88,7 @@ def decoder(
     capacity = max(map(len, prompts), default=0) + max_new_tokens
     wanted = min(most, _rounded(max(1, len(prompts))))
     if model.device.type == "cuda":
+        torch.cuda.empty_cache()  # of what the last graph held, for one
         free, _ = torch.cuda.mem_get_info(model.device)
         free += torch.cuda.memory_reserved(model.device) - torch.cuda.memory_allocated(model.device)
         wanted = fitting(wanted, free, make.slot_bytes(capacity))
@@ -151,9 +152,11 @@ def complete(
             advance()
         seen = look(state.request)
         advance()  # what the device does while the host looks
-        if stops is not None:
+        if stops is None:
+            owners = seen()
+        else:
             _free(work, state, stops)
-        owners = seen()
+            owners = state.request.tolist()
 
 
 def _work(

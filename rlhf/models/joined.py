@@ -39,21 +39,36 @@ class Joined(NamedTuple):
         return gated_adapters(linear(states, self.weight), self.seconds, self.scales)
 
 
+@torch.inference_mode(False)
+@torch.no_grad()
 def join(parts: Sequence[nn.Module]) -> Joined | None:
     """The weights and the adapters that are switched on, as they are now; None where one has none,
-    or where they are no plain matrices of one type.
+    or where they are no plain matrices of one type. Hooks of a layer are passed over.
 
-    The first call moves the weights: they become the first rows of a larger matrix.
+    The first call moves the weights: they become the first rows of a larger matrix, of which they
+    are views; `separate` undoes it.
     """
     adapters = [found for part in parts if (found := _adapter(part))]
     if len(adapters) < len(parts):
         return None
     ranks = [len(first) for first, _, _ in adapters]
-    whole = _room(parts, sum(ranks))
+    whole = _room([_weight(part) for part in parts], sum(ranks))
     for row, (first, _, _) in zip(torch.split(whole[-sum(ranks) :], ranks), adapters, strict=True):
         row.copy_(first)
     seconds, scales = tuple(each[1] for each in adapters), tuple(each[2] for each in adapters)
     return Joined(whole, seconds, scales)
+
+
+def separate(model: nn.Module) -> None:
+    """Give every weight that lies in a larger matrix memory of its own: for what saves a model by
+    its memory, such as `safetensors.torch.save_model` and accelerate's."""
+    for weight in model.parameters():
+        if weight.untyped_storage().nbytes() > weight.nbytes:
+            weight.data = weight.detach().clone()
+
+
+def _weight(part: Any) -> Any:
+    return part.get_base_layer().weight
 
 
 def _adapter(part: nn.Module) -> tuple[Tensor, Tensor, float] | None:
@@ -67,31 +82,27 @@ def _adapter(part: nn.Module) -> tuple[Tensor, Tensor, float] | None:
         return None
     if len(names) != 1 or names[0] in part.lora_variant or hasattr(base.weight, "ds_id"):
         return None
-    matrices: Any = part.lora_A[names[0]], part.lora_B[names[0]]
-    first, second = (matrix.weight.detach() for matrix in matrices)
-    if first.dtype != base.weight.dtype or len(first) > MOST or len(first) % 8:
+    first: Any = part.lora_A[names[0]]
+    second: Any = part.lora_B[names[0]]
+    typed = first.weight.dtype == second.weight.dtype == base.weight.dtype
+    if not typed or second.bias is not None or len(first.weight) > MOST or len(first.weight) % 8:
         return None
-    return first, second, float(part.scaling[names[0]])
+    scale = float(part.scaling[names[0]])
+    return first.weight.detach(), second.weight.detach().contiguous(), scale
 
 
-def _room(parts: Sequence[Any], rows: int) -> Tensor:
-    """The larger matrix, kept with the first of the layers for the next call."""
-    weights = [part.get_base_layer().weight for part in parts]
-    made, width = sum(map(len, weights)), weights[0].shape[1]
-    whole: Tensor | None = getattr(parts[0], "joined", None)
-    if whole is None or whole.shape != (made + rows, width) or not _lie_in(whole, weights):
-        whole = weights[0].new_empty(made + rows, width)
-        places = torch.split(whole, [*map(len, weights), rows])
-        for weight, place in zip(weights, places, strict=False):
-            place.copy_(weight.detach())
-            weight.data = place
-        parts[0].joined = whole
-    return whole
-
-
-def _lie_in(whole: Tensor, weights: Sequence[Any]) -> bool:
-    starts = accumulate(map(len, weights), initial=0)
-    return all(
-        weight.data_ptr() == whole[start].data_ptr()
-        for weight, start in zip(weights, starts, strict=False)
-    )
+def _room(weights: Sequence[Any], rows: int) -> Tensor:
+    """The larger matrix: that in which the weights lie, or a new one into which they move."""
+    starts = [*accumulate(map(len, weights), initial=0)]
+    width, whole = weights[0].shape[1], weights[0].untyped_storage()
+    shape = (starts[-1] + rows, width)
+    places = [(whole.data_ptr(), start * width) for start in starts[:-1]]
+    lie = [(each.untyped_storage().data_ptr(), each.storage_offset()) for each in weights]
+    if lie == places and whole.nbytes() == shape[0] * width * weights[0].itemsize:
+        there: Tensor = weights[0].detach().as_strided(shape, (width, 1), 0)
+        return there
+    room: Tensor = weights[0].new_empty(shape)
+    for weight, place in zip(weights, torch.split(room, [*map(len, weights), rows]), strict=False):
+        place.copy_(weight)
+        weight.data = place
+    return room

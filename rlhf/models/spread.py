@@ -114,7 +114,7 @@ def spread(model: PreTrainedModel, stage: ZeroStage, device: torch.device) -> No
             reshard_after_forward=stage == 3,
             mp_policy=MixedPrecisionPolicy(reduce_dtype=torch.float32),
         )
-    for part in _parts(model):
+    for part in shards(model):
         part.set_gradient_divide_factor(1.0)
         part.set_force_sum_reduction_for_comms(True)  # gloo has no other
     if hasattr(model, "token_scores"):
@@ -129,7 +129,7 @@ def layers(model: PreTrainedModel) -> list[nn.Module]:
 
 def apart(model: nn.Module) -> nn.Module:
     """The same model, whose parameters are this process's parts again where they were whole."""
-    for part in _parts(model):
+    for part in shards(model):
         part.reshard()
     return model
 
@@ -137,7 +137,7 @@ def apart(model: nn.Module) -> nn.Module:
 @contextmanager
 def whole_weights(model: nn.Module, stage: ZeroStage | None) -> Iterator[None]:
     """Gather all weights once: in here every process computes as often as it likes, alone."""
-    parts = _parts(model)
+    parts = shards(model)
     for part in parts:
         part.unshard()
         part.set_reshard_after_forward(False, recurse=False)
@@ -179,5 +179,6 @@ def spread_as(tensor: Tensor, parameter: Tensor) -> Tensor:
     return distribute_tensor(on_device, mesh, placements, src_data_rank=None)
 
 
-def _parts(model: nn.Module) -> list[Any]:
+def shards(model: nn.Module) -> list[Any]:
+    """The parts of a model whose weights are spread, each gathered by itself."""
     return [part for part in model.modules() if isinstance(part, FSDPModule)]

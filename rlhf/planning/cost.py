@@ -22,12 +22,6 @@ PACKED_TRAFFIC = 0.516 + 2 + 2
 PER_HOST = 8
 
 
-def joins(tuning: TuningSection) -> bool:
-    """Whether sampling takes a model's adapters and weights together: as `rlhf.models.joined`."""
-    fits = tuning.r % 8 == 0 and tuning.r <= 64
-    return tuning.method == "lora" and tuning.targets == "all-linear" and fits
-
-
 STATES = 28
 """Bytes a weight that AdamW moves in float32: it reads weight, gradient and two averages, and
 writes all but the gradient."""
@@ -131,6 +125,13 @@ class Cost:
         """Bytes a second of one GPU in a collective of so many."""
         return self.rates.inside if gpus <= PER_HOST else self.rates.between
 
+    @property
+    def joins(self) -> bool:
+        """Whether sampling takes adapters and weights together, as `rlhf.models.joined` does."""
+        tuning, whole = self.tuning, not self.engine.stage
+        every = tuning.targets == "all-linear" or {*self.spec.lora_targets} <= {*tuning.targets}
+        return whole and tuning.method == "lora" and every and not tuning.r % 8 and tuning.r <= 64
+
     def sampling(self, rollout: Rollout, slots: int, *, adapted: bool = False) -> float:
         """Prompts at the FLOP rate, then for each token the weights, and the keys and values so
         far, at the bandwidth, and the time until a block's kernels have begun.
@@ -144,7 +145,7 @@ class Cost:
         filled = rollout.sequences * rollout.response * (rollout.prompt + rollout.response / 2)
         moved = steps * (blocks + counts.rest * self.width)
         moved += filled * kv_bytes(self.spec, self.width) / rates.keys
-        beside = rates.of_joined if joins(self.tuning) else rates.of_adapters
+        beside = rates.of_joined if self.joins else rates.of_adapters
         begun = rates.block + adapted * beside + packed * rates.of_4_bits
         prompts = self.forward_flops(rollout.sequences * rollout.prompt, rollout.prompt)
         waiting = steps * self.spec.layers * begun

@@ -53,7 +53,7 @@ Measured on it, and taken for an H100 too: training, wait and step_in_8_bits by 
 sft_lora.json, those of 32 rows, scaling.json and the growth files, reading by ppo_32.json and
 ppo_13b.json, of_joined by ppo_32.json, of_adapters by PPO's other files, all of them from before
 adapters were joined, of_4_bits by ppo_nf4.json, the wait over 4-bit weights, on an H100, by
-qlora_7b.json; keys and block fit both cards' rollouts.
+qlora_7b.json; keys fits both cards' rollouts.
 Taken for NVLink are two thirds of its 450 GB/s, by which scaling.json's ZeRO-3 on 2 and 4 GPUs is
 met (what goes over it is not told from what hides it). Assumed: between, the network at 80 % of
 400 Gb/s, and host."""

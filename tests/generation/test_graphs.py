@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import gc
+from contextlib import nullcontext
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -26,3 +28,29 @@ def test_a_step_is_tried_once_and_then_replayed() -> None:
     for _ in range(3):
         advance()
     assert count.item() == 3 and len(tried) == 1 and gc.isenabled()
+
+
+def test_a_capture_that_fails_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or nothing that follows would work on that device. A stand-in for CUDA says what is done."""
+    done = []
+
+    class Graph:
+        def __getattr__(self, name: str) -> object:
+            return lambda: done.append(name)
+
+    def step() -> None:
+        raise torch.OutOfMemoryError("in the step")
+
+    stand_ins = {
+        "CUDAGraph": Graph,
+        "Stream": Mock(),
+        "current_stream": Mock(),
+        "stream": lambda aside: nullcontext(),
+        "mem_get_info": lambda device: (8, 10),
+    }
+    for name, value in stand_ins.items():
+        monkeypatch.setattr(torch.cuda, name, value)
+    advance = captured(lambda: done.append("tried"), step, torch.device("cuda"))
+    with pytest.raises(torch.OutOfMemoryError):
+        advance()
+    assert done == ["tried", "capture_begin", "capture_end"] and gc.isenabled()

@@ -6,12 +6,13 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_model
 from torch import nn
+from torch.distributed.fsdp import FSDPModule
 
 from rlhf.config.schema import SamplingSection
 from rlhf.generation import generate
-from rlhf.models.joined import join
+from rlhf.models.joined import join, separate
 from tests.checkpoints import ARCHITECTURES, tiny_model
 
 PAIR = ["gate", "up"]
@@ -30,6 +31,12 @@ def learnt(model: PeftModel) -> PeftModel:
             if "lora_" in name:
                 weight.normal_(0, 0.3)
     return model
+
+
+def moved(model: nn.Module) -> set[int]:
+    """Where there is more memory than of one weight."""
+    storages = [(weight.untyped_storage(), weight.nbytes) for weight in model.parameters()]
+    return {storage.data_ptr() for storage, size in storages if storage.nbytes() > size}
 
 
 def answers(model: Any, engine: str) -> list[tuple[int, ...]]:
@@ -53,11 +60,11 @@ def test_the_slot_engine_samples_an_adapter_as_generate_does(architecture: str) 
     before = {name: weight.detach().clone() for name, weight in model.named_parameters()}
     assert answers(trunk, "slots") == answers(trunk, "plain")
     assert all(torch.equal(weight, before[name]) for name, weight in model.named_parameters())
-    held = [part.joined.data_ptr() for part in trunk.modules() if hasattr(part, "joined")]
+    held = moved(trunk)
     assert len(held) == 4 * len(trunk.model.layers)  # what feeds gate and up is read once
     learnt(model)  # as after an update: what was joined is out of date
     assert answers(trunk, "slots") == answers(trunk, "plain")
-    assert held == [part.joined.data_ptr() for part in trunk.modules() if hasattr(part, "joined")]
+    assert moved(trunk) == held
     with model.disable_adapter():
         assert answers(trunk, "slots") == answers(trunk, "plain")
 
@@ -92,6 +99,7 @@ def test_what_is_no_plain_product_stays_as_it_is() -> None:
     assert join([first_of(r=6)]) is None and join([first_of(r=72)]) is None
     assert join([first_of(r=8, use_dora=True)]) is None
     assert join([first_of(r=8, biased=True)]) is None
+    assert join([first_of(r=8, lora_bias=True)]) is None
     merged = first_of(r=8)
     merged.merge()
     assert join([merged]) is None
@@ -123,12 +131,12 @@ def test_two_that_read_the_same_states() -> None:
     for layer, weight in zip(layers, weights, strict=True):
         assert torch.equal(layer.base_layer.weight, weight)
     again = join(layers)
-    assert again is not None and again.weight is product.weight
+    assert again is not None and again.weight.data_ptr() == product.weight.data_ptr()
     layers[1].base_layer.weight.data = weights[1].clone()  # as what a move to another device does
     learnt(model)
-    moved = join(layers)
-    assert moved is not None and moved.weight is not product.weight
-    torch.testing.assert_close(moved.gated(states), gated(layers, states))
+    elsewhere = join(layers)
+    assert elsewhere is not None and elsewhere.weight.data_ptr() != product.weight.data_ptr()
+    torch.testing.assert_close(elsewhere.gated(states), gated(layers, states))
     layers[0].merge()
     assert join(layers) is None
 
@@ -143,3 +151,29 @@ def test_a_model_whose_weights_have_moved_is_saved_whole(tmp_path: Path) -> None
     assert saved.keys() == merged.state_dict().keys()
     for name, weight in merged.state_dict().items():
         assert torch.equal(saved[name], weight)
+    with pytest.raises(RuntimeError, match="shared|suitable"):
+        save_model(merged, str(tmp_path / "by_memory.safetensors"))
+    separate(merged)
+    assert not moved(merged)
+    save_model(merged, str(tmp_path / "by_memory.safetensors"))
+    by_memory = load_file(tmp_path / "by_memory.safetensors")
+    assert all(torch.equal(saved[name], by_memory[name]) for name in saved)
+
+
+def test_what_is_sampled_in_inference_mode_can_learn() -> None:
+    trunk = tiny_model("baichuan2-7b")
+    model = adapted(trunk)
+    with torch.inference_mode():
+        first = answers(trunk, "slots")
+    assert answers(trunk, "slots") == first
+    ids = torch.arange(3, 12)[None]
+    model(input_ids=ids, labels=ids).loss.backward()
+
+
+def test_weights_that_are_spread_stay_where_they_are() -> None:
+    trunk = tiny_model("baichuan2-7b")
+    adapted(trunk)
+    layer = trunk.model.layers[0]
+    layer.__class__ = type("Spread", (FSDPModule, type(layer)), {})
+    assert answers(trunk, "slots") == answers(trunk, "plain")
+    assert not moved(trunk)

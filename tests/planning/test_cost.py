@@ -11,7 +11,7 @@ from torch import nn
 from rlhf.config.schema import TuningSection
 from rlhf.models.joined import join
 from rlhf.models.registry import named
-from rlhf.planning.cost import Cost, joins
+from rlhf.planning.cost import Cost
 from rlhf.planning.engines import Engine
 from rlhf.planning.memory import Rollout
 from rlhf.planning.rates import H100, H200, Rates
@@ -105,8 +105,15 @@ def test_a_step_of_sampling_by_hand():
 def test_which_adapters_are_joined(rank):
     config = LoraConfig(r=rank, target_modules=["0"])
     layer = get_peft_model(nn.Sequential(nn.Linear(8, 8, bias=False)), config).base_model.model[0]
-    assert joins(TuningSection(method="lora", r=rank)) == (join([layer]) is not None)
-    assert not joins(TuningSection(method="qlora", r=rank))
+    cost = Cost(SPEC, TuningSection(method="lora", r=rank), 0.0, Engine(2), H200, 2)
+    assert cost.joins == (join([layer]) is not None)
+    assert (
+        replace(cost, tuning=cost.tuning.model_copy(update={"targets": SPEC.lora_targets})).joins
+        == cost.joins
+    )
+    assert not replace(cost, tuning=cost.tuning.model_copy(update={"targets": ("W_pack",)})).joins
+    assert not replace(cost, tuning=cost.tuning.model_copy(update={"method": "qlora"})).joins
+    assert not replace(cost, engine=Engine(2, 2)).joins
 
 
 def test_what_goes_between_gpus():

@@ -14,6 +14,7 @@ from rlhf.models.baichuan.alibi import alibi_mask, alibi_slopes
 from rlhf.models.baichuan.attention import Rotation
 from rlhf.models.baichuan.trunk import BaichuanDecoderLayer
 from rlhf.models.joined import Joined, join
+from rlhf.models.spread import shards
 from rlhf.ops.decode_attention import decode_attention
 
 Products = dict[str, Joined]
@@ -82,7 +83,8 @@ class SlotDecoder:
                 )
             hidden = self._after_prompts(layer, {}, hidden, attended.transpose(1, 2).flatten(0, 1))
         if not self._products:  # while the device reads
-            self._products = [_joined(layer) for layer in trunk.layers]
+            spread = bool(shards(self._model))  # what is gathered is not to be moved
+            self._products = [{} if spread else _joined(layer) for layer in trunk.layers]
         last = torch.arange(batch, device=prompts.device) * width + lengths - 1
         return self._logits(hidden[last])
 
