@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
-from itertools import islice
 from pathlib import Path
 
 from torch import Tensor
 
-from rlhf.config.schema import Config, PretrainingSection
+from rlhf.config.schema import Config
 from rlhf.data.chat_format import encode_prompt
 from rlhf.data.jsonl import read_jsonl
-from rlhf.data.records import PromptRecord, TextRecord
+from rlhf.data.records import PromptRecord
 from rlhf.demo import rubric
 from rlhf.evaluation.answers import Answer, Scorer
 from rlhf.evaluation.card import with_cards
@@ -24,6 +22,7 @@ from rlhf.models.roles import Roles, build_roles
 from rlhf.models.spread import ZeroStage, check_roles
 from rlhf.ppo.loop import OnAnswers, train
 from rlhf.ppo.measure import Judge
+from rlhf.ppo.pretraining import read_texts
 from rlhf.runtime.distributed import Runtime, StageResult, is_main_process, world_size
 from rlhf.runtime.metrics import MetricsLog, progress
 from rlhf.runtime.steps import Step, Summary, execute
@@ -32,8 +31,6 @@ from rlhf.training.engine import offloads, read_engine, zero_stage
 STAGE = "ppo"
 KEPT = 4
 """Answers of an iteration that are kept to be looked at."""
-ENCODED = 1000
-"""Texts that go through the tokenizer together."""
 
 
 def run(config: Config, runtime: Runtime) -> StageResult:
@@ -102,7 +99,7 @@ def _train(config: Config, runtime: Runtime, step: Step) -> Summary:
             output_dir=step.directory,
             seed=runtime.seed,
             metrics=metrics,
-            pretraining=_texts(roles, config.ppo.pretraining),
+            pretraining=read_texts(roles, config.ppo.pretraining),
             judge=_judge(config, runtime, roles, records),
             on_answers=_kept(metrics, roles, records),
             on_iteration=bar.update,
@@ -133,20 +130,6 @@ def _zero(config: Config) -> ZeroStage | None:
         return None
     stages: dict[int | None, ZeroStage] = {2: 2, 3: 3}
     return stages.get(zero_stage(read_engine(config.runtime)))
-
-
-def _texts(roles: Roles, mix: PretrainingSection | None) -> list[array[int]]:
-    """Each text's token ids with EOS at its end, as documents stand in pre-training, as far as they
-    are learnt from: 4 bytes a token, since every process holds them all."""
-    if mix is None:
-        return []
-    tokenizer, length = roles.tokenizer, min(mix.max_length, roles.spec.context)
-    found: list[array[int]] = []
-    records = read_jsonl(mix.data, TextRecord)
-    while texts := [record.text for record in islice(records, ENCODED)]:
-        encoded = tokenizer(texts, add_special_tokens=False)["input_ids"]
-        found += [array("i", [*ids, tokenizer.eos_token_id][:length]) for ids in encoded]
-    return found
 
 
 def _kept(metrics: MetricsLog, roles: Roles, records: Sequence[PromptRecord]) -> OnAnswers:

@@ -15,7 +15,7 @@ from rlhf.config.schema import Config, DataSection
 from rlhf.data.jsonl import read_all
 from rlhf.data.prepare import prepare
 from rlhf.data.records import RankingRecord
-from rlhf.data.taxonomy import Taxonomy
+from rlhf.data.taxonomy import Taxonomy, keep_taxonomy
 from rlhf.demo import annotators, build
 from rlhf.models.checkpoint import Kind, check_checkpoint, check_kind
 from rlhf.runtime.distributed import once
@@ -53,6 +53,7 @@ def prepared_run(
         if config.demo is not None:
             taxonomy = config.data.taxonomy or resource("data_schemas/taxonomy.yaml")
             build.build(config.demo, Taxonomy.load(taxonomy), demo_dir)
+        keep_taxonomy(config.data.taxonomy, run_dir.data)
         write_text(run_dir.root / "config.yaml", dump_config(config))
         auditor = annotators.authoritative if config.demo and not config.data.audits else None
         text = mixed_text(config)

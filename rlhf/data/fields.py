@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import re
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeGuard
 
-from pydantic import AwareDatetime, BeforeValidator, Field, WithJsonSchema
+from pydantic import (
+    AwareDatetime,
+    BeforeValidator,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WithJsonSchema,
+    WrapValidator,
+)
 
 from rlhf.data.jsonl import Text
 
@@ -27,6 +35,23 @@ def _no_number(time: object) -> object:
     raise ValueError("no time with its zone; write it as 2026-10-01T12:00:00Z")
 
 
+def _also_written_as_floats(items: object, read: ValidatorFunctionWrapHandler) -> object:
+    """JSON Schema's `integer` takes 1.0 for 1. Looked at only where plain reading fails, as the
+    tokens of a response are many."""
+    try:
+        return read(items)
+    except ValidationError:
+        if not isinstance(items, list | tuple):
+            raise
+        return read([int(item) if _is_whole(item) else item for item in items])
+
+
+def _is_whole(item: object) -> TypeGuard[float]:
+    return isinstance(item, float) and item.is_integer()
+
+
+Wholes = Annotated[tuple[Whole, ...], WrapValidator(_also_written_as_floats)]
+Grades = Annotated[tuple[Grade, ...], WrapValidator(_also_written_as_floats)]
 Time = Annotated[
     AwareDatetime,
     BeforeValidator(_no_number),

@@ -12,7 +12,18 @@ from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field, model_validator
 
-from rlhf.data.fields import Category, Grade, Label, Number, Role, Stage, Time, Whole
+from rlhf.data.fields import (
+    Category,
+    Grade,
+    Grades,
+    Label,
+    Number,
+    Role,
+    Stage,
+    Time,
+    Whole,
+    Wholes,
+)
 from rlhf.data.jsonl import Part, Record, Text, read_jsonl, write_jsonl
 
 __all__ = [
@@ -124,7 +135,7 @@ class Response(Part):
     id: Text
     text: str
     provenance: Provenance
-    token_ids: tuple[Whole, ...] | None = None
+    token_ids: Wholes | None = None
     stop_reason: Literal["eos", "length", "stop"] | None = None
 
     @model_validator(mode="after")
@@ -159,8 +170,8 @@ class RankingRecord(Record):
 
     prompt: PromptRecord
     responses: Annotated[tuple[Response, ...], Field(min_length=2)]
-    ranks: tuple[Whole, ...]
-    grades: tuple[Grade, ...] = ()
+    ranks: Wholes
+    grades: Grades = ()
     annotator: Text | None = None
     time: Time | None = None
     simulated: Annotated[bool, Field(strict=True)] = False

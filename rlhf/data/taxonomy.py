@@ -16,8 +16,11 @@ from pydantic import Field, ValidationError
 
 from rlhf.config.load import safe_yaml
 from rlhf.data.jsonl import Part, Text, in_one_line
+from rlhf.runtime.files import write_text
 
 LEVELS = 3
+FILE = "taxonomy.yaml"
+"""A run's copy of the user's own taxonomy, in the run's data folder."""
 CategoryPath = tuple[str, ...]
 Identifier = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 
@@ -163,6 +166,19 @@ class Taxonomy:
             for depth in range(len(path)):
                 counts[depth][path[: depth + 1]] += count
         return Coverage(counts, untagged, unknown)
+
+
+def keep_taxonomy(own: str | None, directory: Path) -> None:
+    """Copy a run's own taxonomy into its data folder: its reports name categories by it, from
+    whatever folder they are made.
+
+    own: None where the run has none of its own. Raises ValueError when the file is no taxonomy.
+    """
+    if own is None:
+        (directory / FILE).unlink(missing_ok=True)
+    else:
+        Taxonomy.load(own)
+        write_text(directory / FILE, Path(own).read_text(encoding="utf-8"))
 
 
 def balanced_sample(

@@ -8,9 +8,11 @@ from typing import Self
 
 from rlhf.config.load import safe_yaml
 from rlhf.config.paths import resource
-from rlhf.data.taxonomy import Taxonomy
+from rlhf.data.taxonomy import FILE, Taxonomy
 from rlhf.runtime.manifest import MANIFEST
+from rlhf.runtime.run_dir import RunDir
 
+CONFIG = "config.yaml"
 SEPARATOR = " / "
 """Between the ids of a path, as in the report's tables, and between names."""
 
@@ -18,7 +20,7 @@ SEPARATOR = " / "
 class CategoryNames:
     """chinese: of every path that was asked for, by its English name."""
 
-    def __init__(self, taxonomy: str | None = None) -> None:
+    def __init__(self, taxonomy: str | Path | None = None) -> None:
         """taxonomy: a file of the user's own. Where it is gone, ids stay as they are."""
         self.chinese: dict[str, str] = {}
         self._names: dict[str, tuple[str, str]] = {}
@@ -29,10 +31,17 @@ class CategoryNames:
     def near(cls, place: Path) -> Self:
         """By the taxonomy of the run that a file or folder lies in."""
         for folder in place.resolve().parents:
-            config = folder / "config.yaml"
-            if config.is_file() and (folder / MANIFEST).is_file():
-                with suppress(ValueError, AttributeError):
-                    return cls(safe_yaml(config.read_bytes()).get("data", {}).get("taxonomy"))
+            if (folder / CONFIG).is_file() and (folder / MANIFEST).is_file():
+                return cls.of_run(folder)
+        return cls()
+
+    @classmethod
+    def of_run(cls, run: Path) -> Self:
+        """By the run's copy of its own taxonomy; runs before there was one have only the path."""
+        if (kept := RunDir(run).data / FILE).is_file():
+            return cls(kept)
+        with suppress(ValueError, AttributeError):
+            return cls(safe_yaml((run / CONFIG).read_bytes()).get("data", {}).get("taxonomy"))
         return cls()
 
     def english(self, path: str) -> str:

@@ -17,15 +17,17 @@ MINUS = "\u2212"
 NONE = "\u2013"
 
 
-def render(files: RunFiles, report: dict[str, Any], plots: Sequence[Plot]) -> str:
+def render(
+    files: RunFiles, report: dict[str, Any], plots: Sequence[Plot], names: CategoryNames
+) -> str:
     """The page of a run.
 
-    plots: drawn from the same report; their SVG goes into the page as it is.
+    plots: drawn from the same report; their SVG goes into the page as it is. names: of categories.
     """
     return _page(
         "report.html.jinja",
         plots,
-        names=CategoryNames((files.config.get("data") or {}).get("taxonomy")),
+        names,
         **report,
         samples=samples(files.last.judge, files.config.get("evaluate", {}).get("samples", 5)),
         matrix=source_matrix((report["rm"] or {}).get("by_source", [])),

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from rlhf.evaluation import capabilities, margin_report
+from rlhf.evaluation.category_names import CategoryNames
 from rlhf.evaluation.cells import Table
 from rlhf.evaluation.folder import write_folder
 from rlhf.evaluation.page import render
@@ -26,7 +27,7 @@ def write(run_dir: Path) -> dict[str, Any]:
     files = load(run_dir)
     report = summarise(files)
     plots = list(draw(files, report))
-    page = render(files, report, plots)
+    page = render(files, report, plots, CategoryNames.of_run(run_dir))
     write_folder(run_dir / "report", page, report, plots, tables(report))
     return report
 

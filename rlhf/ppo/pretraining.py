@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
 
 from torch import Tensor
 
 from rlhf.config.schema import PPOSection, PretrainingSection
+from rlhf.data.jsonl import read_jsonl
+from rlhf.data.records import TextRecord
 from rlhf.models.roles import Roles
 from rlhf.ops.logprobs import token_logprobs
 from rlhf.ops.masking import masked_sum
 from rlhf.ops.padding import pad_right
 from rlhf.ppo.batching import passes
 from rlhf.ppo.learner import Learner
-from rlhf.runtime.distributed import gather, rank, world_size
+from rlhf.runtime.distributed import gather, own_part, rank, world_size
+
+ENCODED = 1000
+"""Texts that go through a process's tokenizer together."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +55,22 @@ class PretrainingMix:
             actor.collect_gradient()
             total += loss.item()
         return sum(gather(total))
+
+
+def read_texts(roles: Roles, mix: PretrainingSection | None) -> list[array[int]]:
+    """Each text's token ids with EOS at its end, as documents stand in pre-training, as far as they
+    are learnt from. Each process encodes its part and holds them all, at 4 bytes a token."""
+    if mix is None:
+        return []
+    tokenizer, length = roles.tokenizer, min(mix.max_length, roles.spec.context)
+    found: list[array[int]] = []
+    records = read_jsonl(mix.data, TextRecord)
+    while texts := [record.text for record in islice(records, ENCODED * world_size())]:
+        own = texts[own_part(len(texts))]
+        encoded = tokenizer(own, add_special_tokens=False)["input_ids"] if own else []
+        part = [array("i", [*ids, tokenizer.eos_token_id][:length]) for ids in encoded]
+        found += chain.from_iterable(gather(part))
+    return found
 
 
 def pretraining_mix(

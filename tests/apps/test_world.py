@@ -11,6 +11,7 @@ import torch
 
 from rlhf.apps import world
 from rlhf.config.load import load_config
+from rlhf.config.paths import resource
 from rlhf.config.schema import Config, DataSection
 from rlhf.data.jsonl import write_jsonl
 from rlhf.data.records import Message, PromptRecord, RankingRecord, SFTRecord, TextRecord
@@ -146,6 +147,25 @@ def test_what_a_killed_process_left_goes_when_a_run_starts(config, monkeypatch):
     draft.write_text("half")
     data_of(config, "rm")
     assert not draft.exists()
+
+
+def test_the_run_keeps_the_taxonomy_that_it_used(config, tmp_path, monkeypatch):
+    for name in ("check_checkpoint", "check_kind"):
+        monkeypatch.setattr(world, name, lambda *_: None)
+    (tmp_path / "base").mkdir()
+    monkeypatch.chdir(tmp_path)
+    own, kept = Path("own.yaml"), config.run_dir / "data/taxonomy.yaml"
+    shipped = resource("data_schemas/taxonomy.yaml").read_text(encoding="utf-8")
+    named = config.model_copy(update={"data": DataSection(taxonomy=str(own))})
+    own.write_text("categories: []", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"^own.yaml: categories: has 0 items where at least 1"):
+        data_of(named, "rm")
+    assert not kept.exists()
+    own.write_text(shipped, encoding="utf-8")
+    data_of(named, "rm")
+    assert kept.read_text(encoding="utf-8") == shipped
+    data_of(config.model_copy(update={"data": DataSection()}), "rm")
+    assert not kept.exists()
 
 
 def test_held_out_rankings_are_read_before_the_first_stage(config, tmp_path, monkeypatch):

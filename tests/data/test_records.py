@@ -71,11 +71,27 @@ def test_schemas_are_in_step(tmp_path: Path) -> None:
         ({"ranks": [2, True, 2]}, "ranks.1: Input should be a valid integer"),
         ({"grades": [0]}, "grades.0: Input should be greater than"),
         ({"grades": ["3"]}, "grades.0: Input should be a valid integer"),
+        ({"ranks": [2.0, 1.5, 2]}, "ranks.1: Input should be a valid integer"),
+        ({"ranks": [2.0, True, 2]}, "ranks.1: Input should be a valid integer"),
+        ({"ranks": [2.0, "1", 2]}, "ranks.1: Input should be a valid integer"),
+        ({"grades": [6.0]}, "grades.0: Input should be less than or equal to 5"),
+        ({"ranks": 1.0}, "ranks: Input should be a valid array"),
     ],
 )
 def test_ranks_and_grades_are_whole_numbers(changes: dict[str, Any], reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         parse(json.dumps(ranking(**changes)), RankingRecord)
+
+
+def test_a_whole_number_may_be_written_as_a_float() -> None:
+    """As JSON Schema has it, whose `integer` takes 1.0 as well. It is kept as 1."""
+    row = ranking()
+    row["responses"][0] |= {"token_ids": [3, 2]}
+    record = parse(json.dumps(row), RankingRecord)
+    row |= {"ranks": [2.0, 1, 2.0], "grades": [3.0]}
+    row["responses"][0] |= {"token_ids": [3.0, 2]}
+    parsed = parse(json.dumps(row), RankingRecord)
+    assert parsed == record and parsed.model_dump_json() == record.model_dump_json()
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,19 @@ def test_a_taxonomy_of_one_s_own(tmp_path: Path) -> None:
     assert CategoryNames(str(path)).english("food / soup") == "food / soup"
 
 
+def test_a_run_s_copy_is_read_wherever_the_report_is_made(tmp_path: Path) -> None:
+    """The path that the config has is another folder's, and the file there gone."""
+    run = tmp_path / "run"
+    (run / "data").mkdir(parents=True)
+    (run / "config.yaml").write_text("data: {taxonomy: mine/own.yaml}\n", encoding="utf-8")
+    (run / "manifest.json").write_text("{}", encoding="utf-8")
+    assert CategoryNames.of_run(run).english("food / soup") == "food / soup"
+    (run / "data/taxonomy.yaml").write_text(OWN, encoding="utf-8")
+    for names in (CategoryNames.of_run(run), CategoryNames.near(run / "rm/pairs.jsonl")):
+        assert names.english("food / soup") == "Food / Soup"
+        assert names.english("everyday_life") == "everyday_life"
+
+
 def test_a_page_names_its_categories() -> None:
     rows = [make_row(i, 1.0, category=("safety", "no_such")) for i in range(3)]
     page = render_rm("rm", build(rows), [], Path("pairs.jsonl"))

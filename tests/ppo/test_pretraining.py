@@ -1,12 +1,21 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 import torch
 
 from rlhf.config.schema import PretrainingSection
+from rlhf.data.jsonl import write_jsonl
+from rlhf.data.records import TextRecord
+from rlhf.models.load import load_tokenizer
+from rlhf.ppo import pretraining
 from rlhf.ppo.batching import passes
 from rlhf.ppo.learner import Learner
-from rlhf.ppo.pretraining import PretrainingMix, pretraining_mix
+from rlhf.ppo.pretraining import PretrainingMix, pretraining_mix, read_texts
 from tests.ppo.conftest import ppo_section
 from tests.ppo.fakes import FakeRoles
 
@@ -65,3 +74,25 @@ def test_texts_without_a_token_to_predict_are_refused() -> None:
     assert pretraining_mix([[3]], ppo_section(), seed=0) is None
     mix = pretraining_mix([[3], [4, 5]], section, seed=0)
     assert mix is not None and mix.texts == [[4, 5]]
+
+
+@pytest.mark.parametrize("context", [6, 4096])
+@pytest.mark.parametrize("architecture", ["baichuan2-7b", "baichuan-13b"])
+def test_texts_are_encoded_as_one_by_one_and_held_in_4_bytes_a_token(
+    architecture: str,
+    context: int,
+    checkpoint: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tokenizer = load_tokenizer(checkpoint(architecture))
+    said = ["x", "hello world " * 9, "天地玄黄", " a\u2581b </s> c\n", "é🙂", "four"]
+    write_jsonl(tmp_path / "t", [TextRecord(id=str(i), text=text) for i, text in enumerate(said)])
+    roles: Any = SimpleNamespace(tokenizer=tokenizer, spec=SimpleNamespace(context=context))
+    monkeypatch.setattr(pretraining, "ENCODED", 4)  # of six: a part is left over
+    mix = PretrainingSection(data=str(tmp_path / "t"), max_length=10)
+    found = read_texts(roles, mix)
+    whole = [[*tokenizer.encode(t, add_special_tokens=False), tokenizer.eos_token_id] for t in said]
+    assert [list(ids) for ids in found] == [ids[: min(10, context)] for ids in whole]
+    assert max(map(len, whole)) > 10 and {ids.itemsize for ids in found} == {4}
+    assert read_texts(roles, None) == []

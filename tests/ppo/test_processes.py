@@ -98,6 +98,14 @@ def test_what_one_began_two_finish_and_the_reverse(found: Found) -> None:
     _close(run(found.folder / "two" / "cut"), found.one["whole"])
 
 
+def test_each_encodes_a_part_of_the_texts_and_all_hold_the_same(found: Found) -> None:
+    """Of five in turns of four, and of two where one is alone, the first gets 2 and 0."""
+    texts, encoded = found.one["texts"]
+    said = ["one", "two", "three", "fourth", "five"]
+    assert texts == [[*map(ord, text), 2][:5] for text in said] and encoded == 5
+    assert [one_of_two["texts"] for one_of_two in found.two] == [(texts, 2), (texts, 3)]
+
+
 @pytest.mark.parametrize("stage", ["zero2", "zero3"])
 def test_spread_weights_learn_as_whole_ones(found: Found, stage: str) -> None:
     _close(found.two[0][stage], found.one[stage])

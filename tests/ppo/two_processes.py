@@ -7,22 +7,26 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from pytest import MonkeyPatch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from rlhf.config.schema import TuningSection
+from rlhf.config.schema import PretrainingSection, TuningSection
+from rlhf.data.jsonl import write_jsonl
+from rlhf.data.records import TextRecord
 from rlhf.models.roles import Roles, build_roles
 from rlhf.models.spread import ZeroStage, own_part
-from rlhf.ppo import NonFinite, train
+from rlhf.ppo import NonFinite, pretraining, train
 from rlhf.ppo.batching import generator
 from rlhf.ppo.controllers import ScoreNormaliser
 from rlhf.ppo.experience import make_experience
 from rlhf.ppo.learner import Learner
-from rlhf.ppo.pretraining import pretraining_mix
+from rlhf.ppo.pretraining import pretraining_mix, read_texts
 from rlhf.ppo.rollout import sample
 from rlhf.ppo.update import update
 from rlhf.runtime.distributed import rank, world_size
@@ -194,6 +198,7 @@ EVERYTHING: dict[str, Callable[[Path], Any]] = {
     # Returns far from what the critic begins with: bfloat16's noise is a small part of them.
     "half zero3": lambda folder: spread(folder, 3, torch.bfloat16, score=FAR),
     "zero3 cut": lambda folder: stopped(folder, 2, partial(spread, zero=3)),
+    "texts": lambda folder: texts(folder.parent),
     "early": lambda folder: early(folder.parent),
     "adapter": lambda folder: adapter(folder.parent),
     "shared": lambda folder: stage(folder.parent, "shared"),
@@ -242,6 +247,30 @@ def adapter(folder: Path) -> list[str]:
             roles.save_actor(actor)
     saved = list(actor.glob("adapter/*.safetensors")) if rank() == 0 else []
     return sorted(name for file in saved for name in load_file(file))
+
+
+class Letters:
+    """A tokenizer that counts what it is given, and is not called for nothing."""
+
+    eos_token_id = 2
+    encoded = 0
+
+    def __call__(self, texts: list[str], add_special_tokens: bool) -> dict[str, list[list[int]]]:
+        assert texts and not add_special_tokens
+        self.encoded += len(texts)
+        return {"input_ids": [[ord(letter) for letter in text] for text in texts]}
+
+
+def texts(folder: Path) -> tuple[list[list[int]], int]:
+    """Five texts to mix in, as this process holds them, and how many it has encoded itself."""
+    file, letters = folder / f"texts-{rank()}.jsonl", Letters()
+    said = ["one", "two", "three", "fourth", "five"]
+    write_jsonl(file, [TextRecord(id=text, text=text) for text in said])
+    roles: Any = SimpleNamespace(tokenizer=letters, spec=SimpleNamespace(context=6))
+    with MonkeyPatch.context() as patch:
+        patch.setattr(pretraining, "ENCODED", 2)
+        found = read_texts(roles, PretrainingSection(data=str(file), max_length=5))
+    return [list(ids) for ids in found], letters.encoded
 
 
 def early(folder: Path) -> dict[str, Any]:

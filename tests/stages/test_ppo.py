@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
 from rlhf.config.load import load_config
-from rlhf.config.schema import Config, PretrainingSection
+from rlhf.config.schema import Config
 from rlhf.data.jsonl import write_jsonl
 from rlhf.data.records import Message, PromptRecord, TextRecord
-from rlhf.models.load import load_causal_lm, load_tokenizer
+from rlhf.models.load import load_causal_lm
 from rlhf.ppo import Stopped
 from rlhf.runtime.distributed import StageResult, is_main_process, make_runtime
 from rlhf.runtime.manifest import read_manifest
@@ -78,28 +76,6 @@ def test_text_is_mixed_in_a_judge_watches_and_the_average_is_saved(
         load_causal_lm(path, dtype=torch.float32, device="cpu").lm_head.weight for path in paths
     )
     assert 0 < (average - end).norm() < (start - end).norm()
-
-
-@pytest.mark.parametrize("context", [6, 4096])
-@pytest.mark.parametrize("architecture", ["baichuan2-7b", "baichuan-13b"])
-def test_texts_are_encoded_as_one_by_one_and_held_in_4_bytes_a_token(
-    architecture: str,
-    context: int,
-    checkpoint: Callable[..., Path],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    tokenizer = load_tokenizer(checkpoint(architecture))
-    said = ["x", "hello world " * 9, "天地玄黄", " a\u2581b </s> c\n", "é🙂", "four"]
-    write_jsonl(tmp_path / "t", [TextRecord(id=str(i), text=text) for i, text in enumerate(said)])
-    roles: Any = SimpleNamespace(tokenizer=tokenizer, spec=SimpleNamespace(context=context))
-    monkeypatch.setattr(ppo, "ENCODED", 4)  # of six: a part is left over
-    mix = PretrainingSection(data=str(tmp_path / "t"), max_length=10)
-    found = ppo._texts(roles, mix)
-    whole = [[*tokenizer.encode(t, add_special_tokens=False), tokenizer.eos_token_id] for t in said]
-    assert [list(ids) for ids in found] == [ids[: min(10, context)] for ids in whole]
-    assert max(map(len, whole)) > 10 and {ids.itemsize for ids in found} == {4}
-    assert ppo._texts(roles, None) == []
 
 
 @pytest.mark.parametrize("world", ["baichuan2-7b"], indirect=True)

@@ -94,8 +94,23 @@ def call(commands: str, plugins: Sequence[Plugin]) -> str:
     if len(commands) > COMMANDS_LIMIT:
         return f"{commands[:RESULT_LIMIT]} => error: too long"
     functions = {plugin.function: plugin.run for plugin in plugins}
-    results = [each for part in _parts(commands) for each in _results(part, functions)]
-    return "\n".join(results)[:RESULT_LIMIT] or f"{commands} => error: {UNREADABLE}"
+    found = [each for part in _parts(commands) for each in _results(part, functions)]
+    asked = [f"{written} => " for written, _ in found]
+    room = RESULT_LIMIT - len("\n".join(asked))
+    results = _cut([result for _, result in found], max(0, room))
+    lines = [before + result for before, result in zip(asked, results, strict=True)]
+    # Lines that are no calls may be too many even so.
+    return "\n".join(lines)[:RESULT_LIMIT] or f"{commands} => error: {UNREADABLE}"
+
+
+def _cut(results: list[str], room: int) -> list[str]:
+    """What together finds room: short ones whole, and equally much of each of the others."""
+    for place, length in enumerate(sorted(map(len, results))):
+        share = room // (len(results) - place)
+        if length > share:
+            return [result[:share] for result in results]
+        room -= length
+    return results
 
 
 def _parts(commands: str) -> list[str]:
@@ -107,12 +122,13 @@ def _parts(commands: str) -> list[str]:
     return [commands]
 
 
-def _results(text: str, functions: dict[str, Callable[[str], str]]) -> list[str]:
+def _results(text: str, functions: dict[str, Callable[[str], str]]) -> list[tuple[str, str]]:
+    """Each call as it is written, and what came of it."""
     try:
         calls = _parse(text)
     except ValueError as error:
-        return [f"{text} => error: {error}"]
-    return [f"{written} => {_run(functions, *rest)}" for written, *rest in calls]
+        return [(text, f"error: {error}")]
+    return [(written, _run(functions, *rest)) for written, *rest in calls]
 
 
 def _parse(commands: str) -> list[tuple[str, str, str]]:

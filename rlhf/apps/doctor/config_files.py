@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from rlhf.apps.world import wanted_kinds
 from rlhf.config.capabilities import CapabilitySection
 from rlhf.config.schema import Config
 from rlhf.data.curation import Verdict
-from rlhf.data.jsonl import Record, read_jsonl
+from rlhf.data.jsonl import Record, read_all
 from rlhf.data.prepare import KINDS
 from rlhf.data.records import RankingRecord, TextRecord
 from rlhf.data.taxonomy import Taxonomy
@@ -29,7 +29,9 @@ def check(config: Config) -> Iterator[Finding]:
         kinds = [kind for named, kind in wanted if named == path]
         yield from checkpoint.check(Path(path), architecture, kinds)
     for path, kind in data_files(config).items():
-        yield judged("data", partial(count, Path(path), kind))
+        yield judged("data", partial(count, [path], kind))
+    if held_out := [path for path in config.rm.data.held_out if not path.startswith(OWN)]:
+        yield judged("data", partial(count, held_out, RankingRecord))
     if config.data.taxonomy is not None:
         yield judged("taxonomy", partial(taxonomy, config.data.taxonomy))
     yield judged("disk", lambda: disk.check(config))
@@ -47,23 +49,24 @@ def models(config: Config) -> dict[str, str | None]:
 
 
 def data_files(config: Config) -> dict[str, type[Record]]:
-    """File -> what its lines are."""
+    """File -> what its lines are; without `rm.data.held_out`, whose files count as one."""
     data, found = config.data, dict[str | None, type[Record]]()
     for kind, record in KINDS.items():
         found |= {getattr(data, kind): record, getattr(data, f"{kind}_eval"): record}
     found |= {data.audits: Verdict}
-    found |= {path: RankingRecord for path in config.rm.data.held_out}
     if config.ppo.pretraining is not None:
         found[config.ppo.pretraining.data] = TextRecord
     return {path: kind for path, kind in found.items() if path and not path.startswith(OWN)}
 
 
-def count(path: Path, kind: type[Record]) -> str:
-    """Reads the file to its end; raises ValueError for the first line that is no such record."""
-    if not path.is_file():
-        raise ValueError(f"{path}: no such file; put it there, or correct the path in the config")
-    number = sum(1 for _ in read_jsonl(path, kind))
-    return f"{path}: {number} records, all of them valid"
+def count(paths: Sequence[str], kind: type[Record]) -> str:
+    """Reads files that count as one to their end; raises ValueError for the first line that is no
+    such record, or has the id of an earlier one."""
+    if missing := [path for path in paths if not Path(path).is_file()]:
+        absent = ", ".join(missing)
+        raise ValueError(f"{absent}: no such file; put it there, or correct the path in the config")
+    number = sum(1 for _ in read_all([Path(path) for path in paths], kind))
+    return f"{', '.join(paths)}: {number} records, all of them valid"
 
 
 def taxonomy(path: str) -> str:

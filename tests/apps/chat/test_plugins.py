@@ -78,10 +78,22 @@ def test_call_is_bounded() -> None:
     longest = Plugin("Long", "Long(text)", lambda text: "x" * 10_000)
     results = 'Long("") => ' + "x" * 10_000
     assert call('Long("")', [longest]) == results[: plugins.RESULT_LIMIT]
-    assert call('Long(""), Long("")', [longest]) == results[: plugins.RESULT_LIMIT]
     assert len(call("-\n" * 499, [longest])) == plugins.RESULT_LIMIT
     assert call("(" * 999, [longest]).endswith('write Name("argument")')
     assert call("-" * 10_000, [longest]) == "-" * plugins.RESULT_LIMIT + " => error: too long"
+
+
+def test_a_long_result_hides_no_other() -> None:
+    """Two long ones share what the calls and a short result leave of 2,000 characters."""
+    echo = Plugin("Echo", "Say(text)", lambda text: text * 1000)
+    said = 'Say("ab") => '
+    # 2000 - (13 + 20 + 13) of the calls - 2 line ends - 4 of the short result = 2 * 974.
+    results = f"{said}{'ab' * 487}\nCalculate(\"6*7\") => '42'\n{said}{'ab' * 487}"
+    assert call('Say("ab"), Calculate("6*7"), Say("ab")', [echo, CALCULATOR]) == results
+    assert len(results) == plugins.RESULT_LIMIT
+    results = f'{said}{"ab" * 987}a\nSay("") => '  # all that an empty one leaves
+    assert call('Say("ab"), Say("")', [echo]) == results
+    assert len(results) == plugins.RESULT_LIMIT
 
 
 def test_whatever_a_plugin_raises_is_read_to_moss() -> None:

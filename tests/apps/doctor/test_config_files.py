@@ -11,6 +11,7 @@ from rlhf.apps.doctor import config_files, disk, machine
 from rlhf.cli import app
 from rlhf.config.capabilities import CapabilitySection
 from rlhf.config.load import load_config
+from rlhf.data.records import RankingRecord, write_jsonl
 from rlhf.models.export import save_reward_model
 from rlhf.models.load import load_reward_model, load_tokenizer
 
@@ -78,6 +79,33 @@ def test_doctor_of_a_config(checkpoint, tmp_path, monkeypatch):
     faults = [line for line in broken.stdout.splitlines() if line.startswith("fault")]
     told = "this is a reward model, and a language model is needed; name one"
     assert broken.exit_code == 2 and faults == [f"fault    model: {reward}: {told}"]
+
+
+def test_held_out_files_count_as_one(tmp_path):
+    """As the run reads them: what it refuses is told here too, in its words."""
+    provenance = {"family": "baichuan", "model": "x", "size": "7b", "stage": "sft"}
+    fields = {
+        "prompt": {"id": "p", "messages": [{"role": "user", "content": "q"}]},
+        "responses": [{"id": n, "text": n, "provenance": provenance} for n in "ab"],
+        "ranks": [1, 2],
+    }
+    one, two = (tmp_path / name for name in ("one.jsonl", "two.jsonl"))
+
+    def told(*files: Path) -> tuple[str, str]:
+        config = load_config("tiny", [f"rm.data.held_out=[{', '.join(map(str, files))}]"])
+        level, subject, message = next(config_files.check(config))
+        assert subject == "data"
+        return level, message
+
+    absent = f"{one}, {two}: no such file; put it there, or correct the path in the config"
+    assert told(one, two) == ("fault", absent)
+    write_jsonl(one, [RankingRecord.model_validate(fields | {"id": name}) for name in "xy"])
+    write_jsonl(two, [RankingRecord.model_validate(fields | {"id": name}) for name in "zx"])
+    assert told(one) == ("ok", f"{one}: 2 records, all of them valid")
+    assert told(one, two) == ("fault", f"{two}:2: id 'x' is in {one} too; ids are unique")
+    assert told(one, one) == ("fault", f"{one}: this file is listed twice; name it once")
+    write_jsonl(two, [RankingRecord.model_validate(fields | {"id": "z"})])
+    assert told(one, two) == ("ok", f"{one}, {two}: 3 records, all of them valid")
 
 
 def test_benchmarks_are_read():
