@@ -15,7 +15,9 @@ from rlhf.apps.annotate.notice import noted
 from rlhf.apps.annotate.store import Store
 from rlhf.apps.local import free_port
 from rlhf.config.paths import resource
-from rlhf.data.taxonomy import Taxonomy
+from rlhf.data.taxonomy import FILE, Taxonomy
+from rlhf.runtime.manifest import MANIFEST
+from rlhf.runtime.run_dir import RunDir
 
 
 def annotate(
@@ -63,6 +65,13 @@ def annotate(
         _serve(job, tasks, overlap, port, say)
 
 
+def _taxonomy_of(folder: Path) -> Path:
+    """The copy that a run keeps of its own, or the shipped one."""
+    runs = [RunDir(each) for each in folder.resolve().parents if (each / MANIFEST).is_file()]
+    kept = [run.data / FILE for run in runs if (run.data / FILE).is_file()]
+    return kept[0] if kept else resource("data_schemas/taxonomy.yaml")
+
+
 def _serve(
     job: Job, tasks: Path, overlap: int, port: int | None, say: Callable[[str], None]
 ) -> None:
@@ -77,7 +86,7 @@ def _serve(
         raise ValueError(
             "the annotation page needs gradio: pip install 'baichuan-rlhf[ui]'"
         ) from None
-    taxonomy = Taxonomy.load(resource("data_schemas/taxonomy.yaml"))
+    taxonomy = Taxonomy.load(_taxonomy_of(job.folder))
     desk = Desk(job, Store(job.database, overlap=overlap), Audit(job.database), taxonomy)
     if port == 0:
         port = free_port("127.0.0.1")

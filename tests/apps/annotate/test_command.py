@@ -8,12 +8,16 @@ from pathlib import Path
 import pytest
 
 from rlhf import cli
+from rlhf.apps.annotate import command
 from rlhf.apps.annotate.accounts import is_auditor, is_password
 from rlhf.apps.annotate.command import annotate
+from rlhf.apps.annotate.desk import Desk
 from rlhf.apps.annotate.job import open_job
 from rlhf.apps.annotate.ranking import Answer
 from rlhf.apps.annotate.store import Store
+from rlhf.config.paths import resource
 from rlhf.data.jsonl import write_jsonl
+from rlhf.runtime.manifest import MANIFEST
 from tests.apps.annotate.worlds import collect_folder
 
 
@@ -142,6 +146,28 @@ def test_the_page_ends_with_what_it_has_left_alone(
     said = run(tmp_path)
     path = tmp_path / "rankings.jsonl"
     assert f"{path} stays as it came from Label Studio: --export writes the page's over it" in said
+
+
+def test_categories_are_named_by_the_run_s_own_taxonomy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "run/rounds/1/collect"
+    folder.mkdir(parents=True)
+    collect_folder(folder)
+    run(folder, new_user="ann")
+    desks: list[Desk] = []
+    monkeypatch.setattr(command, "Desk", lambda *args: desks.append(Desk(*args)) or desks[-1])
+    serve(monkeypatch, lambda: None)
+    run(folder)
+    (tmp_path / "run/data").mkdir()
+    shipped = resource("data_schemas/taxonomy.yaml").read_text(encoding="utf-8")
+    own = shipped.replace("Everyday life", "Our everyday")
+    (tmp_path / "run/data/taxonomy.yaml").write_text(own, encoding="utf-8")
+    run(folder)  # of no run: the folder has no manifest
+    (tmp_path / "run" / MANIFEST).write_text("{}")
+    run(folder)
+    names = [desk.taxonomy.find(("everyday_life",)).en for desk in desks]
+    assert names == ["Everyday life", "Everyday life", "Our everyday"]
 
 
 def test_nobody_can_sign_in(tmp_path: Path) -> None:
