@@ -191,8 +191,8 @@ def read(arguments: list[str], whole: bool) -> None:
             raise
         return  # a sentence names a command, or a part of one
     assert any(" ".join(names).startswith(prefix) for prefix in READ) or not whole, names
-    if "overrides" in values:
-        load_config(values["config"], values["overrides"] or [])
+    if "overrides" in values and ("config" in values or values["overrides"]):
+        load_config(values.get("config") or values["target"], values["overrides"] or [])
     stages = [values.get(name) for name in ("start", "only", "redo")]
     assert {stage for stage in stages if isinstance(stage, str)} <= set(STAGES)
 

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from rlhf.cli.stages import Overrides
+
 app = typer.Typer()
 
 COLOURS = {"ok": typer.colors.GREEN, "warning": typer.colors.YELLOW, "fault": typer.colors.RED}
@@ -18,6 +20,7 @@ def doctor(
         Path | None,
         typer.Argument(metavar="[CONFIG|MODEL_DIR]", help="What to check beside the machine."),
     ] = None,
+    overrides: Overrides = None,
 ) -> None:
     """Check packages, GPU, checkpoints with their hashes, tokenizers, data and disk space.
 
@@ -29,12 +32,14 @@ def doctor(
 
         rlhf doctor configs/baichuan2_7b.yaml
 
+        rlhf doctor configs/baichuan2_7b.yaml --set data.sft=data/more.jsonl
+
         rlhf doctor weights/Baichuan2-7B-Base
     """
     from rlhf.apps.doctor.command import doctor as examine
 
     faults = 0
-    for level, subject, message in examine(target):
+    for level, subject, message in examine(target, overrides or []):
         faults += level == "fault"
         typer.echo(f"{typer.style(f'{level:8}', fg=COLOURS[level])} {subject}: {message}")
     if faults:

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rlhf.apps.doctor import packages
 from rlhf.apps.doctor.finding import Finding, judged
 
 
-def doctor(target: Path | None) -> Iterator[Finding]:
+def doctor(target: Path | None, overrides: Sequence[str] = ()) -> Iterator[Finding]:
     """Check the installation, the machine, and a config with all it names, or a model directory.
 
-    target: None, a config or a directory. Where a package that every run needs is missing, that is
-    all that is said: nothing else could be looked at.
+    target: None, a config or a directory. overrides: KEY=VALUE, of a config. Where a package that
+    every run needs is missing, that is all that is said: nothing else could be looked at.
+
+    Raises ValueError for overrides of something that is no config.
     """
+    if overrides and (target is None or target.is_dir()):
+        raise ValueError("--set changes keys of a config: name one")
     wanted = packages.wanted()
     yield from packages.check(wanted, packages.tested())
     if packages.lacking(wanted.always):
@@ -34,7 +38,7 @@ def doctor(target: Path | None) -> Iterator[Finding]:
         yield Finding("ok", "disk", f"{free:.3g} GiB free here; name a config to have it reckoned")
         return
     try:
-        config = load_config(target)
+        config = load_config(target, overrides)
         choose_device(config.runtime)
     except ValueError as error:
         yield Finding("fault", "config", str(error))

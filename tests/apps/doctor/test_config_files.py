@@ -114,6 +114,16 @@ def test_benchmarks_are_read():
     assert config_files.benchmarks(there).startswith("demo_world: 225 questions can be read, by lm")
 
 
+def test_changed_keys(tmp_path: Path) -> None:
+    said = CliRunner().invoke(app, ["doctor", "tiny", "--set", "data.sft=nowhere.jsonl"])
+    assert said.exit_code == 2 and "nowhere.jsonl: no such file" in said.stdout
+    said = CliRunner().invoke(app, ["doctor", "tiny", "--set", "sft.epohcs=3"])
+    assert said.exit_code == 2 and "did you mean sft.epochs?" in said.stdout
+    for target in ([], [str(tmp_path)]):
+        said = CliRunner().invoke(app, ["doctor", *target, "--set", "seed=1"])
+        assert isinstance(said.exception, ValueError) and "name one" in str(said.exception)
+
+
 def test_doctor_of_no_config():
     done = CliRunner().invoke(app, ["doctor", "tinny"])
     assert (
