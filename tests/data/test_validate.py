@@ -45,7 +45,7 @@ def test_every_bad_line_is_told_and_the_rest_counted(tmp_path: Path) -> None:
     reasons = {rejection.line: rejection.reason for rejection in told}
     assert list(reasons) == [2, 3, 5, 6, 7, 8, 9]
     assert reasons[2] == "not JSON: key must be a string at column 2"
-    assert reasons[3] == "not UTF-8: save the file in that encoding"
+    assert reasons[3] == "not UTF-8 but, as it seems, GBK or GB18030: save the file as UTF-8"
     assert reasons[5] == "messages: Field required"
     assert "no category 'no / such'" in reasons[6]
     assert reasons[7] == "id 'a' is on line 1 already; ids are unique"
