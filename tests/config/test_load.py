@@ -136,6 +136,7 @@ def test_unknown_key_under_a_model_whose_name_is_a_field_name(write):
         ("sft: {epochs: true}", "sft.epochs = true; expected a number"),
         ("output_dir: 5", "output_dir = 5; expected text (put it in quotes)"),
         ("ppo: 3", "ppo = 3; expected a mapping"),
+        ("ppo: {sampling: {stop: ['']}}", 'stop.0 = ""; expected text that is not empty'),
         ("runtime: {device: gpu}", "runtime.device = \"gpu\"; expected 'auto', 'cpu' or 'cuda'"),
         ("runtime: {threads: 1000000}", "runtime.threads = 1000000; expected less than or"),
         ("runtime: {timeout: 1000000000}", "runtime.timeout = 1000000000; expected less than or"),
