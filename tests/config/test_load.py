@@ -141,6 +141,7 @@ def test_unknown_key_under_a_model_whose_name_is_a_field_name(write):
         ("runtime: {threads: 1000000}", "runtime.threads = 1000000; expected less than or"),
         ("runtime: {timeout: 1000000000}", "runtime.timeout = 1000000000; expected less than or"),
         ("ppo: {clip: .nan}", "ppo.clip = NaN; expected a finite number"),
+        ("ppo: {ema_decay: 1}", "ppo.ema_decay = 1; expected less than 1"),
         ("ppo: {clip: -0.5}", "ppo.clip = -0.5; expected greater than 0"),
         (
             "ppo: {kl: {schedule: adaptive, target: 6, horizon: 20}}",
