@@ -141,6 +141,8 @@ def test_unknown_key_under_a_model_whose_name_is_a_field_name(write):
         ("runtime: {threads: 1000000}", "runtime.threads = 1000000; expected less than or"),
         ("runtime: {timeout: 1000000000}", "runtime.timeout = 1000000000; expected less than or"),
         ("ppo: {clip: .nan}", "ppo.clip = NaN; expected a finite number"),
+        ("sft: {max_length: 3}", "sft.max_length: 3 tokens hold no answer with its question"),
+        ("rm: {data: {max_length: 2}}", "rm.data.max_length: 2 tokens hold no answer"),
         ("ppo: {ema_decay: 1}", "ppo.ema_decay = 1; expected less than 1"),
         ("ppo: {clip: -0.5}", "ppo.clip = -0.5; expected greater than 0"),
         (
