@@ -56,6 +56,40 @@ def test_validate_prints_or_keeps_bad_lines(tmp_path: Path) -> None:
     assert file.read_bytes() == before
 
 
+def test_many_bad_lines_are_told_by_their_reasons(tmp_path: Path) -> None:
+    file = tmp_path / "p.jsonl"
+    twice = [prompt("a", f"question {n}") for n in range(7)]  # six ids come again: one reason
+    file.write_text("{\n" * 3 + "".join(twice) + "[]\n")
+    done = CliRunner().invoke(app, ["data", "validate", str(file), "--as", "prompt"])
+    assert done.exit_code == 0 and "1 good, 10 bad" in done.stdout
+    lines = done.stderr.splitlines()
+    assert len(lines) == 3
+    assert lines[0].startswith(f"{file}:1: not JSON") and lines[0].endswith("(and 2 more lines so)")
+    assert lines[1].endswith("on line 4 already; ids are unique (and 5 more lines so)")
+    assert lines[2].startswith(f"{file}:11: ") and "more" not in lines[2]
+    named = "".join(prompt("b", "why?").replace('"b"', f'"b", "key{n}": 1') for n in range(9))
+    file.write_text(named + twice[0])
+    done = CliRunner().invoke(app, ["data", "validate", str(file), "--as", "prompt"])
+    assert len(done.stderr.splitlines()) == 6
+    assert done.stderr.endswith("and 4 bad lines for other reasons\n")
+
+
+def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
+    file, out = tmp_path / "p.jsonl", tmp_path / "out"
+    file.write_text("".join(prompt(str(n), "why?") for n in range(30)))
+    done = CliRunner().invoke(app, ["data", "validate", str(file), "--as", "sft"])
+    assert "0 good, 30 bad" in done.stdout and len(done.stderr.splitlines()) == 1
+    with pytest.raises(ValueError, match="no sft record in it; its lines are prompt records"):
+        raise done.exception or AssertionError
+    file.write_text("".join(f'{{"id": "{n}", "text": "why?"}}\n' for n in range(30)))
+    for command in (["taxonomy", "tag"], ["taxonomy", "coverage"], ["curate"]):
+        done = CliRunner().invoke(app, ["data", *command, str(file), "--out", str(out)])
+        assert len(done.stderr.splitlines()) == 1 and "(and 29 more lines so)" in done.stderr
+        with pytest.raises(ValueError, match="record in it; its lines are text records"):
+            raise done.exception or AssertionError
+    assert not list(out.glob("*"))
+
+
 def test_bad_lines_are_told_the_rest_is_used_and_strict_minds(tmp_path: Path) -> None:
     prompts, sft, out = tmp_path / "p.jsonl", tmp_path / "s.jsonl", tmp_path / "out"
     prompts.write_text(prompt("a", "Which flour for sourdough bread?") + "{\n")

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Column
 from rich.table import Table as Grid
 
+from rlhf.apps.figures import check_metrics
 from rlhf.apps.run import STAGES
 from rlhf.apps.world import prepared_run
 from rlhf.config.load import dump_config, variant
@@ -48,6 +49,8 @@ def run(config: Config, *, rehearsal: bool) -> None:
     lenders = tuple(config.run_dir.with_name(name) for name in section.reuse)
     console, outcomes = Console(), []
     tested: tuple[str, ...] = () if rehearsal else config.rm.data.held_out
+    for name in section.variants:
+        check_metrics(variant(config, name), section.metrics)
     # The baseline first: what it has made is lent to the others, and tests them.
     for name in sorted(section.variants, key=lambda name: name != section.baseline):
         mine = variant(config, name)
@@ -64,7 +67,7 @@ def run(config: Config, *, rehearsal: bool) -> None:
                     same_seed = tuple(root / f"seed-{seed}" for root in lenders)
                     outcomes.append(_outcome(mine, run_dir, seed, section, same_seed))
                     for path in section.metrics.values():
-                        ablation.figure(outcomes[-1].report, path)  # told now, not after the last
+                        ablation.figure(outcomes[-1].report, path)  # what its data lacks, told now
         except Waiting as reason:
             console.print(str(reason))
             return

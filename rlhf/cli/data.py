@@ -96,8 +96,8 @@ def curate(
     from rlhf.data.curation_files import curate_files, table
 
     settings = CurationSection(sample=sample, threshold=threshold, confidence=confidence)
-    bad = BadLines()
-    outcome = curate_files(sft, audits, out, settings, seed, bad)
+    with BadLines() as bad:
+        outcome = curate_files(sft, audits, out, settings, seed, bad)
     if isinstance(outcome, list):
         typer.echo(
             f"{len(outcome)} demonstrations wait for a verdict -> {out / 'sample.jsonl'}; add "
@@ -114,7 +114,8 @@ def validate(
     file: Annotated[Path, typer.Argument(help="Records, JSONL or .jsonl.gz.")],
     kind: Annotated[str, typer.Option("--as", help="sft, prompt, ranking or text.")],
     rejected: Annotated[
-        Path | None, typer.Option("--rejected", help="File for bad lines; else they are printed.")
+        Path | None,
+        typer.Option("--rejected", help="File for all bad lines; else reasons are printed."),
     ] = None,
     taxonomy: TaxonomyFile = None,
     strict: Strict = False,
@@ -124,20 +125,20 @@ def validate(
     Example: rlhf data validate rankings.jsonl --as ranking --rejected rejected.jsonl --strict
     """
     from rlhf.config.paths import resource
-    from rlhf.data.jsonl import Rejection, whole_files
+    from rlhf.data.jsonl import whole_files
     from rlhf.data.taxonomy import Taxonomy
+    from rlhf.data.validate import none_of
     from rlhf.data.validate import validate as validate_file
-
-    def show(rejection: Rejection) -> None:
-        typer.echo(rejection, err=True)
 
     if rejected is not None and rejected.resolve() == file.resolve():
         raise ValueError(f"{rejected}: would be overwritten; give --rejected another name")
     categories = Taxonomy.load(taxonomy or resource("data_schemas/taxonomy.yaml"))
-    with whole_files(*([rejected] if rejected else [])) as streams:
-        tell = show if not streams else lambda found: streams[0].write(found.to_json())
+    with BadLines() as bad, whole_files(*([rejected] if rejected else [])) as streams:
+        tell = bad if not streams else lambda found: streams[0].write(found.to_json())
         counts = validate_file(file, kind, categories, tell)
     typer.echo(f"{counts.good} good, {counts.bad} bad")
+    if not counts.good:
+        raise none_of(file, kind)
     if strict and counts.bad:
         raise typer.Exit(2)
 

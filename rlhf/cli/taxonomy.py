@@ -38,9 +38,9 @@ def coverage(
     from rlhf.data.validate import good_records
 
     categories = Taxonomy.load(taxonomy or resource("data_schemas/taxonomy.yaml"))
-    bad = BadLines()
-    records = good_records(prompts, PromptRecord, bad)
-    counted = categories.coverage(record.category for record in records)
+    with BadLines() as bad:
+        records = good_records(prompts, PromptRecord, bad)
+        counted = categories.coverage(record.category for record in records)
     console = Console()
     for table in tables(counted, categories):
         console.print(table)
@@ -74,8 +74,8 @@ def tag(
 
     categories = Taxonomy.load(taxonomy or resource("data_schemas/taxonomy.yaml"))
     tagger = Tagger(categories, Embedder(embeddings) if embeddings else None)
-    bad = BadLines()
-    counts = tag_file(prompts, out, tagger, threshold, bad)
+    with BadLines() as bad:
+        counts = tag_file(prompts, out, tagger, threshold, bad)
     typer.echo(
         f"{counts.tagged} prompts tagged, {counts.had} had a category -> {out / 'tagged.jsonl'}; "
         f"{counts.left} left for a person -> {out / 'untagged.jsonl'}"

@@ -12,6 +12,20 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 BelowOne = Annotated[float, Field(ge=0, lt=1)]
 NonNegative = Annotated[float, Field(ge=0)]
 
+SHORTEST = 4
+"""Tokens of a question and its answer, one each, and of the marks in front of them."""
+
+
+def _has_room(value: int) -> int:
+    if value < SHORTEST:
+        raise ValueError(
+            f"{value} tokens hold no answer with its question: they take {SHORTEST} at the least, "
+            "and as a rule hundreds"
+        )
+    return value
+
+
+Length = Annotated[int, AfterValidator(_has_room)]
 
 LONGEST = 100
 """Characters of a name; file systems end at 255 for a folder, with what is put in front of it."""

@@ -20,6 +20,7 @@ _EXPECTED = {
     "float_type": "a number",
     "int_type": "a whole number",
     "model_type": "a mapping",
+    "string_too_short": "text that is not empty",
     "string_type": "text (put it in quotes)",
     "tuple_type": "a list",
 }

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from rlhf.config.base import (
+    BelowOne,
     Fraction,
     NonNegative,
     OptimiserSection,
@@ -162,7 +163,7 @@ class PPOSection(Section):
     lam: Fraction = 0.95
     whiten_advantages: bool = True
     max_prompt_tokens: Positive = 512
-    ema_decay: Fraction | None = None
+    ema_decay: BelowOne | None = None
     pretraining: PretrainingSection | None = None
     kl: KLSection = KLSection()
     score: ScoreSection = ScoreSection()

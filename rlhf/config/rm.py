@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from rlhf.config.base import (
+    Length,
     NonNegative,
     OptimiserSection,
     Positive,
@@ -27,7 +28,7 @@ class RMDataSection(Section):
     off_family: Literal["refuse", "drop", "allow"] = "refuse"
     known_checkpoints: tuple[str, ...] = ()
     held_out: tuple[str, ...] = ()
-    max_length: Positive = 2048
+    max_length: Length = 2048
     """Tokens of prompt and response together. Responses that do not fit are dropped and counted."""
 
 

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from rlhf.config.base import (
     Fraction,
+    Length,
     NonNegative,
     OptimiserSection,
     Positive,
@@ -49,7 +50,7 @@ class SFTSection(Section):
     Gradients are in bfloat16, also where microbatches add up.
     """
 
-    max_length: Positive = 2048
+    max_length: Length = 2048
     max_source_length: Positive | None = None
     max_target_length: Positive | None = None
     epochs: Annotated[float, Field(gt=0)] = 3

@@ -14,6 +14,7 @@ from typing import Annotated, BinaryIO, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
+from rlhf.data.charset import not_utf8
 from rlhf.runtime.files import make_folder
 
 MAX_LINE_BYTES = 4 * 1024 * 1024  # a longer line is damage or an attack, not a conversation
@@ -115,7 +116,7 @@ def parse(line: bytes | str, model: type[M]) -> M:
         return model.model_validate_json(line.rstrip())
     except ValidationError as error:
         if isinstance(line, bytes) and not _is_utf8(line):
-            raise ValueError("not UTF-8: save the file in that encoding") from None
+            raise ValueError(not_utf8(line)) from None
         # The line within this text is always the first, and would be taken for the file's.
         raise ValueError(in_one_line(error).replace(" at line 1 column", " at column")) from None
 

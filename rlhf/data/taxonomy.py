@@ -109,7 +109,10 @@ class Taxonomy:
             ValueError: no such file, not YAML, a missing or mistyped field, a repeated id.
         """
         try:
-            file = _File.model_validate(safe_yaml(Path(path).read_text(encoding="utf-8")))
+            content = safe_yaml(Path(path).read_text(encoding="utf-8"))
+            if isinstance(content, list):
+                raise ValueError(f"{path}: a bare list; put `categories:` above it")
+            file = _File.model_validate(content)
         except OSError as error:
             raise ValueError(f"{path}: {error.strerror}; name a taxonomy file") from None
         except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +19,7 @@ KINDS: dict[str, type[Record]] = {
     "ranking": RankingRecord,
     "text": TextRecord,
 }
+_FIRST = 20  # lines that tell what a file holds
 
 
 class Counts(NamedTuple):
@@ -60,15 +62,31 @@ def good_records(path: Path, model: type[R], tell: Callable[[Rejection], object]
     Raises:
         ValueError: no such file, or not one good record in it.
     """
-    any_good = False
+    good = bad = 0
     for found in _checked(path, model):
         if isinstance(found, Rejection):
+            bad += 1
             tell(found)
         else:
-            any_good = True
+            good += 1
             yield found
-    if not any_good:
+    if not good and not bad:
         raise ValueError(f"{path}: no records in this file")
+    if not good:
+        raise none_of(path, next(kind for kind, its in KINDS.items() if its is model))
+
+
+def none_of(path: Path, kind: str) -> ValueError:
+    """What to raise where no line of a file is a record of that kind: it says what its first lines
+    are."""
+    others = [name for name, model in KINDS.items() if name != kind and _begins_with(path, model)]
+    mend = f"its lines are {others[0]} records" if others else "mend what is named above"
+    return ValueError(f"{path}: no {kind} record in it; {mend}")
+
+
+def _begins_with(path: Path, model: type[Record]) -> bool:
+    """Whether the first lines of a file are all such records."""
+    return all(not isinstance(found, Rejection) for found in islice(_checked(path, model), _FIRST))
 
 
 def _checked(

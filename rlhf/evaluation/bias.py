@@ -19,11 +19,13 @@ def correlations(rows: Sequence[PairRow]) -> Table:
     """Within pairs: does more of a feature come with a higher score? A row a feature known.
 
     model: with the margin; annotator: with the choice; noise_free: with the oracle's gap.
+    The position is left out where it is the choice once more: of converted pairs, whose chosen
+    answer comes first.
     """
     table = []
     for name, difference in FEATURES.items():
         known = [(row, value) for row in rows if (value := difference(row)) is not None]
-        if known:
+        if known and not (name == "position" and _one_sided([value for _, value in known])):
             noise_free = [(r.oracle_gap, value) for r, value in known if r.oracle_gap is not None]
             table.append(
                 {
@@ -112,6 +114,10 @@ def _position(row: PairRow) -> float | None:
     if row.chosen_index is None or row.rejected_index is None:
         return None
     return row.chosen_index - row.rejected_index
+
+
+def _one_sided(values: Sequence[float]) -> bool:
+    return min(values) > 0 or max(values) < 0
 
 
 def _refusal(row: PairRow) -> float | None:

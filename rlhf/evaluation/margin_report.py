@@ -69,7 +69,7 @@ def build(rows: Sequence[PairRow], best_of_n: Table | None = None) -> dict[str, 
         "trend": _trends(rows),
         "best_of_n": best_of_n or [],
     }
-    return {**report, "not_given": _not_given(report)}
+    return {**report, "not_given": _not_given(report, rows)}
 
 
 def tables(rm: dict[str, Any]) -> dict[str, Table]:
@@ -102,10 +102,11 @@ def _reliability(fitted: dict[str, Any] | None) -> Table:
     return [{"temperature": value, **row} for value, table in sides for row in table]
 
 
-def _not_given(report: dict[str, Any]) -> list[str]:
+def _not_given(report: dict[str, Any], rows: Sequence[PairRow]) -> list[str]:
     """What these pairs cannot answer, a sentence each: the table, and why."""
     grades = [row["grade"] for row in report["by_grade"]]
     known = {row["feature"] for row in report["correlations"]}
+    placed = any(row.chosen_index is not None for row in rows)
     reasons = {
         "accuracy by grade, and its trend: no held-out pair has a grade": not grades,
         f"trend over grades: every graded pair has grade {grades[0] if grades else None}": len(
@@ -120,7 +121,10 @@ def _not_given(report: dict[str, Any]) -> list[str]:
             report["length_balanced_accuracy"] is None
         ),
         "position: pairs.jsonl is of an earlier version, which did not keep it": (
-            "position" not in known
+            "position" not in known and not placed
+        ),
+        "position: the chosen answer is always the earlier one, or always the later": (
+            "position" not in known and placed
         ),
         "refusals: pairs.jsonl is of an earlier version, which did not look for them": (
             "refusal" not in known

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from math import isfinite
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from rlhf.evaluation.category_names import CategoryNames
@@ -18,7 +19,11 @@ NONE = "\u2013"
 
 
 def render(
-    files: RunFiles, report: dict[str, Any], plots: Sequence[Plot], names: CategoryNames
+    run_dir: Path,
+    files: RunFiles,
+    report: dict[str, Any],
+    plots: Sequence[Plot],
+    names: CategoryNames,
 ) -> str:
     """The page of a run.
 
@@ -28,6 +33,7 @@ def render(
         "report.html.jinja",
         plots,
         names,
+        run_path=quote(str(run_dir)),
         **report,
         samples=samples(files.last.judge, files.config.get("evaluate", {}).get("samples", 5)),
         matrix=source_matrix((report["rm"] or {}).get("by_source", [])),
@@ -39,7 +45,9 @@ def render_rm(name: str, rm: dict[str, Any], plots: Sequence[Plot], place: Path)
 
     name: its heading; rm: margin_report.build's result; place: where its pairs.jsonl lies.
     """
+    run_dir = place.parent.parent if place.parent.name == "rm" else place.parent
     values = {"name": name, "rm": rm, "matrix": source_matrix(rm["by_source"])}
+    values["run_path"] = quote(str(run_dir))
     return _page("rm.html.jinja", plots, CategoryNames.near(place), **values)
 
 

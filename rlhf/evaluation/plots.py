@@ -51,11 +51,12 @@ def _sketches(files: RunFiles, report: dict[str, Any]) -> Iterator[Sketch]:
             yield Sketch(f"ppo_{key}", "ppo", title, note, painter)
     if report["ppo"] and report["ppo"]["judge"]:
         note = "Share of held-out prompts on which the answer after PPO is better, equal, worse."
-        by = ", simulated judge" * report["ppo"]["judge"]["simulated"]
+        simulated = report["ppo"]["judge"]["simulated"]
         painter = partial(_verdicts, report)
-        yield Sketch("judge", "ppo", f"Verdicts on held-out prompts{by}", note, painter)
+        yield Sketch("judge", "ppo", VERDICTS_BY[simulated], note, painter)
 
 
+VERDICTS_BY = {False: "Verdicts on held-out prompts", True: "Verdicts of a simulated judge"}
 PPO_CURVES = (
     ("score", "Reward model score", "Mean over the iteration's responses, before normalisation."),
     ("kl", "KL to the reference (nats a response)", "Summed k3 per response, mean over responses."),

@@ -27,7 +27,7 @@ def write(run_dir: Path) -> dict[str, Any]:
     files = load(run_dir)
     report = summarise(files)
     plots = list(draw(files, report))
-    page = render(files, report, plots, CategoryNames.of_run(run_dir))
+    page = render(run_dir, files, report, plots, CategoryNames.of_run(run_dir))
     write_folder(run_dir / "report", page, report, plots, tables(report))
     return report
 

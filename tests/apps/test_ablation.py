@@ -99,7 +99,15 @@ def test_mistakes_are_told_before_anything_runs(tmp_path, changes, message):
         load_config(written(tmp_path, **changes))
 
 
-def test_a_metric_that_is_not_there_is_told_after_the_first_run(tmp_path, monkeypatch):
+def test_a_mistyped_metric_is_told_before_anything_runs(tmp_path, monkeypatch):
+    monkeypatch.setattr(ablation, "_run_stages", lambda *_: pytest.fail("a stage ran"))
+    config = load_config(written(tmp_path, metrics={"accuracy": "rm.acuracy"}))
+    with pytest.raises(ValueError, match="report.json has no rm.acuracy; there are pairs, accu"):
+        ablation.run(config, rehearsal=False)
+    assert not (tmp_path / "small").exists()
+
+
+def test_a_metric_that_a_run_lacks_is_told_after_the_first_one(tmp_path, monkeypatch):
     ran = []
 
     def outcome(config: Any, run_dir: Any, seed: int, *_: Any) -> Outcome:
@@ -108,8 +116,8 @@ def test_a_metric_that_is_not_there_is_told_after_the_first_run(tmp_path, monkey
 
     monkeypatch.setattr(ablation, "_run_stages", lambda *_: None)
     monkeypatch.setattr(ablation, "_outcome", outcome)
-    config = load_config(written(tmp_path, metrics={"accuracy": "rm.acuracy"}))
-    with pytest.raises(ValueError, match="report.json has no rm.acuracy; there are accuracy"):
+    config = load_config(written(tmp_path, metrics={"oracle": "rm.oracle_accuracy"}))
+    with pytest.raises(ValueError, match="no rm.oracle_accuracy; there are accuracy"):
         ablation.run(config, rehearsal=False)
     assert ran == [("kway", 0)]
 

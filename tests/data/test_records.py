@@ -251,7 +251,10 @@ def test_duplicate_ids_and_empty_and_missing_files(tmp_path: Path) -> None:
 def test_not_json_wrong_encoding_and_long_lines(tmp_path: Path) -> None:
     path = tmp_path / "bad.jsonl"
     wide = json.dumps(demonstration(), ensure_ascii=False).encode("gb18030")
-    for line, reason in ((b"{", "not JSON: EOF .* at column 1$"), (wide, "not UTF-8: ")):
+    for line, reason in (
+        (b"{", "not JSON: EOF .* at column 1$"),
+        (wide, "not UTF-8 but, as it seems, GBK"),
+    ):
         path.write_bytes(line + b"\n")
         with pytest.raises(ValueError, match=f"bad.jsonl:1: {reason}"):
             list(read_jsonl(path, SFTRecord))

@@ -87,6 +87,7 @@ def test_balance_is_the_entropy_over_its_maximum(taxonomy: Taxonomy) -> None:
             yaml.safe_dump({"categories": [node(p, node("b", leaf(p))) for p in ("x", "y")]}),
             "the id 'b'",
         ),
+        (yaml.safe_dump([node("x", node("b", leaf("c")))]), "a bare list; put `categories:` above"),
     ],
 )
 def test_bad_files(tmp_path: Path, text: str, message: str) -> None:

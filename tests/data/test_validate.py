@@ -11,7 +11,7 @@ from rlhf.config.paths import resource
 from rlhf.data.jsonl import MAX_LINE_BYTES, Rejection
 from rlhf.data.records import SFTRecord
 from rlhf.data.taxonomy import Taxonomy
-from rlhf.data.validate import Counts, good_records, validate
+from rlhf.data.validate import Counts, good_records, none_of, validate
 from tests.data.test_records import demonstration, ranking
 
 TAXONOMY = Taxonomy.load(resource("data_schemas/taxonomy.yaml"))
@@ -45,7 +45,7 @@ def test_every_bad_line_is_told_and_the_rest_counted(tmp_path: Path) -> None:
     reasons = {rejection.line: rejection.reason for rejection in told}
     assert list(reasons) == [2, 3, 5, 6, 7, 8, 9]
     assert reasons[2] == "not JSON: key must be a string at column 2"
-    assert reasons[3] == "not UTF-8: save the file in that encoding"
+    assert reasons[3] == "not UTF-8 but, as it seems, GBK or GB18030: save the file as UTF-8"
     assert reasons[5] == "messages: Field required"
     assert "no category 'no / such'" in reasons[6]
     assert reasons[7] == "id 'a' is on line 1 already; ids are unique"
@@ -100,8 +100,22 @@ def test_good_records_come_and_the_bad_lines_are_told(tmp_path: Path) -> None:
     assert [record.id for record in good_records(path, SFTRecord, told.append)] == ["a", "c"]
     assert [rejection.line for rejection in told] == [2, 3]
     path.write_text("{}\n")
+    with pytest.raises(ValueError, match="no sft record in it; mend what is named above"):
+        list(good_records(path, SFTRecord, told.append))
+    path.write_text("\n")
     with pytest.raises(ValueError, match="no records in this file"):
         list(good_records(path, SFTRecord, told.append))
+
+
+def test_a_file_of_another_kind_is_told_by_its_first_lines(tmp_path: Path) -> None:
+    path = tmp_path / "r.jsonl"
+    check(path, *[ranking(id=str(number)) for number in range(30)])
+    for kind in ("sft", "prompt", "text"):
+        assert str(none_of(path, kind)) == f"{path}: no {kind} record in it; its lines are " + (
+            "ranking records"
+        )
+    check(path, demonstration("a"), ranking())  # a bit of each is no kind
+    assert "mend what is named above" in str(none_of(path, "text"))
 
 
 def test_unknown_kind_and_missing_file(tmp_path: Path) -> None:

@@ -43,6 +43,17 @@ def test_position_correlation_by_hand() -> None:
     assert position["noise_free"] is None
 
 
+def test_a_position_that_is_the_choice_itself_is_left_out() -> None:
+    rows = [make_row(i, margin=m, chosen_index=0, rejected_index=1) for i, m in enumerate((1, -1))]
+    assert [row["feature"] for row in correlations(rows)] == ["length"]
+    said = "position: the chosen answer is always the earlier one, or always the later"
+    assert said in build(rows)["not_given"]
+    assert not any(sentence.startswith("position: pairs") for sentence in build(rows)["not_given"])
+    rows.append(make_row(2, chosen_index=1, rejected_index=0))
+    assert [row["feature"] for row in correlations(rows)] == ["length", "position"]
+    assert said not in build(rows)["not_given"]
+
+
 def test_lengths_within_ten_percent_match() -> None:
     lengths = [(110, 100), (100, 110), (111, 100), (300, 100), (100, 111), (0, 0), (0, 1)]
     rows = [

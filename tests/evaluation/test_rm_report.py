@@ -26,6 +26,7 @@ def test_pairs_alone_give_the_whole_report(run_dir: Path, tmp_path: Path) -> Non
     assert report["rm"] == json.loads(json.dumps(rm))
     page = read_page(folder / "index.html")
     assert "Simulated annotators" in page and "What these pairs cannot give" in page
+    assert f"<code>rlhf evaluate best-of-n {alone}</code>" in page and "`" not in page
     assert "src=" not in page, "the page must load nothing"
     assert untranslated(page, rm["by_category"], rm["by_source"], rm["by_language"]) == []
 
@@ -35,6 +36,8 @@ def test_a_runs_report_and_hashes_stay_as_they_are(run_dir: Path) -> None:
     before = hash_path(run_dir / "rm")
     folder, _ = write(run_dir)
     assert folder == run_dir / "rm" / "report"
+    page = read_page(folder / "index.html")
+    assert f"<code>rlhf evaluate best-of-n {run_dir}</code> samples the answers for it" in page
     assert list((run_dir / "report").iterdir()) == []
     assert hash_path(run_dir / "rm") == before, "PPO would start afresh"
 

@@ -17,6 +17,9 @@ from rlhf.data.formats.rows import Row
 from rlhf.data.formats.sources import Sources, sources
 from rlhf.data.jsonl import MAX_LINE_BYTES, in_one_line, one_line, to_line, whole_files
 
+_OTHER_NAMES = {"messages": "openai", "chatml": "openai", "conversations": "sharegpt"}
+"""What others call a format: by the column that it has."""
+
 
 @dataclass(frozen=True)
 class ConvertReport:
@@ -53,6 +56,7 @@ def convert(format: str, path: str | Path, out_dir: str | Path) -> ConvertReport
     out_dir = Path(out_dir)
     if format not in READERS:
         (nearest,) = get_close_matches(format, READERS, n=1, cutoff=0)
+        nearest = _OTHER_NAMES.get(format, nearest)
         raise ValueError(
             f"unknown format {format!r}; did you mean {nearest!r}? "
             f"Known: {', '.join(sorted(READERS))}"

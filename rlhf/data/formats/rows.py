@@ -13,6 +13,7 @@ from itertools import chain, islice, pairwise, repeat
 from pathlib import Path
 from typing import TextIO
 
+from rlhf.data.charset import GBK, not_utf8
 from rlhf.data.jsonl import MAX_LINE_BYTES, is_gzip
 
 _CHUNK = 1024 * 1024
@@ -37,6 +38,15 @@ class Row:
         """A row that is no text: one of a table."""
         text = json.dumps(value, ensure_ascii=False, default=str)
         return cls(line, text, value)
+
+    @classmethod
+    def unreadable(cls, line: int, text: str) -> Row:
+        """A row whose text cannot be UTF-8. text: as open_text gives it."""
+        try:
+            raw = text.encode(errors="surrogateescape")
+        except UnicodeEncodeError:
+            return cls(line, text, None, NOT_TEXT)
+        return cls(line, text, None, GBK if not_utf8(raw) == GBK else NOT_TEXT)
 
     @classmethod
     def damage(cls, line: int, error: Exception) -> Row:
@@ -76,7 +86,7 @@ def _parse(line: int, text: str) -> Row:
         if _SURROGATE.search(text):
             json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError:
-        return Row(line, text, None, NOT_TEXT)
+        return Row.unreadable(line, text)
     except json.JSONDecodeError as error:
         return Row(line, text, None, f"not JSON: {error.msg}")
     except (ValueError, RecursionError):

@@ -15,6 +15,7 @@ import pyarrow.parquet
 from rlhf.data.formats.rows import NOT_TEXT, Row, open_text
 
 _ROWS_A_BATCH = 1024
+_SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
 _LONGEST_CELL = 2**31 - 1  # so that a long cell spoils its own row alone
 
 
@@ -38,6 +39,8 @@ def table_rows(path: Path, delimiter: str) -> Iterator[Row]:
             for line, text, cells in _lines(stream, delimiter):
                 if names is None and isinstance(cells, list):
                     names = cells
+                elif isinstance(cells, list) and names and (other := _separator(names, delimiter)):
+                    yield _checked(Row(line, text, None, other))
                 elif isinstance(cells, list):
                     yield _row(line, text, names or (), cells)
                 else:
@@ -125,6 +128,19 @@ def _is_plain(found: list[str] | csv.Error, width: int) -> bool:
     return bool(longer) and (len(found) != width or any("\t" in cell for cell in longer))
 
 
+def _separator(names: Sequence[str], delimiter: str) -> str | None:
+    """What is wrong where the first line, as one column, names several with other marks between."""
+    if len(names) > 1:
+        return None
+    found = next((mark for mark in _SEPARATORS if mark in names[0] and mark != delimiter), None)
+    if found is None:
+        return None
+    return (
+        f"{_SEPARATORS[found]} between the columns, not {_SEPARATORS[delimiter]}: save the file "
+        "with commas as .csv, or with tabs as .tsv"
+    )
+
+
 def _row(line: int, text: str, names: Sequence[str], cells: Sequence[str]) -> Row:
     if len(cells) > len(names):
         return _checked(Row(line, text, None, "more cells than the first line names"))
@@ -138,5 +154,5 @@ def _checked(row: Row) -> Row:
     try:
         row.text.encode()
     except UnicodeEncodeError:
-        return Row(row.line, row.text, None, NOT_TEXT)
+        return Row.unreadable(row.line, row.text)
     return row

@@ -148,6 +148,8 @@ def test_a_second_conversion_replaces_the_first(tmp_path: Path) -> None:
 def test_users_mistakes(tmp_path: Path) -> None:
     folder = tmp_path / "in"
     folder.mkdir()
+    with pytest.raises(ValueError, match="'messages'; did you mean 'openai'"):
+        convert("messages", folder, tmp_path)
     with pytest.raises(ValueError, match="'alpacca'; did you mean 'alpaca'"):
         convert("alpacca", folder, tmp_path / "out")
     with pytest.raises(ValueError, match="no file in it ends with"):

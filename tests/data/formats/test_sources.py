@@ -10,6 +10,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
+from rlhf.data.charset import GBK
 from rlhf.data.formats import convert
 from rlhf.data.formats.rows import Row
 from rlhf.data.formats.sources import sources
@@ -46,6 +47,24 @@ def test_csv_cells_may_span_lines_and_a_bad_row_is_told(tmp_path: Path) -> None:
         (6, {"instruction": "d", "output": None}),
         (7, "not UTF-8, or an escape of half a character"),
     ]
+
+
+def test_another_separator_is_named(tmp_path: Path) -> None:
+    semicolons, bars, one = (tmp_path / name for name in ("a.csv", "b.tsv", "c.csv"))
+    semicolons.write_text("prompt;chosen;rejected\nq;a, b;c\nq;a;c\n")
+    said = "semicolons between the columns, not commas: save the file with commas as .csv, or with "
+    assert rows(semicolons)["a.csv"] == [(2, f"{said}tabs as .tsv"), (3, f"{said}tabs as .tsv")]
+    bars.write_text("prompt|chosen\nq|a\n")
+    assert rows(bars)["b.tsv"][0][1].startswith("bars between the columns, not tabs")
+    one.write_text("prompt\nq;a\n")
+    assert rows(one)["c.csv"] == [(2, {"prompt": "q;a"})]
+
+
+def test_gbk_is_named(tmp_path: Path) -> None:
+    table, lines = tmp_path / "a.csv", tmp_path / "b.jsonl"
+    table.write_bytes("instruction,output\n面包用哪种面粉？,高筋面粉。\n".encode("gbk"))
+    lines.write_bytes('{"instruction": "面包用哪种面粉？"}\n'.encode("gbk"))
+    assert rows(table)["a.csv"] == [(2, GBK)] and rows(lines)["b.jsonl"] == [(1, GBK)]
 
 
 def test_a_quotation_mark_that_begins_a_cell_of_a_tsv_joins_no_rows(tmp_path: Path) -> None:
