@@ -180,7 +180,9 @@ def _answers(
             completions = answerer.complete(batch, config.evaluate.sampling, generator, size)
             answers[place] = [answerer.answer(completion) for completion in completions]
             bar.update(min(start + size, len(prompts)), len(prompts))
-    return list(chain.from_iterable(in_order(answers)))
+        every = in_order(answers)
+        bar.update(len(prompts), len(prompts))  # the other processes' too
+    return list(chain.from_iterable(every))
 
 
 def judge(config: Config, runtime: Runtime) -> Grader:

@@ -13,6 +13,7 @@ from rlhf.evaluation import best_of_n, report, rm_report, run_files
 from rlhf.evaluation.answers import Answerer, Scorer
 from rlhf.evaluation.best_of_n import AnswerRow
 from rlhf.evaluation.cells import Table
+from rlhf.models.checkpoint import check_checkpoint, check_kind
 from rlhf.runtime.distributed import Runtime, make_runtime
 from rlhf.runtime.metrics import progress
 from rlhf.runtime.quiet import quiet
@@ -40,7 +41,10 @@ def sample(run: Path, policy: Path | None, samples: int, count: int) -> tuple[Pa
     config, run_dir = load_config(run / "config.yaml"), RunDir(run)
     runtime = make_runtime(config, run_dir)
     prompts = list(read_jsonl(run_dir.data / "prompts_eval.jsonl", PromptRecord))[:count]
-    answerer = Answerer.load(policy or run_dir.stage("sft/main"), runtime)
+    path = policy or run_dir.stage("sft/main")
+    check_checkpoint(path)
+    check_kind(path, "language model")
+    answerer = Answerer.load(path, runtime)
     rows = _rows(prompts, samples, answerer, config, runtime)
     write_jsonl(run / best_of_n.FILE, rows)
     folder, rm = rm_report.write(run)

@@ -24,7 +24,7 @@ from rlhf.evaluation.kept import Kept, key_of
 from rlhf.evaluation.policy import compare_rows
 from rlhf.evaluation.policy_report import Judged
 from rlhf.generation import Completion
-from rlhf.models.checkpoint import check_checkpoint, checkpoint_hash
+from rlhf.models.checkpoint import check_checkpoint, check_kind, checkpoint_hash
 from rlhf.runtime.distributed import Runtime, make_runtime
 from rlhf.runtime.metrics import progress
 from rlhf.runtime.quiet import quiet
@@ -88,6 +88,7 @@ def evaluate_policy(
     paths = {BASELINE: baseline(config.ppo.actor, runtime), **named}
     for path in paths.values():
         check_checkpoint(path)
+        check_kind(path, "language model")
     prompts = list(read_jsonl(run_dir.data / "prompts_eval.jsonl", PromptRecord))
     prompts = prompts[: count or config.evaluate.prompts]
     kept = Kept(folder.parent / "policy_answers.jsonl")
@@ -130,6 +131,7 @@ def _judge(
     path = judge_path(config, runtime)
     if path is not None:
         check_checkpoint(path)
+        check_kind(path, "reward model")
     return partial(evaluate.judge, config, runtime)
 
 

@@ -80,7 +80,7 @@ def summarise(models: Models) -> dict[str, Any] | None:
         "models": list(asked),
         "first": first,
         "last": last,
-        "tax": -fmean(known) if known and last != first else None,
+        "tax": 0.0 - fmean(known) if known and last != first else None,
         "tasks": tasks,
     }
 

@@ -10,7 +10,7 @@ from typing import Any
 from rlhf.data.jsonl import read_jsonl
 from rlhf.evaluation import margin_report
 from rlhf.evaluation.cells import Table, credit
-from rlhf.evaluation.folder import write_csv, write_json
+from rlhf.evaluation.folder import check_no_file, write_csv, write_json
 from rlhf.evaluation.page import NONE, number, points, render_comparison, signed
 from rlhf.evaluation.preference import PairRow
 from rlhf.evaluation.rm_plots import comparisons
@@ -51,7 +51,11 @@ def compare(directories: Sequence[Path]) -> Comparison:
 
 
 def write(comparison: Comparison, folder: Path) -> None:
-    """comparison.csv, comparison.json, index.html and its plots, into `folder`."""
+    """comparison.csv, comparison.json, index.html and its plots, into `folder`.
+
+    Raises ValueError where a file stands there.
+    """
+    check_no_file(folder)
     folder.mkdir(parents=True, exist_ok=True)
     write_csv(folder / "comparison.csv", comparison.table)
     content = {"same_pairs": comparison.same_pairs, "models": comparison.table}

@@ -16,13 +16,18 @@ OURS = {".html", ".json", ".png", ".csv"}
 """Suffixes of what a report's folder holds."""
 
 
+def check_no_file(directory: Path) -> None:
+    """Raises ValueError where a file stands in a folder's place."""
+    if directory.exists() and not directory.is_dir():
+        raise ValueError(f"{directory}: a file, and the report is a folder; name another")
+
+
 def check_folder(directory: Path) -> None:
     """Raises ValueError unless a report may be written here: where nothing is, or an earlier one,
     which is replaced."""
     if not directory.exists():
         return
-    if not directory.is_dir():
-        raise ValueError(f"{directory}: a file, and the report is a folder; name another")
+    check_no_file(directory)
     inside = sorted(path for path in directory.iterdir() if path.name != ".DS_Store")
     strange = [path for path in inside if path.is_dir() or path.suffix not in OURS]
     if inside and (strange or not (directory / "report.json").is_file()):

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from rlhf.apps.evaluate_policy import (
     JudgeChoice,
@@ -15,6 +17,8 @@ from rlhf.apps.evaluate_policy import (
 from rlhf.config.load import dump_config, load_config
 from rlhf.data.records import Message, PromptRecord
 from rlhf.evaluation.kept import Kept
+from rlhf.models.export import save_reward_model
+from rlhf.models.load import load_reward_model, load_tokenizer
 from rlhf.runtime.distributed import make_runtime
 from rlhf.runtime.run_dir import RunDir
 
@@ -47,6 +51,18 @@ def test_mistakes_are_said_before_a_model_is_loaded(
     assert "name a policy with --policy" in fails(run, JudgeChoice("rubric"))
     assert "no such directory" in fails(run, JudgeChoice("elsewhere/rm"))
     assert "no such directory" in fails(run, JudgeChoice("rubric"), Path("elsewhere/actor"))
+
+
+def test_models_of_the_wrong_kind_are_refused_before_one_is_loaded(
+    tmp_path: Path, checkpoint: Callable[..., Path]
+) -> None:
+    run, base = made(tmp_path), checkpoint()
+    shutil.copytree(base, run / "sft/main")
+    reward = tmp_path / "reward"
+    model = load_reward_model(base, dtype=torch.float32, device="cpu")
+    save_reward_model(model, load_tokenizer(base), reward, score_mean=None, score_std=None)
+    assert "a language model is needed" in fails(run, JudgeChoice("rubric"), reward)
+    assert "a reward model is needed" in fails(run, JudgeChoice(str(base)), base)
 
 
 def test_a_key_that_cannot_be_sent_is_named_and_not_shown(

@@ -48,6 +48,11 @@ def test_only_questions_that_both_were_asked_count() -> None:
     assert summarise({"base": rows([1, 1]), "sft": other})["tax"] is None
 
 
+def test_no_change_is_no_tax_of_minus_nought() -> None:
+    same = summarise({"base": rows([1, 0]), "sft": rows([1, 0])})
+    assert str(same["tax"]) == "0.0"
+
+
 def test_one_model_has_no_tax_and_no_models_no_part() -> None:
     assert summarise({"base": rows([1, 0])})["tax"] is None
     assert summarise({}) is None and summarise({"base": []}) is None and table(None) == []

@@ -88,6 +88,13 @@ def test_a_folder_keeps_what_is_not_the_comparisons(models: list[Path], tmp_path
     assert (tmp_path / "mine.txt").is_file() and (tmp_path / "index.html").is_file()
 
 
+def test_a_file_in_the_folder_s_place(models: list[Path], tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(ValueError, match="file: a file, and the report is a folder"):
+        write(compare(models), tmp_path / "file")
+    assert (tmp_path / "file").read_text() == "mine"
+
+
 def test_a_directory_without_pairs(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no held-out pairs in pairs.jsonl or rm/pairs.jsonl"):
         compare([tmp_path])
