@@ -9,6 +9,7 @@ from rich.tree import Tree
 
 from rlhf.runtime.lineage import Origin, trace
 
+RESULTS = ("ppo/actor", "rm", "dpo", "sft/main")
 SHORT = 12
 """Characters of a hash that are shown: as many as tell two apart."""
 
@@ -16,8 +17,12 @@ SHORT = 12
 def tree(model: Path) -> Tree:
     """What a model was made from, down to base weights and data; each stage is unfolded once.
 
-    Raises ValueError when nothing is there.
+    Raises ValueError when nothing is there, or a whole run.
     """
+    if (model / "config.yaml").is_file():
+        there = [model / name for name in RESULTS if (model / name / "config.json").is_file()]
+        hint = f"name a model in it, such as {there[0]}" if there else "it has made no model yet"
+        raise ValueError(f"{model}: a run; {hint}")
     origin = trace(model)
     root = Tree(_label(origin).append(_made(origin)))
     _grow(root, origin, set())

@@ -23,3 +23,14 @@ def test_the_tree(tmp_path, monkeypatch):
     assert lines[4].rstrip().endswith("no longer there")
     assert "train  data.jsonl  " in lines[5] and lines[5].rstrip().endswith("1,200 records")
     assert lines[-1].startswith("    └── model  run/sft/main") and "as above" in lines[-1]
+
+
+def test_of_a_whole_run(tmp_path):
+    (tmp_path / "config.yaml").write_text("{}")
+    said = CliRunner().invoke(app, ["lineage", str(tmp_path)]).exception
+    assert str(said) == f"{tmp_path}: a run; it has made no model yet"
+    for name in ("sft/main", "rm"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "config.json").write_text("{}")
+    said = CliRunner().invoke(app, ["lineage", str(tmp_path)]).exception
+    assert str(said) == f"{tmp_path}: a run; name a model in it, such as {tmp_path}/rm"
