@@ -9,7 +9,7 @@ from typing import Any
 
 from rlhf.data.jsonl import Record, read_jsonl
 from rlhf.evaluation.cells import grouped
-from rlhf.evaluation.statistics import mean_interval
+from rlhf.evaluation.statistics import mean_interval, net_win_interval
 from rlhf.ops.intervals import wilson
 
 FOLDER = "capabilities"
@@ -125,13 +125,20 @@ def _score(rows: Sequence[QuestionRow]) -> dict[str, Any]:
 def _change(
     before: Sequence[QuestionRow], after: Sequence[QuestionRow], same: bool
 ) -> dict[str, Any]:
-    """Question by question, which tells a small change from chance where two intervals cannot."""
+    """Question by question, which tells a small change from chance where two intervals cannot.
+
+    Student's interval; where no question changed, or each by a whole answer, it would have no
+    width, and that of wins and losses is taken.
+    """
     earlier = {row.id: row.value for row in before}
     paired = [row.value - earlier[row.id] for row in after if not same and row.id in earlier]
     if len(paired) < 2:
         none = {"change": None, "change_low": None, "change_high": None}
         return none if not paired else none | {"change": paired[0]}
     mean, low, high = mean_interval(paired)
+    if len(set(paired)) == 1 and abs(mean) in (0, 1):
+        better, worse = paired.count(1), paired.count(-1)
+        low, high = net_win_interval(better, len(paired) - better - worse, worse)
     return {"change": mean, "change_low": low, "change_high": high}
 
 

@@ -48,6 +48,20 @@ def test_only_questions_that_both_were_asked_count() -> None:
     assert summarise({"base": rows([1, 1]), "sft": other})["tax"] is None
 
 
+def test_changes_that_are_all_alike_are_not_certain() -> None:
+    """By hand for 2 questions: half a count in each cell makes 4, of which 1 differs."""
+    changes = {}
+    for name, after in {"none": [1, 0], "worse": [0, 0]}.items():
+        before = [1, 0] if name == "none" else [1, 1]
+        found = summarise({"base": rows(before), "sft": rows(after)})
+        score = found["tasks"][0]["scores"]["sft"]
+        changes[name] = score["change"], score["change_low"], score["change_high"]
+    half = 1.959964 * (1 / 4 / 4) ** 0.5
+    assert changes["none"] == pytest.approx((0, -half, half))
+    half = 1.959964 * ((3 / 4 - 1 / 4) / 4) ** 0.5
+    assert changes["worse"] == pytest.approx((-1, max(-1, -0.5 - half), -0.5 + half))
+
+
 def test_no_change_is_no_tax_of_minus_nought() -> None:
     same = summarise({"base": rows([1, 0]), "sft": rows([1, 0])})
     assert str(same["tax"]) == "0.0"
