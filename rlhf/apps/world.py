@@ -22,6 +22,7 @@ from rlhf.runtime.distributed import once
 from rlhf.runtime.files import sweep_drafts, write_text
 from rlhf.runtime.quiet import warnings_on
 from rlhf.runtime.run_dir import STAGES, RunDir
+from rlhf.training.rankings import check_given
 
 DEMO = "demo"
 """Folder of the run directory for the demo world."""
@@ -137,6 +138,7 @@ def _check_named_files(config: Config, run_dir: RunDir, stages: Collection[str])
     # Read whole now, not after the stages before the reward model.
     for _ in read_all([file for file in map(Path, held_out) if file.is_file()], RankingRecord):
         pass
+    check_given(config, stages)
 
 
 def wanted_kinds(config: Config) -> list[tuple[str, Kind]]:
