@@ -13,16 +13,16 @@ from rich.table import Column, Table
 from rlhf.apps.inputs import steps
 from rlhf.apps.run import STAGES as ORDER
 from rlhf.apps.run import check_roles, check_stages, last_round, planned
-from rlhf.apps.world import DEMO, located, mixed_text
+from rlhf.apps.world import DEMO, auditor, located, mixed_text
 from rlhf.config.load import dump_config, load_config
 from rlhf.config.schema import Config, DataSection
 from rlhf.data.jsonl import read_lines
-from rlhf.data.prepare import KINDS, is_prepared
+from rlhf.data.prepare import KINDS, gathered, is_prepared
 from rlhf.demo.build import is_built
 from rlhf.demo.rehearse import rehearse
 from rlhf.planning.planner import plan
 from rlhf.runtime.outlook import Outlook, outlook
-from rlhf.runtime.quiet import quiet
+from rlhf.runtime.quiet import quiet, warnings_on
 from rlhf.runtime.run_dir import RunDir
 from rlhf.runtime.usage import GIB
 
@@ -59,7 +59,7 @@ def dry_run(
     if changes:
         console.rule(f"changed since the last run of {run_dir.root}")
         console.print("\n".join(changes), markup=False, highlight=False, soft_wrap=True)
-    coming = _world_to_come(config, data, run_dir)
+    coming = _world_to_come(config, data, run_dir, console)
     console.print(data_table(data, run_dir, coming))
     if config.demo is None:
         console.print(memory_table(config, stages, gpus))
@@ -120,12 +120,20 @@ def memory_table(config: Config, stages: Collection[str], gpus: int) -> Table:
     return table
 
 
-def _world_to_come(config: Config, data: DataSection, run_dir: RunDir) -> list[Path]:
-    """The files and folders that are made before the first stage."""
+def _world_to_come(
+    config: Config, data: DataSection, run_dir: RunDir, console: Console
+) -> list[Path]:
+    """The files and folders that are made before the first stage.
+
+    Raises ValueError where they cannot be: a file of the user's is damaged, held-out texts leak.
+    """
     demo = run_dir.root / DEMO
     coming = [demo] if config.demo is not None and not is_built(config.demo, demo) else []
-    made_of = (data, config.sft.curation, run_dir.data, config.seed, mixed_text(config))
-    if coming or not is_prepared(*made_of):
+    curation, text = config.sft.curation, mixed_text(config)
+    if coming or not is_prepared(data, curation, run_dir.data, config.seed, text):
+        if not coming:
+            with warnings_on(console):
+                gathered(data, curation, auditor(config), run_dir.data, config.seed, text)
         named = [kind for kind in KINDS if getattr(data, kind)]
         coming += [run_dir.data / f"{kind}{end}.jsonl" for kind in named for end in ("", "_eval")]
     return coming

@@ -12,6 +12,7 @@ from rlhf.config.load import dump_config
 from rlhf.config.paths import resource
 from rlhf.config.resolve import resolve_paths
 from rlhf.config.schema import Config, DataSection
+from rlhf.data.curation import Auditor
 from rlhf.data.jsonl import read_all
 from rlhf.data.prepare import prepare
 from rlhf.data.records import RankingRecord
@@ -56,10 +57,9 @@ def prepared_run(
             build.build(config.demo, Taxonomy.load(taxonomy), demo_dir)
         keep_taxonomy(config.data.taxonomy, run_dir.data)
         write_text(run_dir.root / "config.yaml", dump_config(config))
-        auditor = annotators.authoritative if config.demo and not config.data.audits else None
         text = mixed_text(config)
         with warnings_on(Console()):
-            prepare(data, config.sft.curation, auditor, run_dir.data, config.seed, text)
+            prepare(data, config.sft.curation, auditor(config), run_dir.data, config.seed, text)
 
     with ExitStack() as stack:
         once(lambda: stack.enter_context(run_dir.lock()))
@@ -79,6 +79,11 @@ def located(
     data = _without_unread(config.data, run_dir, stages)
     _check_named_files(config.model_copy(update={"data": data}), run_dir, stages)
     return config, data, run_dir
+
+
+def auditor(config: Config) -> Auditor | None:
+    """Of the demo's demonstrations; None: the verdicts are in a file."""
+    return annotators.authoritative if config.demo and not config.data.audits else None
 
 
 def mixed_text(config: Config) -> str | None:
