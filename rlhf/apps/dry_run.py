@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,33 +10,22 @@ import torch
 from rich.console import Console
 from rich.table import Column, Table
 
-from rlhf.apps import capabilities
+from rlhf.apps.inputs import steps
 from rlhf.apps.run import STAGES as ORDER
-from rlhf.apps.run import Work, check_roles, check_stages, last_round, planned
-from rlhf.apps.world import DEMO, located, mixed_text
+from rlhf.apps.run import check_roles, check_stages, last_round, planned
+from rlhf.apps.world import DEMO, auditor, located, mixed_text
 from rlhf.config.load import dump_config, load_config
 from rlhf.config.schema import Config, DataSection
 from rlhf.data.jsonl import read_lines
-from rlhf.data.prepare import KINDS, is_prepared
+from rlhf.data.prepare import KINDS, gathered, is_prepared
 from rlhf.demo.build import is_built
 from rlhf.demo.rehearse import rehearse
 from rlhf.planning.planner import plan
-from rlhf.runtime.distributed import Runtime, make_runtime
 from rlhf.runtime.outlook import Outlook, outlook
-from rlhf.runtime.quiet import quiet
+from rlhf.runtime.quiet import quiet, warnings_on
 from rlhf.runtime.run_dir import RunDir
-from rlhf.runtime.steps import Step
 from rlhf.runtime.usage import GIB
-from stages import collect, dpo, evaluate, ppo, rm, sft
 
-STEPS = {
-    "sft": sft.steps,
-    "collect": collect.steps,
-    "dpo": dpo.steps,
-    "rm": rm.steps,
-    "ppo": ppo.steps,
-    "evaluate": evaluate.steps,
-}
 ACTIONS = {"reuse": "reused", "resume": "resumed", "run": "run"}
 
 
@@ -70,7 +59,7 @@ def dry_run(
     if changes:
         console.rule(f"changed since the last run of {run_dir.root}")
         console.print("\n".join(changes), markup=False, highlight=False, soft_wrap=True)
-    coming = _world_to_come(config, data, run_dir)
+    coming = _world_to_come(config, data, run_dir, console)
     console.print(data_table(data, run_dir, coming))
     if config.demo is None:
         console.print(memory_table(config, stages, gpus))
@@ -78,27 +67,13 @@ def dry_run(
     check_roles(config, {stage for stage, _ in work})
     texts = (Column(name, overflow="fold") for name in ("step", "will be", "why"))
     table = Table(*texts, title=f"stages of {run_dir.root}")
-    for step, runtime, afresh in _steps(config, run_dir, work, redo):
+    for step, runtime in steps(config, run_dir, work):
+        afresh = step.stage == redo and runtime.round == last_round(redo, config.rounds)
         found = Outlook("run", "--redo") if afresh else outlook(step, runtime, coming)
         if found.action != "reuse" or not step.directory.exists():
             coming.append(step.directory)
         table.add_row(step.key, ACTIONS[found.action], found.reason)
     console.print(table)
-
-
-def _steps(
-    config: Config, run_dir: RunDir, work: Sequence[Work], redo: str | None
-) -> Iterator[tuple[Step, Runtime, bool]]:
-    """Every step in the order of a run, and whether it is to start afresh."""
-    for step in capabilities.before(config, runtime := make_runtime(config, run_dir), work):
-        yield step, runtime, False
-    for stage, number in work:
-        runtime = make_runtime(config, run_dir, number)
-        afresh = stage == redo and number == last_round(stage, config.rounds)
-        for step in STEPS[stage](config, runtime):
-            yield step, runtime, afresh
-        for step in capabilities.after(stage, config, runtime):
-            yield step, runtime, False
 
 
 def changed_keys(config: Config, before: Path) -> Iterator[str]:
@@ -117,7 +92,7 @@ def data_table(data: DataSection, run_dir: RunDir, coming: list[Path]) -> Table:
     names = [name for kind in KINDS for name in (kind, f"{kind}_eval")]
     named = {name: getattr(data, name) for name in [*names, "audits"] if getattr(data, name)}
     files = {name: Path(path) for name, path in named.items()}
-    if run_dir.data not in coming:
+    if not any(path.is_relative_to(run_dir.data) for path in coming):
         files |= {f"prepared {name}": run_dir.data / f"{name}.jsonl" for name in names}
     for name, path in files.items():
         if path.is_file() and not any(path.is_relative_to(folder) for folder in coming):
@@ -145,13 +120,22 @@ def memory_table(config: Config, stages: Collection[str], gpus: int) -> Table:
     return table
 
 
-def _world_to_come(config: Config, data: DataSection, run_dir: RunDir) -> list[Path]:
-    """The folders that are made before the first stage."""
+def _world_to_come(
+    config: Config, data: DataSection, run_dir: RunDir, console: Console
+) -> list[Path]:
+    """The files and folders that are made before the first stage.
+
+    Raises ValueError where they cannot be: a file of the user's is damaged, held-out texts leak.
+    """
     demo = run_dir.root / DEMO
     coming = [demo] if config.demo is not None and not is_built(config.demo, demo) else []
-    made_of = (data, config.sft.curation, run_dir.data, config.seed, mixed_text(config))
-    if coming or not is_prepared(*made_of):
-        coming.append(run_dir.data)
+    curation, text = config.sft.curation, mixed_text(config)
+    if coming or not is_prepared(data, curation, run_dir.data, config.seed, text):
+        if not coming:
+            with warnings_on(console):
+                gathered(data, curation, auditor(config), run_dir.data, config.seed, text)
+        named = [kind for kind in KINDS if getattr(data, kind)]
+        coming += [run_dir.data / f"{kind}{end}.jsonl" for kind in named for end in ("", "_eval")]
     return coming
 
 

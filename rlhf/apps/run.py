@@ -10,6 +10,7 @@ from functools import partial
 import torch
 
 from rlhf.apps import capabilities
+from rlhf.apps.inputs import check_inputs, steps
 from rlhf.apps.world import prepared_run
 from rlhf.config.schema import Config
 from rlhf.demo.rehearse import rehearse
@@ -83,6 +84,7 @@ def run(
         if "ppo" in coming:
             check_machine(config)
             ppo.check(config)
+        once(lambda: check_inputs(steps(config, run_dir, plan)))
         for step in capabilities.before(config, runtime := make_runtime(config, run_dir), plan):
             execute(step, runtime)
         with ExitStack() as redone:

@@ -12,6 +12,7 @@ from rlhf.config.load import dump_config
 from rlhf.config.paths import resource
 from rlhf.config.resolve import resolve_paths
 from rlhf.config.schema import Config, DataSection
+from rlhf.data.curation import Auditor
 from rlhf.data.jsonl import read_all
 from rlhf.data.prepare import prepare
 from rlhf.data.records import RankingRecord
@@ -22,6 +23,7 @@ from rlhf.runtime.distributed import once
 from rlhf.runtime.files import sweep_drafts, write_text
 from rlhf.runtime.quiet import warnings_on
 from rlhf.runtime.run_dir import STAGES, RunDir
+from rlhf.training.rankings import check_given
 
 DEMO = "demo"
 """Folder of the run directory for the demo world."""
@@ -55,10 +57,9 @@ def prepared_run(
             build.build(config.demo, Taxonomy.load(taxonomy), demo_dir)
         keep_taxonomy(config.data.taxonomy, run_dir.data)
         write_text(run_dir.root / "config.yaml", dump_config(config))
-        auditor = annotators.authoritative if config.demo and not config.data.audits else None
         text = mixed_text(config)
         with warnings_on(Console()):
-            prepare(data, config.sft.curation, auditor, run_dir.data, config.seed, text)
+            prepare(data, config.sft.curation, auditor(config), run_dir.data, config.seed, text)
 
     with ExitStack() as stack:
         once(lambda: stack.enter_context(run_dir.lock()))
@@ -78,6 +79,11 @@ def located(
     data = _without_unread(config.data, run_dir, stages)
     _check_named_files(config.model_copy(update={"data": data}), run_dir, stages)
     return config, data, run_dir
+
+
+def auditor(config: Config) -> Auditor | None:
+    """Of the demo's demonstrations; None: the verdicts are in a file."""
+    return annotators.authoritative if config.demo and not config.data.audits else None
 
 
 def mixed_text(config: Config) -> str | None:
@@ -137,6 +143,7 @@ def _check_named_files(config: Config, run_dir: RunDir, stages: Collection[str])
     # Read whole now, not after the stages before the reward model.
     for _ in read_all([file for file in map(Path, held_out) if file.is_file()], RankingRecord):
         pass
+    check_given(config, stages)
 
 
 def wanted_kinds(config: Config) -> list[tuple[str, Kind]]:

@@ -57,6 +57,11 @@ def convert(
             "not read, being no data, or no JSON, CSV, TSV, Parquet or Arrow: "
             f"{', '.join(report.ignored)}"
         )
+    if report.no_family:
+        typer.echo(
+            f"{report.no_family} responses are of no known family, which a reward model refuses to "
+            "learn from: set rm.data.off_family to allow"
+        )
     if not report.records:
         raise ValueError(
             f"{source}: no row of it is {format}: give --from the format that it has, or mend what "

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from random import Random
 
 from rlhf.config.schema import CurationSection
-from rlhf.data.jsonl import Record
+from rlhf.data.jsonl import Record, read_jsonl
 from rlhf.data.records import Label, SFTRecord
 from rlhf.ops.intervals import wilson
 
@@ -133,6 +133,29 @@ def curate(
         reports.append(report)
     kept = [record for record in records if record.id not in dropped]
     return CurationResult(kept, dropped, CurationReport(tuple(reports), _groups(reports, settings)))
+
+
+def file_auditor(path: str | None) -> tuple[Auditor, set[str]]:
+    """The verdicts of a file, and the ids of all demonstrations that one is against.
+
+    Raises:
+        ValueError: no file is named; the auditor itself, for a demonstration without a verdict.
+    """
+    if path is None:
+        raise ValueError(
+            "sft.curation is on, but nobody audits: name the authoritative verdicts in data.audits "
+            '(JSONL of {"id", "acceptable"}), or set sft.curation to null'
+        )
+    verdicts = {verdict.id: verdict.acceptable for verdict in read_jsonl(path, Verdict)}
+
+    def audit(record: SFTRecord) -> bool:
+        if record.id not in verdicts:
+            raise ValueError(
+                f"{path}: no verdict on {record.id}, which was sampled; add a line for it"
+            )
+        return verdicts[record.id]
+
+    return audit, {name for name, acceptable in verdicts.items() if not acceptable}
 
 
 def _batches(records: Iterable[SFTRecord]) -> dict[BatchKey, list[SFTRecord]]:

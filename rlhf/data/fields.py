@@ -21,6 +21,8 @@ from rlhf.data.jsonl import Text
 Role = Literal["system", "user", "assistant"]
 Label = Literal["helpful", "harmless"]
 Stage = Literal["base", "sft", "dpo", "ppo", "unknown"]
+UNKNOWN = "unknown"
+"""What converted responses have for the family, model and size that nobody wrote down."""
 Whole = Annotated[int, Field(strict=True)]
 Number = Annotated[float, Field(strict=True)]
 Grade = Annotated[int, Field(strict=True, ge=1, le=5)]

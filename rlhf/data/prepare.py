@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from rlhf.config.schema import CurationSection, DataSection
-from rlhf.data.curation import Auditor, CurationResult, Verdict, curate
+from rlhf.data.curation import Auditor, CurationResult, curate, file_auditor
 from rlhf.data.dedup import similar_of_each
 from rlhf.data.jsonl import read_jsonl, write_jsonl
 from rlhf.data.quoted import check_quoted, quoted
@@ -60,10 +60,32 @@ def prepare(
         ValueError: a file is missing, damaged or empty, a sampled demonstration has no verdict, no
             batch of them was accepted, or held-out texts are near-duplicates of training texts.
     """
-    named = {kind: getattr(section, kind) for kind in KINDS if getattr(section, kind)}
-    held_out_named = {kind: getattr(section, f"{kind}_eval") for kind in named}
     if is_prepared(section, curation, directory, seed, pretraining):
         return
+    train, held_out, curated = gathered(section, curation, auditor, directory, seed, pretraining)
+    # Nothing of other sources may stay behind, nor pass for theirs after an interruption.
+    for name in OURS:
+        (directory / name).unlink(missing_ok=True)
+    if curated is not None:
+        report = json.dumps(asdict(curated.report), indent=1, ensure_ascii=False)
+        write_text(directory / "curation.json", report)
+    for kind in train:
+        write_jsonl(directory / f"{kind}.jsonl", train[kind])
+        write_jsonl(directory / f"{kind}_eval.jsonl", held_out[kind])
+    write_text(directory / STAMP, _state(section, curation, seed, pretraining))
+
+
+def gathered(
+    section: DataSection,
+    curation: CurationSection | None,
+    auditor: Auditor | None,
+    directory: Path,
+    seed: int,
+    pretraining: str | None = None,
+) -> tuple[Files, Files, CurationResult | None]:
+    """What `prepare` writes, and raises: records to learn from, held-out ones, the curation."""
+    named = {kind: getattr(section, kind) for kind in KINDS if getattr(section, kind)}
+    held_out_named = {kind: getattr(section, f"{kind}_eval") for kind in named}
     _check_apart([*named.values(), *held_out_named.values(), section.audits], directory)
     train = {kind: _read(path, kind) for kind, path in named.items()}
     curated = None
@@ -80,16 +102,7 @@ def prepare(
     if not section.allow_leakage:
         threshold = section.near_duplicate_threshold
         check_leakage(_questions(train), _questions(held_out), threshold, _MAY_MEET)
-    # Nothing of other sources may stay behind, nor pass for theirs after an interruption.
-    for name in OURS:
-        (directory / name).unlink(missing_ok=True)
-    if curated is not None:
-        report = json.dumps(asdict(curated.report), indent=1, ensure_ascii=False)
-        write_text(directory / "curation.json", report)
-    for kind in named:
-        write_jsonl(directory / f"{kind}.jsonl", train[kind])
-        write_jsonl(directory / f"{kind}_eval.jsonl", held_out[kind])
-    write_text(directory / STAMP, _state(section, curation, seed, pretraining))
+    return train, held_out, curated
 
 
 def _check_apart(sources: Sequence[str | None], directory: Path) -> None:
@@ -127,29 +140,6 @@ def _state(
     sources += [getattr(section, f"{kind}_eval") for kind in named] + [section.audits, pretraining]
     hashes = [hash_path(Path(source)) for source in sources if source]
     return hash_section(section, curation, seed, hashes)
-
-
-def file_auditor(path: str | None) -> tuple[Auditor, set[str]]:
-    """The verdicts of a file, and the ids of all demonstrations that one is against.
-
-    Raises:
-        ValueError: no file is named; the auditor itself, for a demonstration without a verdict.
-    """
-    if path is None:
-        raise ValueError(
-            "sft.curation is on, but nobody audits: name the authoritative verdicts in data.audits "
-            '(JSONL of {"id", "acceptable"}), or set sft.curation to null'
-        )
-    verdicts = {verdict.id: verdict.acceptable for verdict in read_jsonl(path, Verdict)}
-
-    def audit(record: SFTRecord) -> bool:
-        if record.id not in verdicts:
-            raise ValueError(
-                f"{path}: no verdict on {record.id}, which was sampled; add a line for it"
-            )
-        return verdicts[record.id]
-
-    return audit, {name for name, acceptable in verdicts.items() if not acceptable}
 
 
 def _curated(

@@ -51,22 +51,24 @@ def family_filter(
         known_hashes: checkpoint hashes of the run's own models and of listed official ones.
 
     Raises:
-        ValueError: mode `refuse` and a response from another family; counts by source.
+        ValueError: mode `refuse` and a response from another family, or mode `drop` and no ranking
+            left; counts by source.
     """
     records = list(rankings)
     origins = [response.provenance for record in records for response in record.responses]
     inside = [origin for origin in origins if origin.family in allowed]
     off_family = Counter(_source(origin) for origin in origins if origin.family not in allowed)
-    if off_family and mode == "refuse":
-        counts = ", ".join(f"{count} from {source}" for source, count in off_family.most_common())
-        raise ValueError(
-            f"responses from outside the families {sorted(allowed)}: {counts}; remove them, or set "
-            f"rm.data.off_family to drop or allow"
-        )
     kept = records
-    if mode == "drop":
+    if off_family and mode != "allow":
         narrowed = [_only(record, allowed) for record in records]
         kept = [record for record in narrowed if record is not None]
+        if mode == "refuse" or not kept:
+            counts = ", ".join(f"{count} from {name}" for name, count in off_family.most_common())
+            mend = "to drop or allow" if kept else "to allow, for drop leaves no ranking"
+            raise ValueError(
+                f"responses from outside the families {sorted(allowed)}: {counts}; remove them, or "
+                f"set rm.data.off_family {mend}"
+            )
     proven = sum((origin.checkpoint_hash or "").lower() in known_hashes for origin in inside)
     report = ProvenanceReport(
         mode=mode,

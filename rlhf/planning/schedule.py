@@ -12,6 +12,7 @@ from rlhf.models.flops import iteration_flops
 from rlhf.models.spec import ModelSpec
 from rlhf.planning.cost import Cost
 from rlhf.planning.engines import Engine
+from rlhf.planning.given import Given, given
 from rlhf.planning.judging import watching_seconds
 from rlhf.planning.memory import Rollout
 from rlhf.planning.ppo_phases import microbatch, mixed_text, scoring_microbatch, spreads
@@ -87,28 +88,33 @@ def ppo_flops(section: PPOSection) -> float:
 
 
 def rm_duration(setting: Setting, sizes: tuple[int, int]) -> Duration:
-    """A step has `batch_size` prompts with all their responses, as long as may be."""
-    section, config = setting.config.rm, setting.config
-    prompts, count = section.batch_size // setting.gpus, config.collect.responses_per_prompt
+    """A step has `batch_size` prompts with all their responses, as long as may be; of rankings from
+    a file, as many as they have in the mean."""
+    section, config, own = setting.config.rm, setting.config, given(setting)
+    prompts, count = section.batch_size // setting.gpus, float(config.collect.responses_per_prompt)
+    if own and own.records:
+        count = own.responses / own.records
     prompt, response = sizes
-    tokens = prompts * (prompt * (1 if section.shares_prompts else count) + count * response)
+    each = prompt * (1 if section.shares_prompts else count) + count * response
+    tokens = round(prompts * each)
     cost = _cost(setting, section, setting.main)
     seconds = cost.training(tokens, sum(sizes), prompts // section.microbatch_size, projected=0)
-    return Duration("step", seconds, _rm_steps(config))
+    return Duration("step", seconds, _rm_steps(config, own))
 
 
-def _rm_steps(config: Config) -> int | None:
-    """Of all rounds: each trains anew, on what it and those before it have collected."""
+def _rm_steps(config: Config, own: Given | None) -> int | None:
+    """Of all rounds: each trains anew, on what it and those before it have collected, or on the
+    user's own rankings."""
     section, collected = config.rm, config.collect.prompts
     if section.max_steps is not None:
         return section.max_steps * config.rounds
     if config.annotation.source == "file":
-        return None
+        return own and config.rounds * _epochs(section, own.records)
     rounds = range(1, config.rounds + 1)
     return sum(_epochs(section, number * collected) for number in rounds)
 
 
-def _epochs(section: SFTSection | RMSection, items: int) -> int:
+def _epochs(section: SFTSection | DPOSection | RMSection, items: int) -> int:
     """Steps, as the Trainer counts them: the last of an epoch takes what is left."""
     return math.ceil(section.epochs * -(-items // section.batch_size))
 
@@ -122,6 +128,8 @@ def dpo_duration(setting: Setting) -> Duration:
     tokens = 2 * pairs * longest
     seconds = cost.training(tokens, longest, pairs // section.microbatch_size)
     steps = section.max_steps  # of every round
+    if steps is None and (own := given(setting)):
+        steps = _epochs(section, own.pairs)
     return Duration("step", seconds, None if steps is None else steps * setting.config.rounds)
 
 

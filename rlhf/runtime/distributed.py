@@ -29,7 +29,7 @@ from rlhf.config.schema import Config, RuntimeSection
 from rlhf.runtime.compilers import own_caches
 from rlhf.runtime.devices import choose_device, choose_dtype, choose_threads
 from rlhf.runtime.meeting import join, leave
-from rlhf.runtime.run_dir import RunDir
+from rlhf.runtime.run_dir import STAGES, RunDir
 
 T = TypeVar("T")
 Summary = Mapping[str, float | int | str | None]
@@ -50,7 +50,8 @@ class StageResult:
 
 @dataclass(frozen=True)
 class Runtime:
-    """What a stage needs to know of its run, beside the config. round counts from 1 to rounds."""
+    """What a stage needs to know of its run, beside the config. round counts from 1 to rounds.
+    stages: those that the config has."""
 
     run_dir: RunDir
     device: torch.device
@@ -59,6 +60,7 @@ class Runtime:
     round: int
     rounds: int
     console: Console
+    stages: tuple[str, ...] = STAGES
 
     @property
     def main_process(self) -> bool:
@@ -102,6 +104,7 @@ def make_runtime(config: Config, run_dir: RunDir, round: int | None = None) -> R
         round=config.rounds if round is None else round,
         rounds=config.rounds,
         console=Console(quiet=not is_main_process()),
+        stages=config.stages or STAGES,
     )
 
 

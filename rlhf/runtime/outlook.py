@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 
 from rlhf.runtime.distributed import Runtime
 from rlhf.runtime.manifest import Artifact, StageManifest, is_finished, is_usable, read_manifest
-from rlhf.runtime.steps import Step, input_of
+from rlhf.runtime.steps import Step, check_others, input_of
 
 
 class Outlook(NamedTuple):
@@ -26,8 +26,7 @@ def outlook(step: Step, runtime: Runtime, coming: Collection[Path]) -> Outlook:
     """
     place = runtime.run_dir.last_round(step.directory) or step.directory
     before = read_manifest(place)
-    made = [name for name, path in step.inputs.items() if _inside(path, coming)]
-    if made:
+    if made := check_others(step, runtime, coming):
         text = f"{_listed(made)} made anew first"
         if before is not None and before.status == "done":
             text += "; reused if equal to before"
@@ -55,10 +54,6 @@ def outlook(step: Step, runtime: Runtime, coming: Collection[Path]) -> Outlook:
         gone = [name for name in before.outputs if not (place / name).exists()]
         return Outlook("run", f"{_listed(gone)} is no longer there")
     return Outlook("resume", f"{before.status} since {before.started}")
-
-
-def _inside(path: Path, folders: Collection[Path]) -> bool:
-    return any(path.is_relative_to(folder) for folder in folders)
 
 
 def _changes(before: StageManifest, config_hash: str, inputs: dict[str, Artifact]) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import gc
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -174,6 +174,25 @@ def _exchange(step: Step, runtime: Runtime, inputs: Mapping[str, Artifact]) -> S
 
 def input_of(step: Step, name: str, runtime: Runtime) -> Artifact:
     """Raises ValueError when it is not there, or comes from a stage that has not finished."""
+    _check_input(step, name, runtime)
+    return Artifact.of(step.inputs[name])
+
+
+def check_others(step: Step, runtime: Runtime, coming: Collection[Path]) -> list[str]:
+    """The inputs that lie in `coming`, files and folders that are made before the step; raises
+    ValueError for one of the others, as input_of does."""
+    made = [
+        name
+        for name, path in step.inputs.items()
+        if any(path.is_relative_to(folder) for folder in coming)
+    ]
+    for name in step.inputs:
+        if name not in made:
+            _check_input(step, name, runtime)
+    return made
+
+
+def _check_input(step: Step, name: str, runtime: Runtime) -> None:
     path = step.inputs[name]
     maker = maker_of(path)
     if maker is not None and maker[1].status != "done":
@@ -185,10 +204,11 @@ def input_of(step: Step, name: str, runtime: Runtime) -> Artifact:
     if not path.exists():
         stage = runtime.run_dir.stage_of(path)
         mend = f"run stage {stage} first: --from {stage}" if stage else "check the path"
+        if stage and stage not in runtime.stages:
+            mend = f"add {stage}, which makes it, to stages in the config"
         if path.parent == runtime.run_dir.data:
             mend = f"name its source in the config: data.{path.stem}"
         raise ValueError(f"{step.key} needs {path} ({name}), which is not there; {mend}")
-    return Artifact.of(path)
 
 
 def _record(

@@ -6,7 +6,7 @@ The reward model and DPO read the same ones, filtered by provenance alike (`rm.d
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -18,10 +18,11 @@ from rlhf.data.jsonl import read_all
 from rlhf.data.provenance import ProvenanceReport, family_filter, listed_hashes
 from rlhf.data.records import RankingRecord
 from rlhf.models.checkpoint import checkpoint_hash
-from rlhf.models.registry import spec_of
+from rlhf.models.registry import named, spec_of, spec_on_disk
 from rlhf.runtime.distributed import Runtime
 from rlhf.runtime.files import write_text
 from rlhf.runtime.manifest import SIMULATED
+from rlhf.runtime.run_dir import STAGES
 from rlhf.runtime.steps import Step
 
 TRAIN, HELD_OUT = "train", "held out"
@@ -64,6 +65,35 @@ def ranking_files(config: Config, runtime: Runtime) -> dict[str, Path]:
         for split, paths in splits.items()
         for number, path in enumerate(paths, start=first)
     }
+
+
+def check_given(config: Config, stages: Collection[str] = STAGES) -> None:
+    """For the beginning of a run, before other stages have trained for those that read rankings.
+
+    Files of the user's that are not there yet are passed over.
+
+    Raises:
+        ValueError: as read_preferences, of the user's own rankings, for stages that will run.
+    """
+    models = {"dpo": config.dpo.model if config.dpo else None, "rm": config.rm.model}
+    reading = [stage for stage in models if stage in stages and getattr(config, stage)]
+    given = _given(config, stages)
+    for stage in reading:
+        main = config.main
+        start = spec_on_disk(models[stage] or main.path) or spec_on_disk(main.path)
+        families = {(start or named(main.architecture)).family}
+        for files in given:
+            records = read_all([file for file in files if file.is_file()], RankingRecord)
+            family_filter(records, config.rm.data.off_family, families)
+
+
+def _given(config: Config, stages: Collection[str]) -> list[list[Path]]:
+    """The user's own rankings to learn from, and those to test on."""
+    data, held_out = config.data, [Path(path) for path in config.rm.data.held_out]
+    if config.annotation.source != "file" or "collect" not in stages:
+        return [held_out]  # what was collected before is read at once
+    tested = held_out or [Path(path) for path in (data.rankings_eval,) if path]
+    return [[Path(data.rankings or "")], tested]
 
 
 def read_preferences(

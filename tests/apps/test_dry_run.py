@@ -5,6 +5,8 @@ from typer.testing import CliRunner
 from rlhf.apps import dry_run as planning
 from rlhf.cli import app
 from rlhf.config.load import load_config
+from rlhf.data.jsonl import write_jsonl
+from rlhf.data.records import Message, SFTRecord
 from rlhf.planning.memory import Part, Phase
 from rlhf.planning.planner import Plan
 from rlhf.planning.schedule import Duration
@@ -54,3 +56,25 @@ def test_memory(monkeypatch):
     assert rows[0] == ("sft/main", "3.0", "training", "yes", "0.5")
     assert rows[1][3] == "no: rlhf plan says what would help"
     assert planning.memory_table(config, ["sft"], 2).row_count == 1
+
+
+def test_what_leaks_is_told(tmp_path, monkeypatch, checkpoint):
+    """The data are read and split as by the run, and nothing is written."""
+    base = checkpoint()
+    monkeypatch.chdir(tmp_path)
+    answer = Message(role="assistant", content="yes")
+    records = [
+        SFTRecord(id=f"{n}", messages=(Message(role="user", content=asked), answer), source="test")
+        for n, asked in enumerate(f"{n} {n}a {n}b" for n in range(10))
+    ]
+    write_jsonl("sft.jsonl", records)
+    write_jsonl("held_out.jsonl", records[:4])
+    keys = {"models.main.path": base, "data.sft": "sft.jsonl", "stages": "[sft]"}
+    keys |= {"data.prompts": "null", "output_dir": "runs"}
+    words = [word for key, value in keys.items() for word in ("--set", f"{key}={value}")]
+    command = ["run", "baichuan2_7b", "--dry-run", *words]
+    leaking = CliRunner().invoke(app, [*command, "--set", "data.sft_eval=held_out.jsonl"])
+    assert "4 of 4 held-out texts are near-duplicates" in str(leaking.exception)
+    clean = CliRunner().invoke(app, command)
+    assert clean.exit_code == 0, clean.output
+    assert not (tmp_path / "runs").exists()

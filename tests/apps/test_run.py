@@ -132,6 +132,7 @@ def test_redo_is_to_be_left_out_once_it_is_done(run_dir, monkeypatch, ends):
     config = load_config("tiny")
     prepared = nullcontext((config, run_dir))
     monkeypatch.setattr("rlhf.apps.run.prepared_run", lambda *_, **__: prepared)
+    monkeypatch.setattr("rlhf.apps.run.check_inputs", lambda _: None)  # no stage has run
     monkeypatch.setitem(STAGES, "rm", stage)
     chosen = {"start": None, "only": None, "redo": "rm", "rehearsal": False}
     with pytest.raises(type(ends)) as raised:

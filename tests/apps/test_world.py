@@ -189,3 +189,9 @@ def test_held_out_rankings_are_read_before_the_first_stage(config, tmp_path, mon
         write_jsonl(file, [RankingRecord.model_validate(ranking)])
     with pytest.raises(ValueError, match=r"harmless.jsonl:1: id .* is in \S*helpful.jsonl too"):
         data_of(config, "rm")
+    other = ranking | {"id": "other"}
+    for response in other["responses"]:
+        response["provenance"] = provenance | {"family": "unknown"}
+    write_jsonl(files[1], [RankingRecord.model_validate(other)])
+    with pytest.raises(ValueError, match=r"families \['baichuan'\]: 2 from unknown/x; remove them"):
+        data_of(config, "rm")

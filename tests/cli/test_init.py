@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 
@@ -162,6 +163,25 @@ def test_the_files_say_which_stages(place):
     assert ranked.annotation.source == "file" and ranked.data.rankings == "data/rankings.jsonl"
     call("--yes", "--out", "file.yaml", "--data", "data/sft.jsonl")
     assert load_config("file.yaml").data.sft == "data/sft.jsonl"
+
+
+def test_rankings_of_no_known_family_are_allowed(place):
+    pair = {"prompt": "q", "chosen": "yes", "rejected": "no"}
+    (place / "pairs.json").write_text(json.dumps([pair]))
+    words = ["--from", "trl-preference", "--in", "pairs.json", "--out", "data"]
+    done = CliRunner().invoke(app, ["data", "convert", *words])
+    told = "2 responses are of no known family, which a reward model refuses to learn from: set"
+    assert told in done.output
+    rankings = place / "data" / "records.jsonl"
+    rankings = rankings.rename(place / "data" / "rankings.jsonl")
+    call("--yes", "--out", "ranked.yaml", "--language", "en")
+    assert load_config("ranked.yaml").rm.data.off_family == "allow"
+    assert "# Nobody wrote down which models" in (place / "ranked.yaml").read_text()
+    converted = rankings.read_text()
+    for family in ("baichuan", "llama"):  # the one is the model's own, the other is known
+        rankings.write_text(converted.replace('family":"unknown"', f'family":"{family}"'))
+        call("--yes", "--out", f"{family}.yaml")
+        assert load_config(f"{family}.yaml").rm.data.off_family == "refuse"
 
 
 def test_a_rehearsal_runs(place, monkeypatch):

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from rlhf.config.schema import CurationSection, DataSection
-from rlhf.data.curation import Verdict, audit_samples
+from rlhf.data.curation import Verdict, audit_samples, file_auditor
 from rlhf.data.jsonl import read_jsonl, write_jsonl
-from rlhf.data.prepare import KINDS, file_auditor, prepare
+from rlhf.data.prepare import KINDS, prepare
 from rlhf.data.records import Message, PromptRecord, RankingRecord, SFTRecord, TextRecord
 
 CURATION = CurationSection(sample=5, threshold=0.5)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -45,6 +46,17 @@ def test_refuse_counts_by_source_and_says_how_to_mend() -> None:
     with pytest.raises(ValueError) as caught:
         family_filter(RANKINGS, "refuse", {"baichuan"})
     assert "2 from other/m" in str(caught.value) and "rm.data.off_family" in str(caught.value)
+
+
+@pytest.mark.parametrize("mode", ["refuse", "drop"])
+def test_drop_is_not_offered_where_it_leaves_none(mode: Literal["refuse", "drop"]) -> None:
+    """r2 has one response of the family, and one alone makes no ranking."""
+    with pytest.raises(ValueError) as caught:
+        family_filter(RANKINGS[1:2], mode, {"baichuan"})
+    assert str(caught.value) == (
+        "responses from outside the families ['baichuan']: 1 from other/m; remove them, or set "
+        "rm.data.off_family to allow, for drop leaves no ranking"
+    )
 
 
 def test_refuse_passes_a_clean_file_unchanged() -> None:

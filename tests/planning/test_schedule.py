@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+from rlhf.data.jsonl import write_jsonl
+from rlhf.data.records import RankingRecord
 from rlhf.models.flops import iteration_flops
 from rlhf.planning import plan
 from rlhf.planning.models import weights
@@ -38,6 +40,57 @@ def test_steps_of_a_file(tmp_path, packing, steps):
     assert plan(config, specs=specs).stages[0].duration.count == steps
     path.unlink()
     assert plan(config, specs=specs).stages[0].duration.count is None
+
+
+def write_rankings(path, *ranks, families=("baichuan",)):
+    """A record for each tuple of ranks, its responses of the families in turn."""
+    rows = [
+        {
+            "id": str(number),
+            "prompt": {"id": "p", "messages": [{"role": "user", "content": "q"}]},
+            "responses": [
+                {
+                    "id": str(i),
+                    "text": "t",
+                    "provenance": {
+                        "family": families[i % len(families)],
+                        **{"model": "m", "size": "7b", "stage": "sft"},
+                    },
+                }
+                for i in range(len(each))
+            ],
+            "ranks": each,
+        }
+        for number, each in enumerate(ranks)
+    ]
+    write_jsonl(path, map(RankingRecord.model_validate, rows))
+
+
+def test_steps_of_given_rankings(tmp_path):
+    """20 pairs, 20 rankings of three with three pairs each, 20 ties: 40 records that make 80 pairs.
+    6 of the 60 are held out, a tenth, unless there is a file of these."""
+    path = tmp_path / "rankings.jsonl"
+    write_rankings(path, *[(1, 2)] * 20, *[(1, 2, 3)] * 20, *[(1, 1)] * 20)
+    keys = ["annotation.source=file", f"data.rankings={path}", "data.held_out=0.1", "rounds=2"]
+    keys += ["stages=[dpo, rm]", "rm.epochs=2", "rm.batch_size=8", "rm.microbatch_size=8"]
+    keys += ["dpo={epochs: 1, batch_size: 16, microbatch_size: 16}"]
+
+    def durations(*more):
+        config, specs = small(*keys, *more)
+        return [stage.duration for stage in plan(config, specs=specs).stages]
+
+    dpo, rm = durations()
+    assert (dpo.count, rm.count) == (2 * 5, 2 * 2 * 5)  # 72 pairs and 36 records
+    dpo, rm = durations("data.rankings_eval=own.jsonl", "rounds=1", "rm.epochs=1")
+    assert (dpo.count, rm.count) == (5, 5)  # 80 and 40
+    write_rankings(path, *[(1, 2, 3, 4)] * 40)
+    collected = durations("annotation.source=page", "collect.responses_per_prompt=4")[1]
+    assert durations()[1].seconds == collected.seconds > rm.seconds
+    write_rankings(path, *[(1, 2, 3)] * 40, families=("baichuan", "llama"))
+    dpo, rm = durations("rm.data.off_family=drop", "rounds=1")
+    assert (dpo.count, rm.count) == (3, 2 * 5)  # 36 of 40 records, of which one pair each is left
+    path.unlink()
+    assert [each.count for each in durations()] == [None, None]
 
 
 @pytest.mark.parametrize("method", ["full", "lora"])

@@ -62,3 +62,12 @@ def test_what_follows_a_change(step, runtime):
     assert outlook(step, runtime, coming).action == "run"
     with pytest.raises(ValueError, match="which is not there; check the path"):
         outlook(step, runtime, ())
+
+
+def test_what_nothing_makes_is_told_beside_what_is_made(step, runtime):
+    step.inputs["other"] = step.directory / "absent"
+    with pytest.raises(ValueError, match=r"\(other\), which is not there; run stage rm first"):
+        outlook(step, runtime, [step.inputs["source"]])
+    without = replace(runtime, stages=("sft",))
+    with pytest.raises(ValueError, match="add rm, which makes it, to stages in the config"):
+        outlook(step, without, [step.inputs["source"]])

@@ -17,6 +17,8 @@ from rlhf.data.prepare import KINDS
 from rlhf.data.records import RankingRecord, TextRecord
 from rlhf.data.taxonomy import Taxonomy
 from rlhf.evaluation.harness import count_questions, harness_version
+from rlhf.runtime.run_dir import STAGES
+from rlhf.training.rankings import check_given
 
 OWN = ("run://", "demo://")
 """What the run makes for itself."""
@@ -28,10 +30,13 @@ def check(config: Config) -> Iterator[Finding]:
     for path, architecture in models(config).items():
         kinds = [kind for named, kind in wanted if named == path]
         yield from checkpoint.check(Path(path), architecture, kinds)
-    for path, kind in data_files(config).items():
-        yield judged("data", partial(count, [path], kind))
+    files = [([path], kind) for path, kind in data_files(config).items()]
     if held_out := [path for path in config.rm.data.held_out if not path.startswith(OWN)]:
-        yield judged("data", partial(count, held_out, RankingRecord))
+        files.append((held_out, RankingRecord))
+    found = [judged("data", partial(count, paths, kind)) for paths, kind in files]
+    yield from found
+    if all(each.level == "ok" for each in found):
+        yield from families(config)
     if config.data.taxonomy is not None:
         yield judged("taxonomy", partial(taxonomy, config.data.taxonomy))
     yield judged("disk", lambda: disk.check(config))
@@ -67,6 +72,14 @@ def count(paths: Sequence[str], kind: type[Record]) -> str:
         raise ValueError(f"{absent}: no such file; put it there, or correct the path in the config")
     number = sum(1 for _ in read_all([Path(path) for path in paths], kind))
     return f"{', '.join(paths)}: {number} records, all of them valid"
+
+
+def families(config: Config) -> Iterator[Finding]:
+    """A fault where rankings are of models that the reward model may not learn from."""
+    try:
+        check_given(config, config.stages or STAGES)
+    except ValueError as error:
+        yield Finding("fault", "data", str(error))
 
 
 def taxonomy(path: str) -> str:

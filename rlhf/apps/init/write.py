@@ -11,6 +11,9 @@ from typing import Any
 import jinja2
 
 from rlhf.apps.init.questions import Answers
+from rlhf.data.fields import UNKNOWN
+from rlhf.data.jsonl import read_jsonl
+from rlhf.data.records import RankingRecord
 from rlhf.models.registry import REGISTRY, spec_of
 from rlhf.models.spec import ModelSpec
 
@@ -63,6 +66,7 @@ def _values(answers: Answers) -> dict[str, Any]:
         "demonstrations": demonstrations,
         "prompts": prompts,
         "rankings": rankings if rankings.is_file() else None,
+        "no_family": _families(rankings) - {spec.family} == {UNKNOWN},
         # Demonstrations alone are enough for the first stage, and what there is says what is meant.
         "sft_alone": demonstrations.is_file() and not prompts.is_file(),
         "processes": processes,
@@ -74,6 +78,15 @@ def _values(answers: Answers) -> dict[str, Any]:
         "read": {name: min(most, spec.context) for name, most in LENGTHS.items()},
         "new_tokens": min(NEW_TOKENS, spec.context // 2),  # the prompt needs room as well
     }
+
+
+def _families(rankings: Path) -> set[str]:
+    """Of the ranked responses; none where the file is damaged, which rlhf doctor tells."""
+    try:
+        records = read_jsonl(rankings, RankingRecord)
+        return {each.provenance.family for record in records for each in record.responses}
+    except ValueError:
+        return set()
 
 
 def size_of(spec: ModelSpec) -> str:

@@ -12,10 +12,12 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from rlhf.data.fields import UNKNOWN
 from rlhf.data.formats.reading import READERS, Origin, Reader
 from rlhf.data.formats.rows import Row
 from rlhf.data.formats.sources import Sources, sources
-from rlhf.data.jsonl import MAX_LINE_BYTES, in_one_line, one_line, to_line, whole_files
+from rlhf.data.jsonl import MAX_LINE_BYTES, Record, in_one_line, one_line, to_line, whole_files
+from rlhf.data.records import RankingRecord
 
 _OTHER_NAMES = {"messages": "openai", "chatml": "openai", "conversations": "sharegpt"}
 """What others call a format: by the column that it has."""
@@ -27,6 +29,7 @@ class ConvertReport:
 
     files: read, with the number of rows in each. ignored: files of a folder that hold no rows.
     reasons: rows rejected, by reason, the commonest first. first: "file:line" of the first of each.
+    no_family: ranked responses of models whose family nobody wrote down.
     """
 
     format: str
@@ -36,6 +39,7 @@ class ConvertReport:
     first: dict[str, str]
     files: dict[str, int]
     ignored: tuple[str, ...]
+    no_family: int
 
 
 def convert(format: str, path: str | Path, out_dir: str | Path) -> ConvertReport:
@@ -73,11 +77,13 @@ def convert(format: str, path: str | Path, out_dir: str | Path) -> ConvertReport
     counts: Counter[str] = Counter()
     reasons: Counter[str] = Counter()
     first: dict[str, str] = {}
+    no_family = 0
     with whole_files(out_dir / "records.jsonl", out_dir / "rejected.jsonl") as (good, bad):
         for name, number, row in _rows(found):
             counts[name] += 1
             try:
-                line = _read(READERS[format], row, Origin(f"{folder}{name}:{number}", name))
+                record = _read(READERS[format], row, Origin(f"{folder}{name}:{number}", name))
+                line = _line(record)
             except ValueError as error:
                 reasons[str(error)] += 1
                 first.setdefault(str(error), f"{name}:{row.line}")
@@ -87,6 +93,9 @@ def convert(format: str, path: str | Path, out_dir: str | Path) -> ConvertReport
                 bad.write(one_line(text.encode(errors="backslashreplace")))
             else:
                 good.write(line)
+                if isinstance(record, RankingRecord):
+                    families = [each.provenance.family for each in record.responses]
+                    no_family += families.count(UNKNOWN)
         if not counts:
             raise ValueError(f"{path}: no rows to convert")
     dropped = reasons.total()
@@ -98,6 +107,7 @@ def convert(format: str, path: str | Path, out_dir: str | Path) -> ConvertReport
         first=first,
         files={name: counts[name] for name in found},
         ignored=ignored,
+        no_family=no_family,
     )
 
 
@@ -114,14 +124,18 @@ def _rows(found: Sources) -> Iterator[tuple[str, int, Row]]:
             yield name, number, row
 
 
-def _read(read: Reader, row: Row, origin: Origin) -> bytes:
-    """The row's record as a line; raises ValueError with the reason when there is none."""
+def _read(read: Reader, row: Row, origin: Origin) -> Record:
+    """The row's record; raises ValueError with the reason when there is none."""
     if row.value is None:
         raise ValueError(row.problem)
     try:
-        line = to_line(read(row.value, origin))
+        return read(row.value, origin)
     except ValidationError as error:
         raise ValueError(in_one_line(error)) from None
+
+
+def _line(record: Record) -> bytes:
+    line = to_line(record)
     if len(line) > MAX_LINE_BYTES:
         raise ValueError(f"longer than {MAX_LINE_BYTES} bytes, which no record may be")
     return line

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rlhf.data.fields import UNKNOWN
 from rlhf.data.records import PromptRecord, RankingRecord, SFTRecord
 
 Fields = Mapping[str, Any]
@@ -136,7 +137,7 @@ def ranking(
     prompt says; the record's own is of the row."""
     if not all(content.strip() for content in texts):
         raise ValueError("a response is empty")
-    unknown = dict.fromkeys(("family", "model", "size", "stage"), "unknown")
+    unknown = dict.fromkeys(("family", "model", "size", "stage"), UNKNOWN)
     responses = [
         {"id": str(number), "text": content, "provenance": unknown}
         for number, content in enumerate(texts, start=1)

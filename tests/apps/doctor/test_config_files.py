@@ -106,6 +106,14 @@ def test_held_out_files_count_as_one(tmp_path):
     assert told(one, one) == ("fault", f"{one}: this file is listed twice; name it once")
     write_jsonl(two, [RankingRecord.model_validate(fields | {"id": "z"})])
     assert told(one, two) == ("ok", f"{one}, {two}: 3 records, all of them valid")
+    provenance["family"] = "unknown"
+    write_jsonl(two, [RankingRecord.model_validate(fields | {"id": "z"})])
+    config = load_config("tiny", [f"rm.data.held_out=[{one}, {two}]"])
+    found = list(config_files.check(config))
+    assert [each.message for each in found if each.level == "fault"] == [
+        "responses from outside the families ['baichuan']: 2 from unknown/x; remove them, or set "
+        "rm.data.off_family to drop or allow"
+    ]
 
 
 def test_benchmarks_are_read():
