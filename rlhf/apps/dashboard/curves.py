@@ -16,7 +16,7 @@ MOST_POINTS = 400
 
 
 class Point(NamedTuple):
-    """step, value: the mean over the last steps; line: what it is of."""
+    """step: as the log counts; value: the mean over the last steps; line: what it is of."""
 
     step: int
     value: float
@@ -69,6 +69,8 @@ MAIN: dict[str, dict[str, tuple[str, str]]] = {
 }
 ROUND = "round {number}"
 X_TITLES = {"ppo": "iteration"}
+FIRST = {"ppo": 1}
+"""What the log calls the step that metrics.jsonl calls 0, where that is another."""
 
 
 def kinds(stages: Sequence[Stage]) -> list[str]:
@@ -102,7 +104,9 @@ def charts(
         title, unit = main.get(metric, (metric.replace("_", " ").capitalize(), ""))
         mean = 1 if metric == "alarms" or metric.startswith("eval_") else window
         points = [
-            point for label, rows in lines.items() for point in _points(rows, metric, label, mean)
+            point._replace(step=point.step + FIRST.get(kind, 0))
+            for label, rows in lines.items()
+            for point in _points(rows, metric, label, mean)
         ]
         if points:
             drawn.append(Chart(metric, title, unit, points))

@@ -21,6 +21,16 @@ def test_points_are_means_over_the_window(tmp_path: Path) -> None:
     assert list(drawn) == ["loss", "eval_loss", "learning_rate"]
 
 
+def test_iterations_count_from_one_as_in_the_log(tmp_path: Path) -> None:
+    root = make_run(tmp_path / "a")
+    rows = [{"step": i, "score": 1.0, "alarms": 0} for i in (0, 1)]
+    write_lines(root / "ppo/metrics.jsonl", rows)
+    drawn = {one.metric: one for one in charts(find_runs([root]), "ppo", 1, True)}
+    for metric in ("score", "alarms"):
+        steps = [p.step for p in drawn[metric].points if p.line == "round 2"]
+        assert steps == [1, 2], metric
+
+
 def test_runs_and_rounds_are_overlaid_and_named_apart(tmp_path: Path) -> None:
     make_run(tmp_path / "a")
     score = charts(find_runs([tmp_path]), "ppo", 1, False)[0]
