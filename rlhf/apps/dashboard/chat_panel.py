@@ -9,7 +9,7 @@ import gradio as gr
 
 from rlhf.apps.dashboard import views
 from rlhf.apps.dashboard.page import Choices, Page
-from rlhf.apps.dashboard.runs import Run, by_age, find_runs
+from rlhf.apps.dashboard.runs import Run, by_age
 from rlhf.apps.dashboard.talk import checkpoints, first_two
 from rlhf.data.records import Message
 
@@ -21,12 +21,10 @@ def chat_panel(page: Page) -> None:
     say = page.say
     models: list[Any] = []
     shown: list[Any] = []
-    everything = [run.name for run in find_runs(page.paths)]
-    begin = list(_known(page, everything))
     with gr.Row():
-        for label, model in zip(("Model", "And beside it"), _pair(page, everything), strict=True):
+        for label in ("Model", "And beside it"):
             with gr.Column(min_width=300):
-                models.append(gr.Dropdown(begin, value=model, label=say(label)))
+                models.append(gr.Dropdown([], label=say(label)))
                 shown.append(gr.HTML(views.talk([], say), elem_classes="rlhf"))
     question = gr.Textbox(
         label=say("Question"), placeholder=say("Enter asks both"), submit_btn=True, stop_btn=True

@@ -12,7 +12,7 @@ import pandas as pd
 from rlhf.apps.dashboard import curves, samples, views
 from rlhf.apps.dashboard.chat_panel import chat_panel
 from rlhf.apps.dashboard.page import Choices, Page
-from rlhf.apps.dashboard.runs import Run, find_runs
+from rlhf.apps.dashboard.runs import Run
 from rlhf.apps.dashboard.views import Say
 
 MOST_CHARTS = 40
@@ -21,8 +21,7 @@ PALETTE = ("#2b6a9b", "#c4752a", "#46896a", "#8565ab", "#b3403a", "#5b9bd5", "#8
 
 
 def overview(page: Page) -> None:
-    # There at once, while all else is drawn for the first time.
-    html = _html(views.overview(find_runs(page.paths), page.say))
+    html = _html()
     page.draw(lambda names: views.overview(page.runs(names), page.say), html)
 
 
