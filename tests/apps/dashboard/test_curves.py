@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rlhf.apps.dashboard.curves import MOST_POINTS, charts, kinds
+from rlhf.apps.dashboard.curves import MOST_POINTS, PALETTE, charts, colours, kinds
 from rlhf.apps.dashboard.runs import find_runs
 from rlhf.apps.dashboard.words import translator
 from tests.apps.dashboard.worlds import make_run, write_lines
@@ -69,3 +69,15 @@ def test_the_newest_kind_comes_last(tmp_path: Path) -> None:
         "sft",
         "ppo",
     ]
+
+
+def test_every_line_has_a_colour_of_its_own() -> None:
+    found = colours([str(number) for number in range(40)])
+    assert len(set(found.values())) == 40 and [*found.values()][: len(PALETTE)] == [*PALETTE]
+    assert all(len(colour) == 7 and int(colour[1:], 16) >= 0 for colour in found.values())
+
+
+def test_lines_of_a_single_point_are_points(tmp_path: Path) -> None:
+    runs = find_runs([make_run(tmp_path / "a")])
+    assert [one.mark for one in charts(runs, "rm", 1, False)] == ["point"]
+    assert {one.mark for one in charts(runs, "sft", 1, False)} == {"line"}
