@@ -73,9 +73,9 @@ def write(comparison: Comparison, folder: Path) -> None:
     (folder / "index.html").write_text(page, encoding="utf-8")
 
 
-def lines(table: Table) -> list[list[str]]:
+def lines(table: Table, to: str = "to") -> list[list[str]]:
     """For the eye: a line a measure, its name and then a cell a model. Measures that no model has
-    are left out."""
+    are left out. to: the word between the ends of an interval."""
     measures: list[tuple[str, str, Callable[[Any], str]]] = [
         ("held-out pairs", "pairs", number),
         ("accuracy, %", "accuracy", _in_percent),
@@ -89,7 +89,7 @@ def lines(table: Table) -> list[list[str]]:
         ("correlation with length", "length_correlation", signed),
     ]
     return [
-        [title, *(_text(row, key, form) for row in table)]
+        [title, *(_text(row, key, form, to) for row in table)]
         for title, key, form in measures
         if any(row[key] is not None for row in table)
     ]
@@ -99,11 +99,11 @@ def _in_percent(share: float) -> str:
     return f"{100 * share:.1f}"
 
 
-def _text(row: dict[str, Any], key: str, form: Callable[[Any], str]) -> str:
+def _text(row: dict[str, Any], key: str, form: Callable[[Any], str], to: str) -> str:
     if row[key] is None:
         return NONE
     low, high = row.get(f"{key}_low"), row.get(f"{key}_high")
-    interval = "" if low is None or high is None else f" ({form(low)} to {form(high)})"
+    interval = "" if low is None or high is None else f" ({form(low)} {to} {form(high)})"
     return form(row[key]) + interval
 
 

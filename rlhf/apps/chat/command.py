@@ -19,6 +19,7 @@ from rlhf.apps.chat.plugins import Plugin
 from rlhf.apps.chat.terminal import Terminal
 from rlhf.config.schema import RuntimeSection
 from rlhf.models.chat import Conversational, answer_config
+from rlhf.models.checkpoint import check_checkpoint
 from rlhf.models.load import load_causal_lm, load_tokenizer
 from rlhf.models.moss.meta import META_INSTRUCTION
 from rlhf.models.quantise import Quantization, fast_products
@@ -91,7 +92,7 @@ def chat(
         conversation = open_one(model, adapter)
         if seed is not None:
             torch.manual_seed(seed)
-        Terminal(conversation, console, open_one).run()
+        Terminal(conversation, console, open_one, check_model).run()
 
 
 def open_conversation(
@@ -126,6 +127,13 @@ def open_conversation(
     return conversation
 
 
+def check_model(model: Path) -> None:
+    """Raises ValueError unless a whole language model, or an adapter of one, is there."""
+    source = find_source(model)
+    _refuse_reward(source)
+    check_checkpoint(source.base)
+
+
 @dataclass(frozen=True)
 class Speaker:
     """A language model that is loaded, with all that talking to it needs."""
@@ -152,9 +160,7 @@ def load_speaker(source: Source, load_in: str | None = None) -> Speaker:
     """On the accelerator where there is one; ValueError for a reward model."""
     if load_in is not None and load_in not in LOAD_IN:
         raise ValueError(f"--load-in {load_in}: choose {' or '.join(LOAD_IN)}")
-    if source.reward:
-        told = "a reward model, which scores answers; name a language model"
-        raise ValueError(f"{source.described}: {told}")
+    _refuse_reward(source)
     runtime = RuntimeSection()
     device = choose_device(runtime)
     whole: Any = load_causal_lm(
@@ -168,3 +174,9 @@ def load_speaker(source: Source, load_in: str | None = None) -> Speaker:
     if source.adapter is not None:
         whole = PeftModel.from_pretrained(whole, str(source.adapter)).get_base_model()
     return Speaker(whole.eval(), load_tokenizer(source.base))
+
+
+def _refuse_reward(source: Source) -> None:
+    if source.reward:
+        told = "a reward model, which scores answers; name a language model"
+        raise ValueError(f"{source.described}: {told}")

@@ -27,7 +27,7 @@ HELP = """\
 /exit          leave; so does the end of the input
 Ctrl-C cuts an answer short."""
 CUT_SHORT = "cut short"
-COMMAND = re.compile(r"/([a-z]+)(?:\s+(.*))?", re.DOTALL)
+COMMAND = re.compile(r"/([A-Za-z]+)(?:\s+(.*))?", re.DOTALL)
 # What a model writes must not steer the terminal.
 UNPRINTABLE = dict.fromkeys(
     {*range(32), *range(127, 160)} - {ord("\n"), ord("\t")}, "\N{REPLACEMENT CHARACTER}"
@@ -45,7 +45,8 @@ class Terminal:
     plain text, both in UTF-8, and all else goes to the standard error or is left out. Where two
     models answer, each has a history of its own.
 
-    open_other: a model to compare with; ValueError where it cannot be talked to.
+    open_other: a model to compare with; ValueError where it cannot be talked to. check_other: the
+    same ValueError as far as files tell, before anything is loaded.
     """
 
     def __init__(
@@ -53,9 +54,10 @@ class Terminal:
         conversation: Conversation,
         console: Console,
         open_other: Callable[[Path], Conversation],
+        check_other: Callable[[Path], None] = lambda _: None,
     ) -> None:
         self.conversations, self.console = [conversation], console
-        self.open_other = open_other
+        self.open_other, self.check_other = open_other, check_other
         self.system: str | None = None  # what /system said last
         self.interactive = sys.stdin.isatty() and console.is_terminal
         self.notices = console if self.interactive else Console(stderr=True)
@@ -95,8 +97,8 @@ class Terminal:
             "exit": self._exit,
         }
         name, rest = found[1], (found[2] or "").strip()
-        if name in commands:
-            commands[name](rest)
+        if name.lower() in commands:
+            commands[name.lower()](rest)
         else:
             self._notice(f"/{name}: no such command; /help shows them")
 
@@ -171,18 +173,22 @@ class Terminal:
         self._notice(f"saved: {file}")
 
     def _compare(self, model: str) -> None:
-        first = self.conversations[0]
-        del self.conversations[1:]  # before another takes its place in memory
-        if not model:
-            self._notice(f"{first.name} alone")
-            return
+        first, several = self.conversations[0], len(self.conversations) > 1
         try:
+            if model:
+                self.check_other(_place(model))
+            del self.conversations[1:]  # before another takes its place in memory
+            if not model:
+                self._notice(f"{first.name} alone")
+                return
             other = self.open_other(_place(model))
             if self.system is not None:
                 other.system = self.system
                 other.check()
         except (ValueError, torch.OutOfMemoryError) as error:
             self._notice(str(error).partition("\n")[0])
+            if several and len(self.conversations) == 1:
+                self._notice(f"{first.name} alone")
             return
         other.rounds = list(first.rounds)
         self.conversations.append(other)

@@ -9,7 +9,7 @@ import gradio as gr
 
 from rlhf.apps.dashboard import views
 from rlhf.apps.dashboard.page import Choices, Page
-from rlhf.apps.dashboard.runs import find_runs
+from rlhf.apps.dashboard.runs import Run, by_age
 from rlhf.apps.dashboard.talk import checkpoints, first_two
 from rlhf.data.records import Message
 
@@ -21,11 +21,10 @@ def chat_panel(page: Page) -> None:
     say = page.say
     models: list[Any] = []
     shown: list[Any] = []
-    begin = list(_known(page, [run.name for run in find_runs(page.paths)]))
     with gr.Row():
-        for label, model in zip(("Model", "And beside it"), first_two(begin), strict=True):
+        for label in ("Model", "And beside it"):
             with gr.Column(min_width=300):
-                models.append(gr.Dropdown(begin, value=model, label=say(label)))
+                models.append(gr.Dropdown([], label=say(label)))
                 shown.append(gr.HTML(views.talk([], say), elem_classes="rlhf"))
     question = gr.Textbox(
         label=say("Question"), placeholder=say("Enter asks both"), submit_btn=True, stop_btn=True
@@ -41,7 +40,7 @@ def chat_panel(page: Page) -> None:
 
     def choose(names: list[str], left: str | None, right: str | None) -> list[Any]:
         found = list(_known(page, names))
-        first, second = first_two(found)
+        first, second = _pair(page, names)
         if left in found:
             first, second = left, right if right in found else None
         beside = [(say("nobody"), ""), *((name, name) for name in found)]
@@ -67,11 +66,19 @@ def chat_panel(page: Page) -> None:
 
 def _known(page: Page, names: list[str]) -> Choices:
     """Checkpoints that can be asked, by what they are called."""
-    return {
-        (f"{run.name}: " if len(names) > 1 else "") + place: path
-        for run in page.runs(names)
-        for place, path in checkpoints(run).items()
-    }
+    found: Choices = {}
+    for run in page.runs(names):
+        found |= _models(run, names)
+    return found
+
+
+def _pair(page: Page, names: list[str]) -> tuple[str | None, str | None]:
+    return first_two([list(_models(run, names)) for run in by_age(page.runs(names))])
+
+
+def _models(run: Run, names: list[str]) -> Choices:
+    before = f"{run.name}: " if len(names) > 1 else ""
+    return {before + place: path for place, path in checkpoints(run).items()}
 
 
 def _ask(page: Page) -> Callable[..., Iterator[list[Any]]]:

@@ -37,14 +37,17 @@ def results(runs: Sequence[Run]) -> Table:
     ]
 
 
-def reward_model_lines(runs: Sequence[Run]) -> tuple[list[Run], Table, bool]:
-    """The runs whose reward model is tested, their measures, and whether on the same pairs."""
+def reward_model_lines(runs: Sequence[Run], to: str = "to") -> tuple[list[Run], Table, bool]:
+    """The runs whose reward model is tested, their measures, and whether on the same pairs.
+
+    to: the word between the ends of an interval.
+    """
     tested = [run for run in runs if run.rows(".", PAIRS)]
     if not tested:
         return [], [], True
     stamps = [(run.root, (run.root / PAIRS).stat().st_mtime_ns) for run in tested]
     found = _reward_models(tuple(stamps))
-    return tested, reward_models.lines(found.table), found.same_pairs
+    return tested, reward_models.lines(found.table, to), found.same_pairs
 
 
 def differences(runs: Sequence[Run]) -> Table:

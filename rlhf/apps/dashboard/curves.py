@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from colorsys import hls_to_rgb
 from dataclasses import dataclass
 from math import isfinite
 from statistics import fmean
@@ -13,10 +14,11 @@ from rlhf.apps.dashboard.runs import Row, Run, Stage
 
 MOST_POINTS = 400
 """A line's points, thinned to this many: no screen shows more."""
+PALETTE = ("#2b6a9b", "#c4752a", "#46896a", "#8565ab", "#b3403a", "#5b9bd5", "#8a7a2e", "#7f7f7f")
 
 
 class Point(NamedTuple):
-    """step, value: the mean over the last steps; line: what it is of."""
+    """step: as the log counts; value: the mean over the last steps; line: what it is of."""
 
     step: int
     value: float
@@ -31,6 +33,12 @@ class Chart:
     title: str
     unit: str
     points: list[Point]
+
+    @property
+    def mark(self) -> str:
+        """What it is drawn with: lines of one point each would not be seen."""
+        alone = len({point.line for point in self.points}) == len(self.points)
+        return "point" if alone else "line"
 
 
 # By kind of stage: the metrics that tell how it goes, in the order of their importance.
@@ -69,6 +77,8 @@ MAIN: dict[str, dict[str, tuple[str, str]]] = {
 }
 ROUND = "round {number}"
 X_TITLES = {"ppo": "iteration"}
+FIRST = {"ppo": 1}
+"""What the log calls the step that metrics.jsonl calls 0, where that is another."""
 
 
 def kinds(stages: Sequence[Stage]) -> list[str]:
@@ -102,11 +112,28 @@ def charts(
         title, unit = main.get(metric, (metric.replace("_", " ").capitalize(), ""))
         mean = 1 if metric == "alarms" or metric.startswith("eval_") else window
         points = [
-            point for label, rows in lines.items() for point in _points(rows, metric, label, mean)
+            point._replace(step=point.step + FIRST.get(kind, 0))
+            for label, rows in lines.items()
+            for point in _points(rows, metric, label, mean)
         ]
         if points:
             drawn.append(Chart(metric, title, unit, points))
     return drawn
+
+
+def colours(lines: Sequence[str]) -> dict[str, str]:
+    """Another one for each line: of the palette, then of hues far from the last ones."""
+    return {
+        line: PALETTE[place] if place < len(PALETTE) else _hue(place)
+        for place, line in enumerate(lines)
+    }
+
+
+def _hue(place: int) -> str:
+    """The golden ratio leads every next hue into the widest gap."""
+    light = (0.3, 0.65)[place % 2]
+    parts = hls_to_rgb((0.3 + 0.618034 * place) % 1, light, 0.6)
+    return "#" + "".join(f"{round(255 * part):02x}" for part in parts)
 
 
 def _lines(runs: Sequence[Run], kind: str, say: Callable[[str], str]) -> dict[str, list[Row]]:

@@ -56,13 +56,12 @@ Choices = dict[str, Any]
 class Page:
     """What the panels of a language's page share.
 
-    blocks: the page. say: English to its language. chosen: names of the runs on show. seen: changes
-    when there is something new in the files.
+    say: English to its language. chosen: names of the runs on show. seen: changes
+    when there is something new in the files, and when somebody opens the page.
     """
 
     paths: Sequence[Path]
     speakers: Speakers
-    blocks: Any
     say: Say
     chosen: Any
     seen: Any
@@ -72,11 +71,11 @@ class Page:
         return [run for run in find_runs(self.paths) if run.name in names]
 
     def draw(self, work: Callable[..., Any], outputs: Any, *controls: Any) -> None:
-        """Have `outputs` drawn by `work(chosen, *controls)`: at first, when there is news, and when
-        somebody turns a control."""
+        """Have `outputs` drawn by `work(chosen, *controls)`: when there is news, as there is once
+        the page has found the runs, and when somebody turns a control."""
         turned = [control.input for control in controls]
         gr.on(
-            [self.blocks.load, self.seen.change, self.chosen.input, *turned],
+            [self.seen.change, self.chosen.input, *turned],
             work,
             [self.chosen, *controls],
             outputs,
@@ -100,14 +99,9 @@ def build(paths: Sequence[Path], speakers: Speakers) -> Any:
 def _fill(blocks: Any, paths: Sequence[Path], speakers: Speakers, say: Say) -> None:
     from rlhf.apps.dashboard import panels
 
-    runs = find_runs(paths)
-    names = [run.name for run in runs]
-    shown = [run.name for run in newest(runs, AT_ONCE)]
     gr.Navbar(main_page_name=LANGUAGES["en"])  # a page of its own for each language
-    chosen = gr.CheckboxGroup(
-        names, value=shown, label=say("Runs"), visible=len(names) > 1, elem_classes="rlhf-runs"
-    )
-    page = Page(paths, speakers, blocks, say, chosen, gr.State(""))
+    chosen = gr.CheckboxGroup([], label=say("Runs"), visible=False, elem_classes="rlhf-runs")
+    page = Page(paths, speakers, say, chosen, gr.State(""))
     with gr.Tabs():
         for title, panel in panels.PANELS.items():
             with gr.Tab(say(title)):
@@ -118,12 +112,14 @@ def _fill(blocks: Any, paths: Sequence[Path], speakers: Speakers, say: Say) -> N
         names = [run.name for run in found]
         if names == known:
             return [signature(found), gr.skip(), known]
-        chosen = [name for name in names if name in chosen or name not in known]
+        new = set(names) - set(known) if known else {run.name for run in newest(found, AT_ONCE)}
+        chosen = [name for name in names if name in chosen or name in new]
         update = gr.update(choices=names, value=chosen, visible=len(names) > 1)
         return [signature(found), update, names]
 
-    known = gr.State(names)
-    gr.Timer(EVERY).tick(
+    known = gr.State([])  # none on a page that opens
+    gr.on(
+        [blocks.load, gr.Timer(EVERY).tick],
         look,
         [chosen, known],
         [page.seen, chosen, known],

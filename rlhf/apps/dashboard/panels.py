@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import cycle
 from typing import Any
 
 import gradio as gr
-import pandas as pd
 
 from rlhf.apps.dashboard import curves, samples, views
 from rlhf.apps.dashboard.chat_panel import chat_panel
 from rlhf.apps.dashboard.page import Choices, Page
-from rlhf.apps.dashboard.runs import Run, find_runs
+from rlhf.apps.dashboard.runs import Run
 from rlhf.apps.dashboard.views import Say
 
 MOST_CHARTS = 40
 CHART_HEIGHT = 250
-PALETTE = ("#2b6a9b", "#c4752a", "#46896a", "#8565ab", "#b3403a", "#5b9bd5", "#8a7a2e", "#7f7f7f")
 
 
 def overview(page: Page) -> None:
-    # There at once, while all else is drawn for the first time.
-    html = _html(views.overview(find_runs(page.paths), page.say))
+    html = _html()
     page.draw(lambda names: views.overview(page.runs(names), page.say), html)
 
 
@@ -50,7 +46,7 @@ def curve_panel(page: Page) -> None:
         update, found = _choose(choices, wanted, last=True)
         drawn = curves.charts(runs, found, int(steps), all_metrics, say) if found else []
         lines = dict.fromkeys(point.line for chart in drawn for point in chart.points)
-        colours = dict(zip(lines, cycle(PALETTE), strict=False))
+        colours = curves.colours(list(lines))
         shown = [_plot(chart, found, colours, say) for chart in drawn[:MOST_CHARTS]]
         hidden = [gr.update(visible=False)] * (MOST_CHARTS - len(shown))
         return [update, views.legend(colours, say), *shown, *hidden]
@@ -150,7 +146,12 @@ def _named(page: Page, run: Run, names: Sequence[str], key: str, what: str = "")
 
 def _plot(chart: curves.Chart, kind: str, colours: dict[str, str], say: Say) -> Any:
     return gr.update(
-        value=pd.DataFrame(chart.points, columns=["step", "value", "line"]),
+        value={
+            "columns": ["step", "value", "line"],
+            "data": [[*point] for point in chart.points],
+            "datatypes": {"step": "quantitative", "value": "quantitative", "line": "nominal"},
+            "mark": chart.mark,
+        },
         title=say(chart.title),
         x_title=say(curves.X_TITLES.get(kind, "step")),
         y_title=say(chart.unit) or " ",

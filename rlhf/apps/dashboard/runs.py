@@ -115,9 +115,13 @@ def find_runs(paths: Sequence[Path]) -> list[Run]:
 
 def newest(runs: Sequence[Run], count: int) -> list[Run]:
     """So many of them, those in which something happened last, in the given order."""
-    times = {run.root: _changed(run.root) for run in runs}
-    kept = sorted(times, key=lambda root: times[root], reverse=True)[:count]
-    return [run for run in runs if run.root in kept]
+    kept = by_age(runs)[-count:]
+    return [run for run in runs if run in kept]
+
+
+def by_age(runs: Sequence[Run]) -> list[Run]:
+    """The one in which something happened last at the end."""
+    return sorted(runs, key=lambda run: _changed(run.root))
 
 
 def signature(runs: Sequence[Run]) -> str:

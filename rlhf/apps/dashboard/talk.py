@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 PLACES = ("sft/*", "dpo", "ppo/actor", "ppo/actor_ema")
 """Where language models lie in a run, and in each of its rounds."""
+SFT, PPO = "sft/main", "ppo/actor"
+"""The two that are asked at first."""
 PATIENCE = 60.0
 """Seconds to wait for another's answer."""
 IDLE = 600.0
@@ -43,12 +45,16 @@ def checkpoints(run: Run) -> dict[str, Path]:
     }
 
 
-def first_two(names: Sequence[str]) -> tuple[str | None, str | None]:
-    """SFT's and PPO's last where they are there, to be asked side by side."""
-    sft = next((name for name in names if name.endswith("sft/main")), next(iter(names), None))
+def first_two(runs: Sequence[Sequence[str]]) -> tuple[str | None, str | None]:
+    """SFT's and PPO's last, to be asked side by side: of the last run that has both, else of all.
+
+    runs: the names of each run's models, the run in which something happened last at the end.
+    """
+    whole = [names for names in runs if _named(names, SFT) and _named(names, PPO)]
+    names = whole[-1] if whole else [name for names in runs for name in names]
+    sft = next(iter(_named(names, SFT) or names), None)
     others = [name for name in names if name != sft]
-    ppo = [name for name in others if name.endswith("ppo/actor")]
-    return sft, next(reversed(ppo or others), None)
+    return sft, next(reversed(_named(others, PPO) or others), None)
 
 
 class Speakers:
@@ -131,6 +137,10 @@ class Speakers:
         self.timer = Timer(self._idle, self.release)
         self.timer.daemon = True
         self.timer.start()
+
+
+def _named(names: Sequence[str], end: str) -> list[str]:
+    return [name for name in names if name.endswith(end)]
 
 
 def _grown(said: Sequence[Message], asked: Message, answer: str) -> list[Message]:

@@ -78,7 +78,7 @@ def talk(turns: Sequence[Message], say: Say) -> str:
 
 def comparison(runs: Sequence[Run], say: Say) -> str:
     """Results, reward models and configs side by side."""
-    tested, measures, same_pairs = compare.reward_model_lines(runs)
+    tested, measures, same_pairs = compare.reward_model_lines(runs, say("to"))
     return _render(
         "compare",
         say,

@@ -139,6 +139,9 @@ CHINESE: dict[str, str] = {
     "engine and training disagree; set ppo.engine to plain": (
         "采样引擎与训练不一致;把 ppo.engine 设为 plain"
     ),
+    "engine and training disagree on a token; set ppo.engine to plain": (
+        "采样引擎与训练在某个词元上不一致;把 ppo.engine 设为 plain"
+    ),
     # report, comparison
     "No report yet: the first is there once a reward model is tested.": (
         "还没有报告:奖励模型测试后出现第一份。"
@@ -166,6 +169,9 @@ CHINESE: dict[str, str] = {
     **{f"grade {grade}, %": f"差距 {grade} 级(%)" for grade in range(1, 6)},
     "noise-free, %": "对无噪声标注(%)",
     "lengths balanced, %": "长度均衡后(%)",
+    "less the first, points": "与第一个之差(百分点)",
+    "Kendall's tau": "肯德尔 τ",
+    "to": "至",
     "calibration error": "校准误差",
     "temperature": "温度",
     "correlation with length": "与长度的相关",

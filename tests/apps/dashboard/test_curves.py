@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rlhf.apps.dashboard.curves import MOST_POINTS, charts, kinds
+from rlhf.apps.dashboard.curves import MOST_POINTS, PALETTE, charts, colours, kinds
 from rlhf.apps.dashboard.runs import find_runs
 from rlhf.apps.dashboard.words import translator
 from tests.apps.dashboard.worlds import make_run, write_lines
@@ -19,6 +19,16 @@ def test_points_are_means_over_the_window(tmp_path: Path) -> None:
     ]
     assert [(p.step, p.value) for p in drawn["eval_loss"].points] == [(0, 4.0), (4, 1.0)]
     assert list(drawn) == ["loss", "eval_loss", "learning_rate"]
+
+
+def test_iterations_count_from_one_as_in_the_log(tmp_path: Path) -> None:
+    root = make_run(tmp_path / "a")
+    rows = [{"step": i, "score": 1.0, "alarms": 0} for i in (0, 1)]
+    write_lines(root / "ppo/metrics.jsonl", rows)
+    drawn = {one.metric: one for one in charts(find_runs([root]), "ppo", 1, True)}
+    for metric in ("score", "alarms"):
+        steps = [p.step for p in drawn[metric].points if p.line == "round 2"]
+        assert steps == [1, 2], metric
 
 
 def test_runs_and_rounds_are_overlaid_and_named_apart(tmp_path: Path) -> None:
@@ -59,3 +69,15 @@ def test_the_newest_kind_comes_last(tmp_path: Path) -> None:
         "sft",
         "ppo",
     ]
+
+
+def test_every_line_has_a_colour_of_its_own() -> None:
+    found = colours([str(number) for number in range(40)])
+    assert len(set(found.values())) == 40 and [*found.values()][: len(PALETTE)] == [*PALETTE]
+    assert all(len(colour) == 7 and int(colour[1:], 16) >= 0 for colour in found.values())
+
+
+def test_lines_of_a_single_point_are_points(tmp_path: Path) -> None:
+    runs = find_runs([make_run(tmp_path / "a")])
+    assert [one.mark for one in charts(runs, "rm", 1, False)] == ["point"]
+    assert {one.mark for one in charts(runs, "sft", 1, False)} == {"line"}

@@ -131,6 +131,10 @@ def test_models_answer_and_no_file_is_served(browser: Any, served: Served) -> No
     page.goto(served.address)
     page.set_viewport_size({"width": 1280, "height": 800})
     page.get_by_role("tab", name="Chat").click()
+    page.wait_for_function(
+        "() => [...document.querySelectorAll('input')]"
+        ".filter(one => one.value.endsWith(': sft/main')).length === 2"
+    )
     question = page.get_by_label("Question")
     question.fill("<i>hello</i>")
     question.press("Enter")
@@ -144,6 +148,24 @@ def test_models_answer_and_no_file_is_served(browser: Any, served: Served) -> No
         multipart={"files": {"name": "x.txt", "mimeType": "text/plain", "buffer": b"too long"}},
     )
     assert upload.status == 413
+
+
+def test_a_page_opens_with_the_runs_that_changed_last(browser: Any, tmp_path: Path) -> None:
+    make_run(tmp_path / "runs/a")
+    with Served(tmp_path / "runs") as served:
+        first = visit(browser, served.address)
+        first.locator(".rlhf-card h3").filter(has_text="a").wait_for()
+        for age, name in enumerate("abcdefgh"):
+            root = tmp_path / "runs" / name
+            for file in (root if name == "a" else make_run(root)).glob("*.*"):
+                os.utime(file, (2e9 - age, 2e9 - age))
+        page = visit(browser, served.address)
+        page.locator(".rlhf-card h3").nth(5).wait_for()
+        assert page.locator(".rlhf-card h3").all_inner_texts() == [*"abcdef"]
+        ticked = [name for name in "abcdefgh" if page.get_by_label(name, exact=True).is_checked()]
+        assert ticked == [*"abcdef"]
+        # Where a page is open already, those that are new are on show, too.
+        first.locator(".rlhf-card h3").nth(7).wait_for()
 
 
 def test_a_password_keeps_strangers_out(browser: Any, tmp_path: Path) -> None:

@@ -32,9 +32,16 @@ def test_language_models_that_are_whole(run: Run) -> None:
 
 def test_sft_and_the_last_ppo_stand_side_by_side() -> None:
     names = ["a: sft/large", "a: sft/main", "a: rounds/1/ppo/actor", "a: ppo/actor", "a: dpo"]
-    assert first_two(names) == ("a: sft/main", "a: ppo/actor")
-    assert first_two(["sft/main"]) == ("sft/main", None)
-    assert first_two([]) == (None, None)
+    assert first_two([names]) == ("a: sft/main", "a: ppo/actor")
+    assert first_two([["sft/main"]]) == ("sft/main", None)
+    assert first_two([[], []]) == (None, None)
+
+
+def test_both_are_of_the_newest_run_that_has_both() -> None:
+    runs = [[f"{name}: sft/main", f"{name}: ppo/actor"] for name in "ba"]
+    runs += [["d: ppo/actor"], ["c: sft/main"]]
+    assert first_two(runs) == ("a: sft/main", "a: ppo/actor")
+    assert first_two(runs[2:]) == ("c: sft/main", "d: ppo/actor")
 
 
 def test_two_models_answer_and_only_those_asked_last_stay(run: Run) -> None:

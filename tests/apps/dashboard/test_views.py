@@ -9,6 +9,8 @@ from rlhf.apps.annotate.notice import noted
 from rlhf.apps.dashboard import samples, views
 from rlhf.apps.dashboard.runs import Run, find_runs, signature
 from rlhf.apps.dashboard.words import translator
+from rlhf.evaluation import compare
+from rlhf.ppo.monitors import MEANINGS
 from tests.apps.dashboard.worlds import make_run
 
 ENGLISH, CHINESE = translator("en"), translator("zh")
@@ -63,6 +65,17 @@ def test_chinese(run: Run) -> None:
     html += views.comparison([run], CHINESE) + views.talk([], CHINESE)
     for word in ("第 2 轮", "进行中", "策略偏离参考模型过远", "回滚", "留出对", "在下面提问"):
         assert word in html, word
+
+
+def test_advice_and_measures_are_in_chinese(run: Run) -> None:
+    for said in MEANINGS.values():
+        assert CHINESE(said) != said
+    make_run(run.root.with_name("b"))
+    runs = find_runs([run.root.parent])
+    html = views.comparison(runs, CHINESE)
+    assert " 至 " in html and " to " not in html and " to " in views.comparison(runs, ENGLISH)
+    for name, *_ in compare.lines(compare.compare([one.root for one in runs]).table):
+        assert CHINESE(name) != name, name
 
 
 def test_a_config_of_another_version_has_no_rules(run: Run) -> None:
