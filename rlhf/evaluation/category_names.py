@@ -9,7 +9,7 @@ from typing import Self
 from rlhf.config.load import safe_yaml
 from rlhf.config.paths import resource
 from rlhf.data.taxonomy import FILE, Taxonomy
-from rlhf.runtime.manifest import MANIFEST
+from rlhf.runtime.lineage import run_of
 from rlhf.runtime.run_dir import RunDir
 
 CONFIG = "config.yaml"
@@ -30,17 +30,15 @@ class CategoryNames:
     @classmethod
     def near(cls, place: Path) -> Self:
         """By the taxonomy of the run that a file or folder lies in."""
-        for folder in place.resolve().parents:
-            if (folder / CONFIG).is_file() and (folder / MANIFEST).is_file():
-                return cls.of_run(folder)
-        return cls()
+        run = run_of(place)
+        return cls.of_run(run) if run else cls()
 
     @classmethod
     def of_run(cls, run: Path) -> Self:
         """By the run's copy of its own taxonomy; runs before there was one have only the path."""
         if (kept := RunDir(run).data / FILE).is_file():
             return cls(kept)
-        with suppress(ValueError, AttributeError):
+        with suppress(OSError, ValueError, AttributeError):
             return cls(safe_yaml((run / CONFIG).read_bytes()).get("data", {}).get("taxonomy"))
         return cls()
 

@@ -41,9 +41,11 @@ class Joined(NamedTuple):
 
 @torch.inference_mode(False)
 @torch.no_grad()
-def join(parts: Sequence[nn.Module]) -> Joined | None:
+def join(parts: Sequence[Any]) -> Joined | None:
     """The weights and the adapters that are switched on, as they are now; None where one has none,
     or where they are no plain matrices of one type. Hooks of a layer are passed over.
+
+    parts: layers that read the same states.
 
     The first call moves the weights: they become the first rows of a larger matrix, of which they
     are views; `separate` undoes it.
@@ -52,7 +54,7 @@ def join(parts: Sequence[nn.Module]) -> Joined | None:
     if len(adapters) < len(parts):
         return None
     ranks = [len(first) for first, _, _ in adapters]
-    whole = _room([_weight(part) for part in parts], sum(ranks))
+    whole = _room([part.get_base_layer().weight for part in parts], sum(ranks))
     for row, (first, _, _) in zip(torch.split(whole[-sum(ranks) :], ranks), adapters, strict=True):
         row.copy_(first)
     seconds, scales = tuple(each[1] for each in adapters), tuple(each[2] for each in adapters)
@@ -65,10 +67,6 @@ def separate(model: nn.Module) -> None:
     for weight in model.parameters():
         if weight.untyped_storage().nbytes() > weight.nbytes:
             weight.data = weight.detach().clone()
-
-
-def _weight(part: Any) -> Any:
-    return part.get_base_layer().weight
 
 
 def _adapter(part: nn.Module) -> tuple[Tensor, Tensor, float] | None:

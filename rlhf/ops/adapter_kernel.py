@@ -6,12 +6,8 @@ with the gate. A product and a sum of their own take four times as long for a fe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 import triton
 import triton.language as tl
-from torch import Tensor
 
 # Columns and at most so many rows of a program.
 BLOCK, ROWS = 64, 32
@@ -19,67 +15,14 @@ BLOCK, ROWS = 64, 32
 LEAST = 16
 
 
-def add_adapter(both: Tensor, second: Tensor, scale: float, beside: Tensor | None) -> Tensor:
-    """[N, M]: a product's first M columns, the adapter's share, and `beside`.
-
-    Args:
-        both: [N, M + r] contiguous, the last r columns what the first matrix makes of the states.
-        second: [M, r] contiguous.
-        scale: of the adapter.
-        beside: [N, M] contiguous, or None.
-    """
-    rows, made = len(both), len(second)
-    out = both.new_empty(rows, made)
-    kernel: Any = _add[_grid(rows, made)]
-    kernel(
-        both,
-        second,
-        both if beside is None else beside,
-        out,
-        rows,
-        made,
-        scale,
-        BESIDE=beside is not None,
-        RANK=second.shape[1],
-        PADDED=_padded(second.shape[1]),
-        ROWS=min(ROWS, _padded(rows)),
-        BLOCK=BLOCK,
-    )
-    return out
+def blocks(rows: int, made: int) -> tuple[tuple[int, int], int]:
+    """Programs by columns and by rows, and the rows of each."""
+    each = min(ROWS, padded(rows))
+    return (-(-made // BLOCK), -(-rows // each)), each
 
 
-def gated_adapters(both: Tensor, seconds: Sequence[Tensor], scales: Sequence[float]) -> Tensor:
-    """[N, M]: SiLU of the first product times the second, each with its adapter's share.
-
-    both: [N, M + M + r_1 + r_2] contiguous; seconds: [M, r_i] contiguous.
-    """
-    rows, made = len(both), len(seconds[0])
-    out = both.new_empty(rows, made)
-    kernel: Any = _gate[_grid(rows, made)]
-    kernel(
-        both,
-        seconds[0],
-        seconds[1],
-        out,
-        rows,
-        made,
-        scales[0],
-        scales[1],
-        RANK=seconds[0].shape[1],
-        PADDED=_padded(seconds[0].shape[1]),
-        OTHER_RANK=seconds[1].shape[1],
-        OTHER_PADDED=_padded(seconds[1].shape[1]),
-        ROWS=min(ROWS, _padded(rows)),
-        BLOCK=BLOCK,
-    )
-    return out
-
-
-def _grid(rows: int, made: int) -> tuple[int, int]:
-    return -(-made // BLOCK), -(-rows // min(ROWS, _padded(rows)))
-
-
-def _padded(size: int) -> int:
+def padded(size: int) -> int:
+    """What a program takes in a size's place: a power of two."""
     return max(LEAST, 1 << (size - 1).bit_length())
 
 
@@ -113,7 +56,7 @@ def _share(  # type: ignore[no-untyped-def]
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def _add(  # type: ignore[no-untyped-def]
+def add(  # type: ignore[no-untyped-def]
     both_at,
     second_at,
     beside_at,
@@ -141,7 +84,7 @@ def _add(  # type: ignore[no-untyped-def]
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def _gate(  # type: ignore[no-untyped-def]
+def gate(  # type: ignore[no-untyped-def]
     both_at,
     second_at,
     other_at,

@@ -118,6 +118,11 @@ def now_at(read: Artifact, directory: Path) -> Path | None:
     return recorded if recorded.exists() else None
 
 
+def run_of(place: Path) -> Path | None:
+    """The run directory that a file or folder lies in; None outside of any."""
+    return next(filter(_is_run, place.resolve().parents), None)
+
+
 def _is_run(directory: Path) -> bool:
     """Whether its manifest is a run's, which lists stages."""
     try:

@@ -33,7 +33,7 @@ def test_a_taxonomy_of_one_s_own(tmp_path: Path) -> None:
     assert CategoryNames(str(path)).english("everyday_life") == "everyday_life"
     (tmp_path / "run/rm").mkdir(parents=True)
     (tmp_path / "run/config.yaml").write_text(f"data: {{taxonomy: {path}}}\n", encoding="utf-8")
-    (tmp_path / "run/manifest.json").write_text("{}", encoding="utf-8")
+    (tmp_path / "run/manifest.json").write_text('{"stages": {}}', encoding="utf-8")
     assert CategoryNames.near(tmp_path / "run/rm/pairs.jsonl").english("food") == "Food"
     assert CategoryNames.near(tmp_path / "rm/pairs.jsonl").english("food") == "food"
     path.unlink()
@@ -45,7 +45,7 @@ def test_a_run_s_copy_is_read_wherever_the_report_is_made(tmp_path: Path) -> Non
     run = tmp_path / "run"
     (run / "data").mkdir(parents=True)
     (run / "config.yaml").write_text("data: {taxonomy: mine/own.yaml}\n", encoding="utf-8")
-    (run / "manifest.json").write_text("{}", encoding="utf-8")
+    (run / "manifest.json").write_text('{"stages": {}}', encoding="utf-8")
     assert CategoryNames.of_run(run).english("food / soup") == "food / soup"
     (run / "data/taxonomy.yaml").write_text(OWN, encoding="utf-8")
     for names in (CategoryNames.of_run(run), CategoryNames.near(run / "rm/pairs.jsonl")):

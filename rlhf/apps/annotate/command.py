@@ -16,7 +16,7 @@ from rlhf.apps.annotate.store import Store
 from rlhf.apps.local import free_port
 from rlhf.config.paths import resource
 from rlhf.data.taxonomy import FILE, Taxonomy
-from rlhf.runtime.manifest import MANIFEST
+from rlhf.runtime.lineage import run_of
 from rlhf.runtime.run_dir import RunDir
 
 
@@ -67,9 +67,9 @@ def annotate(
 
 def _taxonomy_of(folder: Path) -> Path:
     """The copy that a run keeps of its own, or the shipped one."""
-    runs = [RunDir(each) for each in folder.resolve().parents if (each / MANIFEST).is_file()]
-    kept = [run.data / FILE for run in runs if (run.data / FILE).is_file()]
-    return kept[0] if kept else resource("data_schemas/taxonomy.yaml")
+    run = run_of(folder)
+    kept = RunDir(run).data / FILE if run else None
+    return kept if kept and kept.is_file() else resource("data_schemas/taxonomy.yaml")
 
 
 def _serve(

@@ -164,7 +164,7 @@ def test_categories_are_named_by_the_run_s_own_taxonomy(
     own = shipped.replace("Everyday life", "Our everyday")
     (tmp_path / "run/data/taxonomy.yaml").write_text(own, encoding="utf-8")
     run(folder)  # of no run: the folder has no manifest
-    (tmp_path / "run" / MANIFEST).write_text("{}")
+    (tmp_path / "run" / MANIFEST).write_text('{"stages": {}}')
     run(folder)
     names = [desk.taxonomy.find(("everyday_life",)).en for desk in desks]
     assert names == ["Everyday life", "Everyday life", "Our everyday"]
