@@ -25,7 +25,8 @@ import torch
 from torch import Tensor
 
 from rlhf.config.schema import SamplingSection
-from rlhf.generation import generate, slots
+from rlhf.generation import generate
+from rlhf.generation.room import Decoder
 from rlhf.models.baichuan.configuration import BaichuanConfig
 from rlhf.models.baichuan.modeling import BaichuanForCausalLM
 from rlhf.runtime.usage import versions
@@ -221,7 +222,7 @@ class Ending:
     def slot_bytes(self, capacity: int) -> int:
         return self.model.slot_bytes(capacity)
 
-    def slot_decoder(self, count: int, capacity: int) -> slots.Decoder:
+    def slot_decoder(self, count: int, capacity: int) -> Decoder:
         return EndingDecoder(self, count, capacity)
 
 

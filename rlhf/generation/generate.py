@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlhf.config.schema import SamplingSection
-from rlhf.generation import fast, plain, slots
+from rlhf.generation import fast, plain, room, slots
 from rlhf.generation.stops import Stops
 from rlhf.generation.types import Completion, StopReason
 from rlhf.models.chat import context_length
@@ -77,7 +77,7 @@ def generate(
         dtype=torch.float64,
     )[before:].to(model.device)
     if engine == "slots" or (engine == "fast" and model.device.type == "cuda" and _decodes(model)):
-        decoder = slots.decoder(model, prompts, sampling.max_new_tokens, batch_size)
+        decoder = room.decoder(model, prompts, sampling.max_new_tokens, batch_size)
         tokens, logprobs = slots.complete(
             decoder, prompts, sampling, ends=ends, pad_id=pad_id, uniforms=uniforms, stops=stops
         )

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from rlhf.config.schema import OptimiserSection, TuningSection
-from rlhf.generation.slots import FILL_TOKENS, fitting
+from rlhf.generation.room import fitting
+from rlhf.generation.slots import FILL_TOKENS
 from rlhf.models.adapter import Task
 from rlhf.models.spec import ModelSpec
 from rlhf.planning.allocations import Kinds

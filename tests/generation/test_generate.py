@@ -5,7 +5,7 @@ import torch
 from transformers import PreTrainedModel
 
 from rlhf.config.schema import SamplingSection
-from rlhf.generation import Completion, generate, slots
+from rlhf.generation import Completion, generate, room, slots
 from rlhf.models.compiled import compile_training
 
 PAD, EOS, STOP = 0, 2, 7
@@ -47,7 +47,7 @@ def _tokens(completions: list[Completion]) -> list[tuple[int, ...]]:
 def test_few_numbers_of_slots_are_compiled_for(
     model: PreTrainedModel, prompts: int, most: int, expected: int
 ) -> None:
-    made = slots.decoder(model, [[1]] * prompts, 4, most)
+    made = room.decoder(model, [[1]] * prompts, 4, most)
     assert made.slots == expected
 
 
@@ -56,7 +56,7 @@ def test_few_numbers_of_slots_are_compiled_for(
 )
 def test_where_memory_limits_them_they_are_few_numbers_too(free: int, expected: int) -> None:
     """Of 8 bytes each, in 0.8 of what is free; 64 are wanted."""
-    assert slots.fitting(64, free, size=8) == expected
+    assert room.fitting(64, free, size=8) == expected
 
 
 @pytest.mark.parametrize("engine", ["fast", "plain"])
